@@ -1,0 +1,1 @@
+"""A supervised actor runtime in front of LLM providers."""

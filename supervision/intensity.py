@@ -1,0 +1,42 @@
+"""How many restarts a supervisor tolerates: a sliding window over the times they were counted."""
+
+from __future__ import annotations
+
+from collections import deque
+
+
+class Intensity:
+    """At most `max_restarts` in any `max_seconds`; one more is exhausted and not to be performed.
+
+    An entry exactly `max_seconds` old still counts, as in OTP (lib/stdlib/src/supervisor.erl, `in_period`).
+    """
+
+    __slots__ = ("_entries", "max_restarts", "max_seconds")
+
+    def __init__(self, max_restarts: int, max_seconds: float) -> None:
+        self.max_restarts = max_restarts
+        self.max_seconds = max_seconds
+        self._entries: deque[float] = deque()
+
+    def allow(self, now: float) -> bool:
+        """Count one restart at `now`; False, and nothing counted, if that would be one too many."""
+        if self.used(now) >= self.max_restarts:
+            return False
+        self._entries.append(now)
+        return True
+
+    def used(self, now: float) -> int:
+        """How many restarts the window holds at `now`."""
+        oldest = now - self.max_seconds
+        while self._entries and self._entries[0] < oldest:
+            self._entries.popleft()
+        return len(self._entries)
+
+    def clear(self) -> None:
+        """Forget every restart: a pause is over."""
+        self._entries.clear()
+
+    def resize(self, max_restarts: int, max_seconds: float) -> None:
+        """Apply other bounds to the restarts already counted."""
+        self.max_restarts = max_restarts
+        self.max_seconds = max_seconds

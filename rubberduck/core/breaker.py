@@ -1,0 +1,440 @@
+"""Decides whether a route may be called now, from how its recent calls ended.
+
+                 failures reach a threshold           open time over, next acquire
+        CLOSED ------------------------------> OPEN -----------------------------> HALF_OPEN
+          ^                                      ^                                     |
+          |                                      +---- a probe fails, or is too late --+
+          +------------------- success_threshold probes succeed -----------------------+
+
+    FORCED_OPEN, DISABLED, METRICS_ONLY: entered and left only by an operator; `reset` leads to CLOSED.
+
+The breaker never runs a call. It hands out a permit and is told later how the call ended. A permit carries
+the generation it was issued in; every transition raises the generation, so the result of a call from an
+earlier life of the circuit is recognised as late and moves nothing.
+
+Source: Nygard, "Release It!", 2nd ed., "Circuit Breaker"; generations as in sony/gobreaker.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from rubberduck.core.sliding import CountWindow, TimeWindow
+
+PROBE_CHECK_DELAY = 1.0
+"""Seconds after which to ask again while probes are out: about as long as a probe takes to be answered."""
+
+
+class State(StrEnum):
+    """What a circuit does with a call."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+    FORCED_OPEN = "forced_open"
+    DISABLED = "disabled"
+    METRICS_ONLY = "metrics_only"
+
+
+class Outcome(StrEnum):
+    """How a permitted call ended, in the breaker's terms."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    IGNORED = "ignored"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerOptions:
+    """When a circuit opens and how it comes back. Times are seconds; None switches a rule off.
+
+    Open time is min(open_max, reset_timeout * open_multiplier ** k), plus up to `open_jitter` of itself, where
+    k counts the failed half-opens since the last close. `slow_call_after` compares with the time to first token.
+    `window_size` is calls for a "count" window (100) and seconds for a "time" window (30).
+    """
+
+    failure_threshold: int | None = 5
+    reset_timeout: float = 60.0
+    success_threshold: int = 3
+    half_open_max_probes: int = 1
+    half_open_max_wait: float | None = None
+    half_open_wait_leads_to: Literal["open", "closed"] = "open"
+    permit_ttl: float = 125.0
+    open_multiplier: float = 1.0
+    open_max: float = 300.0
+    open_jitter: float = 0.0
+    window: Literal["count", "time"] | None = None
+    window_size: float | None = None
+    minimum_calls: int = 10
+    failure_rate: float = 0.5
+    slow_call_after: float | None = None
+    slow_call_rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        at_least_one = (self.failure_threshold or 1, self.success_threshold, self.half_open_max_probes)
+        if min(*at_least_one, self.minimum_calls) < 1 or self.failure_threshold == 0:
+            raise ValueError("thresholds, half_open_max_probes and minimum_calls are at least 1")
+        if not (
+            self.reset_timeout >= 0 and self.permit_ttl > 0 and self.open_multiplier >= 1 and self.open_jitter >= 0
+        ):
+            raise ValueError("reset_timeout and open_jitter are >= 0, permit_ttl > 0, open_multiplier >= 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Leave to make one call. Settle it once, whatever happens."""
+
+    id: int
+    generation: int
+    issued_at: float
+    is_probe: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """No call now. `reason` is open, half_open_full or forced_open; `retry_after` is None where only an operator knows."""
+
+    reason: str
+    retry_after: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One real transition, or (once per entry into metrics_only) a threshold that would have opened the circuit.
+
+    `name` is opened, half_opened, closed, forced_open, disabled, metrics_only or threshold_exceeded.
+    """
+
+    name: str
+    before: State
+    after: State
+    generation: int
+    at: float
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerSnapshot:
+    """What survives a restart. `remaining` is the open time still to go, in seconds."""
+
+    state: State
+    generation: int
+    remaining: float
+    failed_half_opens: int
+    consecutive_failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerStats:
+    """A circuit as an operator sees it. Rates are None while too few calls were counted."""
+
+    state: State
+    generation: int
+    retry_after: float | None
+    consecutive_failures: int
+    calls: int
+    failure_rate: float | None
+    slow_call_rate: float | None
+    permits_out: int
+    probe_successes: int
+    rejected: int
+    late: int
+    settled_twice: int
+
+
+_EVENT_NAMES = {State.OPEN: "opened", State.HALF_OPEN: "half_opened"}
+_BY_OPERATOR = {State.FORCED_OPEN, State.DISABLED, State.METRICS_ONLY}
+# Where a circuit may open or half-open from. CLOSED and the operator's modes are reached from anywhere.
+_LEGAL_FROM = {State.OPEN: (State.CLOSED, State.HALF_OPEN), State.HALF_OPEN: (State.OPEN,)}
+
+
+class CircuitBreaker:
+    """The books of one route's circuit. Each call is O(1); `now` is monotonic seconds."""
+
+    def __init__(self, options: BreakerOptions, now: float, rng: random.Random) -> None:
+        self._options = options
+        self._rng = rng
+        self._state = State.CLOSED
+        self._generation = 0
+        self._open_until = now
+        self._failed_half_opens = 0
+        self._half_open_until: float | None = None
+        self._next_permit = 0
+        self._out: dict[int, float] = {}
+        self._events: list[Event] = []
+        self._rejected = self._late = self._settled_twice = 0
+        self._wipe_counts()
+
+    # -- calls ---------------------------------------------------------------------------------------------
+
+    def acquire(self, now: float, ttl: float | None = None) -> Permit | Rejected:
+        """May I call now? `ttl` is how long the permit may stay unsettled: the attempt's timeout plus 5 s."""
+        refusal = self.peek(now)
+        if refusal is not None:
+            self._rejected += 1
+            return refusal
+        if self._state is State.OPEN:
+            self._enter(State.HALF_OPEN, now, "open_time_over")
+        self._next_permit = number = self._next_permit + 1
+        self._out[number] = now + (self._options.permit_ttl if ttl is None else ttl)
+        return Permit(number, self._generation, now, self._state is State.HALF_OPEN)
+
+    def settle(
+        self,
+        permit: Permit,
+        outcome: Outcome,
+        now: float,
+        duration: float = 0.0,
+        kind: str | None = None,
+        hint: float | None = None,
+    ) -> bool:
+        """Tell how the call ended; True if this is the permit's first settlement and not late.
+
+        `duration` is the time to first token. `kind` names the failure in the event. `hint` is the server's own
+        retry-after; if this failure opens the circuit, it stays open at least as long.
+        """
+        self._advance(now)
+        if permit.generation != self._generation:
+            self._late += 1
+            return False
+        if self._out.pop(permit.id, None) is None:
+            self._settled_twice += 1
+            return False
+        if self._state is not State.DISABLED and (outcome is Outcome.SUCCESS or outcome is Outcome.FAILURE):
+            slow_after = self._options.slow_call_after
+            slow = slow_after is not None and duration > slow_after
+            self._count(outcome is Outcome.FAILURE, slow, now, kind or outcome.value, hint)
+        return True
+
+    def peek(self, now: float) -> Rejected | None:
+        """Why `acquire` would refuse now, or None. Takes nothing."""
+        self._advance(now)
+        state = self._state
+        if state is State.OPEN:
+            return None if now >= self._open_until else Rejected("open", self._open_until - now)
+        if state is State.FORCED_OPEN:
+            return Rejected("forced_open", None)
+        if state is State.HALF_OPEN and len(self._out) >= self._options.half_open_max_probes:
+            return Rejected("half_open_full", max(0.0, min(PROBE_CHECK_DELAY, min(self._out.values()) - now)))
+        return None
+
+    def state(self, now: float) -> State:
+        """The state as `acquire` would find it: an open circuit whose time is over reads half_open."""
+        self._advance(now)
+        if self._state is State.OPEN and now >= self._open_until:
+            return State.HALF_OPEN
+        return self._state
+
+    # -- the operator's levers -----------------------------------------------------------------------------
+
+    def open_for(self, duration: float, now: float, cause: str = "open_for") -> bool:
+        """Open for exactly `duration` seconds; an open circuit is lengthened, never shortened.
+
+        Returns False where an operator's mode stands in the way.
+        """
+        self._advance(now)
+        if self._state in _BY_OPERATOR:
+            return False
+        if self._state is State.OPEN:
+            self._open_until = max(self._open_until, now + duration)
+        else:
+            self._enter(State.OPEN, now, cause)
+            self._open_until = now + duration
+        return True
+
+    def force_open(self, now: float) -> None:
+        """Reject everything until `reset`."""
+        self._set_mode(State.FORCED_OPEN, now)
+
+    def disable(self, now: float) -> None:
+        """Admit everything and count nothing until `reset`."""
+        self._set_mode(State.DISABLED, now)
+
+    def metrics_only(self, now: float) -> None:
+        """Admit everything, count, and report once when the circuit would have opened."""
+        self._set_mode(State.METRICS_ONLY, now)
+
+    def reset(self, now: float) -> None:
+        """Close, from wherever it is, and forget all counts and all permits out."""
+        self._enter(State.CLOSED, now, "reset")
+
+    # -- what others see -----------------------------------------------------------------------------------
+
+    def take_events(self) -> list[Event]:
+        """What happened since the last time; each event is handed out once."""
+        events, self._events = self._events, []
+        return events
+
+    def stats(self, now: float) -> BreakerStats:
+        refusal = self.peek(now)
+        failure_rate, slow_rate = self._rates(now)
+        return BreakerStats(
+            state=self.state(now),
+            generation=self._generation,
+            retry_after=refusal.retry_after if refusal else 0.0,
+            consecutive_failures=self._consecutive,
+            calls=self._window.calls if self._window else 0,
+            failure_rate=failure_rate,
+            slow_call_rate=slow_rate,
+            permits_out=len(self._out),
+            probe_successes=self._probe_successes,
+            rejected=self._rejected,
+            late=self._late,
+            settled_twice=self._settled_twice,
+        )
+
+    def snapshot(self, now: float) -> BreakerSnapshot:
+        self._advance(now)
+        remaining = max(0.0, self._open_until - now) if self._state is State.OPEN else 0.0
+        return BreakerSnapshot(self._state, self._generation, remaining, self._failed_half_opens, self._consecutive)
+
+    @classmethod
+    def restore(
+        cls, snapshot: BreakerSnapshot | None, options: BreakerOptions, now: float, rng: random.Random
+    ) -> CircuitBreaker:
+        """The circuit after a restart: open keeps what remained, half_open has no probe out.
+
+        None means that it crashed and left nothing behind: one careful probe first.
+        """
+        breaker = cls(options, now, rng)
+        if snapshot is None:
+            snapshot = BreakerSnapshot(State.OPEN, 0, 0.0, 0, 0)
+        breaker._state = snapshot.state
+        breaker._generation = snapshot.generation + 1
+        breaker._open_until = now + snapshot.remaining
+        breaker._failed_half_opens = snapshot.failed_half_opens
+        breaker._consecutive = snapshot.consecutive_failures
+        breaker._start_half_open_clock(now)
+        return breaker
+
+    # -- transitions ---------------------------------------------------------------------------------------
+
+    def _enter(self, state: State, now: float, cause: str, hint: float | None = None) -> None:
+        """The one way from state to state."""
+        before = self._state
+        if before not in _LEGAL_FROM.get(state, State):
+            raise ValueError(f"a {before} circuit cannot become {state}")
+        self._state = state
+        self._generation += 1
+        self._out.clear()
+        if state is State.CLOSED:
+            self._failed_half_opens = 0
+        elif state is State.OPEN:
+            self._open_until = now + max(self._open_time(), hint or 0.0)
+        if state is not State.OPEN:
+            self._wipe_counts()
+        self._start_half_open_clock(now)
+        if state is not before:
+            name = _EVENT_NAMES.get(state, state.value)
+            self._events.append(Event(name, before, state, self._generation, now, cause))
+
+    def _set_mode(self, mode: State, now: float) -> None:
+        self._advance(now)
+        if self._state is not mode:
+            self._enter(mode, now, "operator")
+
+    def _advance(self, now: float) -> None:
+        """Apply what became due by time alone, as of the instant it was due: the time of a look changes nothing."""
+        if not self._out and self._half_open_until is None:
+            return
+        if self._state is not State.HALF_OPEN:
+            self._forget_lost_permits(now)
+            return
+        lapse = min(self._out.values(), default=None)
+        limit = self._half_open_until
+        if lapse is not None and lapse <= now and (limit is None or lapse <= limit):
+            self._failed_half_opens += 1
+            self._enter(State.OPEN, lapse, "probe_lost")
+        elif limit is not None and limit <= now:
+            self._enter(State(self._options.half_open_wait_leads_to), limit, "half_open_max_wait")
+
+    def _forget_lost_permits(self, now: float) -> None:
+        oldest = next(iter(self._out))
+        while self._out[oldest] <= now:
+            del self._out[oldest]
+            if not self._out:
+                return
+            oldest = next(iter(self._out))
+
+    def _start_half_open_clock(self, now: float) -> None:
+        wait = self._options.half_open_max_wait
+        self._half_open_until = now + wait if self._state is State.HALF_OPEN and wait is not None else None
+
+    def _open_time(self) -> float:
+        options = self._options
+        try:
+            grown = options.reset_timeout * options.open_multiplier**self._failed_half_opens
+        except OverflowError:
+            grown = options.open_max
+        # A reset_timeout above open_max is the user's explicit wish.
+        base = min(max(options.open_max, options.reset_timeout), grown)
+        return base * (1 + self._rng.uniform(0, options.open_jitter)) if options.open_jitter else base
+
+    # -- counting ------------------------------------------------------------------------------------------
+
+    def _count(self, failed: bool, slow: bool, now: float, kind: str, hint: float | None) -> None:
+        if self._state is State.HALF_OPEN:
+            self._count_probe(failed, slow, now, kind, hint)
+            return
+        self._consecutive = self._consecutive + 1 if failed else 0
+        if self._window is not None:
+            self._window.record(failed, slow, now)
+        elif not failed:
+            return
+        exceeded = self._exceeded(now)
+        if exceeded is None:
+            return
+        if self._state is State.CLOSED:
+            self._enter(State.OPEN, now, f"{exceeded}: {kind}", hint)
+        elif not self._reported:
+            self._reported = True
+            self._events.append(
+                Event("threshold_exceeded", self._state, self._state, self._generation, now, f"{exceeded}: {kind}")
+            )
+
+    def _count_probe(self, failed: bool, slow: bool, now: float, kind: str, hint: float | None) -> None:
+        if failed or slow:
+            self._failed_half_opens += 1
+            self._enter(State.OPEN, now, f"probe_failed: {kind}" if failed else "probe_slow", hint)
+            return
+        self._probe_successes += 1
+        if self._probe_successes >= self._options.success_threshold:
+            self._enter(State.CLOSED, now, "probes_succeeded")
+
+    def _exceeded(self, now: float) -> str | None:
+        options = self._options
+        if options.failure_threshold is not None and self._consecutive >= options.failure_threshold:
+            return "failure_threshold"
+        failure_rate, slow_rate = self._rates(now)
+        if failure_rate is not None and failure_rate >= options.failure_rate:
+            return "failure_rate"
+        if slow_rate is not None and options.slow_call_after is not None and slow_rate >= options.slow_call_rate:
+            return "slow_call_rate"
+        return None
+
+    def _rates(self, now: float) -> tuple[float | None, float | None]:
+        window = self._window
+        if window is None:
+            return None, None
+        window.advance(now)
+        minimum = self._options.minimum_calls
+        if isinstance(window, CountWindow):
+            minimum = min(minimum, window.size)
+        if window.calls < minimum:
+            return None, None
+        return window.failures / window.calls, window.slow / window.calls
+
+    def _wipe_counts(self) -> None:
+        options = self._options
+        self._consecutive: int = 0
+        self._probe_successes: int = 0
+        self._reported: bool = False
+        self._window: CountWindow | TimeWindow | None = None
+        if options.window == "count":
+            self._window = CountWindow(int(options.window_size or 100))
+        elif options.window == "time":
+            self._window = TimeWindow(options.window_size or 30.0)

@@ -1,0 +1,460 @@
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from rubberduck.core.breaker import (
+    BreakerOptions,
+    BreakerSnapshot,
+    CircuitBreaker,
+    Outcome,
+    Permit,
+    Rejected,
+    State,
+)
+
+SUCCESS, FAILURE, IGNORED, CANCELLED = Outcome
+
+
+def breaker(now: float = 0.0, **options: object) -> CircuitBreaker:
+    return CircuitBreaker(BreakerOptions(**options), now, random.Random(1))  # type: ignore[arg-type]
+
+
+def permit(circuit: CircuitBreaker, now: float, ttl: float | None = None) -> Permit:
+    answer = circuit.acquire(now, ttl)
+    assert isinstance(answer, Permit), answer
+    return answer
+
+
+def call(circuit: CircuitBreaker, outcome: Outcome, now: float, duration: float = 0.0) -> bool:
+    return circuit.settle(permit(circuit, now), outcome, now, duration)
+
+
+def trip(circuit: CircuitBreaker, now: float = 0.0) -> CircuitBreaker:
+    for _ in range(5):
+        call(circuit, FAILURE, now)
+    assert circuit.state(now) is State.OPEN
+    return circuit
+
+
+def names(circuit: CircuitBreaker) -> list[str]:
+    return [event.name for event in circuit.take_events()]
+
+
+def test_five_failures_in_a_row_open_and_a_success_between_starts_the_count_again() -> None:
+    circuit = breaker()
+    for outcome in [FAILURE] * 4 + [SUCCESS] + [FAILURE] * 4:
+        call(circuit, outcome, 0.0)
+    assert circuit.state(0.0) is State.CLOSED
+    call(circuit, FAILURE, 0.0)
+    assert circuit.state(0.0) is State.OPEN
+
+
+def test_ignored_and_cancelled_neither_count_nor_reset() -> None:
+    circuit = breaker()
+    for outcome in [FAILURE] * 4 + [IGNORED, CANCELLED] * 9:
+        call(circuit, outcome, 0.0)
+    assert circuit.state(0.0) is State.CLOSED
+    call(circuit, FAILURE, 0.0)
+    assert circuit.state(0.0) is State.OPEN
+
+
+def test_open_circuit_says_how_long_to_wait_and_rejections_do_not_prolong_it() -> None:
+    circuit = trip(breaker())
+    for second in range(60):
+        assert circuit.acquire(float(second)) == Rejected("open", 60.0 - second)
+    assert isinstance(circuit.acquire(60.0 - 1e-6), Rejected)
+    assert permit(circuit, 60.0).is_probe
+
+
+def test_half_open_admits_only_its_probes_and_closes_after_three_successes() -> None:
+    circuit = trip(breaker())
+    for now in (60.0, 61.0, 62.0):
+        probe = permit(circuit, now)
+        assert probe.is_probe
+        refusal = circuit.acquire(now)
+        assert isinstance(refusal, Rejected) and refusal.reason == "half_open_full"
+        assert circuit.state(now) is State.HALF_OPEN
+        assert circuit.settle(probe, SUCCESS, now)
+    assert circuit.state(62.0) is State.CLOSED
+    assert not permit(circuit, 62.0).is_probe
+    assert names(circuit) == ["opened", "half_opened", "closed"]
+
+
+def test_a_failed_probe_opens_again_for_the_whole_time() -> None:
+    circuit = trip(breaker())
+    circuit.settle(permit(circuit, 60.0), FAILURE, 61.0)
+    assert circuit.acquire(61.0) == Rejected("open", 60.0)
+
+
+@pytest.mark.parametrize("outcome", [IGNORED, CANCELLED])
+def test_an_undecided_probe_returns_its_slot(outcome: Outcome) -> None:
+    circuit = trip(breaker())
+    circuit.settle(permit(circuit, 60.0), outcome, 60.0)
+    assert circuit.state(60.0) is State.HALF_OPEN
+    assert permit(circuit, 60.0).is_probe
+
+
+def test_a_probe_whose_holder_died_counts_as_failed_from_the_instant_its_ttl_ended() -> None:
+    circuit = trip(breaker())
+    lost = permit(circuit, 60.0, ttl=10.0)
+    assert isinstance(circuit.acquire(70.0 - 1e-6), Rejected)
+    assert circuit.state(75.0) is State.OPEN
+    assert circuit.acquire(75.0) == Rejected("open", 55.0)
+    assert not circuit.settle(lost, SUCCESS, 75.0)
+
+
+def test_a_late_result_moves_nothing_and_frees_no_slot() -> None:
+    circuit = breaker()
+    early = [permit(circuit, 0.0) for _ in range(9)]
+    for each in early[:5]:
+        circuit.settle(each, FAILURE, 1.0)
+    probe = permit(circuit, 61.0)
+    for each in early[5:]:
+        assert not circuit.settle(each, FAILURE, 61.0)
+    assert circuit.state(61.0) is State.HALF_OPEN
+    assert isinstance(circuit.acquire(61.0), Rejected)
+    assert circuit.stats(61.0).late == 4
+    assert circuit.settle(probe, SUCCESS, 61.0)
+
+
+def test_settling_twice_counts_once() -> None:
+    circuit = breaker(failure_threshold=2)
+    one = permit(circuit, 0.0)
+    assert circuit.settle(one, FAILURE, 0.0)
+    assert not circuit.settle(one, FAILURE, 0.0)
+    assert circuit.state(0.0) is State.CLOSED
+    assert circuit.stats(0.0).settled_twice == 1
+
+
+def test_open_time_grows_with_each_failed_half_open_up_to_its_limit_and_starts_anew_after_closing() -> None:
+    circuit = trip(breaker(open_multiplier=2.0, success_threshold=1))
+    now, waits = 0.0, []
+    for _ in range(5):
+        refusal = circuit.acquire(now)
+        assert isinstance(refusal, Rejected) and refusal.retry_after is not None
+        waits.append(refusal.retry_after)
+        now += refusal.retry_after
+        circuit.settle(permit(circuit, now), FAILURE, now)
+    assert waits == [60.0, 120.0, 240.0, 300.0, 300.0]
+    now += 300.0
+    circuit.settle(permit(circuit, now), SUCCESS, now)
+    for _ in range(5):
+        call(circuit, FAILURE, now)
+    assert circuit.acquire(now) == Rejected("open", 60.0)
+
+
+def test_open_time_survives_any_number_of_failed_half_opens() -> None:
+    circuit = CircuitBreaker.restore(
+        BreakerSnapshot(State.OPEN, 7, 0.0, 10_000_000, 0), BreakerOptions(open_multiplier=2.0), 0.0, random.Random(1)
+    )
+    circuit.settle(permit(circuit, 0.0), FAILURE, 0.0)
+    assert circuit.acquire(0.0) == Rejected("open", 300.0)
+
+
+def test_jitter_lengthens_by_at_most_its_share() -> None:
+    waits = set()
+    for seed in range(50):
+        circuit = trip(CircuitBreaker(BreakerOptions(open_jitter=0.2), 0.0, random.Random(seed)))
+        refusal = circuit.peek(0.0)
+        assert refusal is not None and refusal.retry_after is not None
+        assert 60.0 <= refusal.retry_after <= 72.0
+        waits.add(refusal.retry_after)
+    assert len(waits) > 40
+
+
+def test_a_servers_hint_lengthens_the_opening_it_causes() -> None:
+    circuit = breaker(failure_threshold=1)
+    circuit.settle(permit(circuit, 0.0), FAILURE, 0.0, hint=90.0)
+    assert circuit.acquire(0.0) == Rejected("open", 90.0)
+    other = breaker(failure_threshold=1)
+    other.settle(permit(other, 0.0), FAILURE, 0.0, hint=5.0)
+    assert other.acquire(0.0) == Rejected("open", 60.0)
+
+
+def test_open_for_is_exact_and_lengthens_but_never_shortens() -> None:
+    circuit = breaker()
+    assert circuit.open_for(5.0, 0.0)
+    assert circuit.acquire(0.0) == Rejected("open", 5.0)
+    circuit.open_for(2.0, 1.0)
+    assert circuit.acquire(1.0) == Rejected("open", 4.0)
+    circuit.open_for(10.0, 1.0)
+    assert circuit.acquire(1.0) == Rejected("open", 10.0)
+    assert names(circuit) == ["opened"]
+
+
+def test_operator_modes_do_not_move_by_themselves() -> None:
+    circuit = breaker()
+    circuit.force_open(0.0)
+    assert circuit.acquire(1e9) == Rejected("forced_open", None)
+    assert not circuit.open_for(5.0, 0.0)
+    circuit.disable(0.0)
+    for _ in range(20):
+        call(circuit, FAILURE, 0.0)
+    assert circuit.state(0.0) is State.DISABLED
+    circuit.reset(0.0)
+    assert circuit.state(0.0) is State.CLOSED
+    assert names(circuit) == ["forced_open", "disabled", "closed"]
+
+
+def test_metrics_only_reports_a_threshold_once_per_entry_and_admits_all() -> None:
+    circuit = breaker()
+    for expected in (["metrics_only", "threshold_exceeded"], ["closed", "metrics_only", "threshold_exceeded"]):
+        if expected[0] == "closed":
+            circuit.reset(0.0)
+        circuit.metrics_only(0.0)
+        for _ in range(20):
+            call(circuit, FAILURE, 0.0)
+        assert names(circuit) == expected
+
+
+def test_reset_makes_all_permits_out_late() -> None:
+    circuit = breaker(failure_threshold=1)
+    early = permit(circuit, 0.0)
+    circuit.reset(0.0)
+    assert not circuit.settle(early, FAILURE, 0.0)
+    assert circuit.state(0.0) is State.CLOSED
+    assert names(circuit) == []
+
+
+@pytest.mark.parametrize(("leads_to", "state"), [("open", State.OPEN), ("closed", State.CLOSED)])
+def test_half_open_ends_after_its_longest_wait(leads_to: str, state: State) -> None:
+    circuit = trip(breaker(half_open_max_wait=30.0, half_open_wait_leads_to=leads_to))
+    call(circuit, IGNORED, 60.0)
+    assert circuit.state(90.0 - 1e-6) is State.HALF_OPEN
+    assert circuit.state(90.0) is state
+    assert circuit.snapshot(90.0).failed_half_opens == 0
+
+
+def test_a_count_window_opens_at_the_failure_rate_after_enough_calls() -> None:
+    circuit = breaker(window="count", window_size=20, failure_threshold=None)
+    for outcome in [FAILURE, SUCCESS] * 4 + [FAILURE]:
+        call(circuit, outcome, 0.0)
+    assert circuit.stats(0.0).failure_rate is None
+    call(circuit, SUCCESS, 0.0)
+    assert circuit.state(0.0) is State.OPEN, "the tenth call, although a success, makes the rate known: 0.5"
+
+
+def test_a_count_window_smaller_than_minimum_calls_still_works() -> None:
+    circuit = breaker(window="count", window_size=4, failure_threshold=None)
+    for outcome in (SUCCESS, SUCCESS, SUCCESS, FAILURE):
+        call(circuit, outcome, 0.0)
+    assert circuit.stats(0.0).failure_rate == 0.25
+    call(circuit, FAILURE, 0.0)
+    assert circuit.state(0.0) is State.OPEN
+
+
+def test_a_time_window_forgets() -> None:
+    circuit = breaker(window="time", window_size=30.0, failure_threshold=None)
+    for _ in range(9):
+        call(circuit, FAILURE, 0.0)
+    for _ in range(9):
+        call(circuit, FAILURE, 40.0)
+    assert circuit.state(40.0) is State.CLOSED
+    call(circuit, FAILURE, 40.0)
+    assert circuit.state(40.0) is State.OPEN
+
+
+def test_slow_calls_open_and_a_slow_probe_opens_again() -> None:
+    circuit = breaker(window="count", slow_call_after=2.0, slow_call_rate=1.0)
+    for _ in range(9):
+        call(circuit, SUCCESS, 0.0, duration=2.1)
+    assert circuit.state(0.0) is State.CLOSED
+    call(circuit, SUCCESS, 0.0, duration=2.1)
+    assert circuit.state(0.0) is State.OPEN
+    call(circuit, SUCCESS, 60.0, duration=2.0)
+    assert circuit.state(60.0) is State.HALF_OPEN, "exactly the limit is not slow"
+    call(circuit, SUCCESS, 60.0, duration=2.1)
+    assert circuit.state(60.0) is State.OPEN
+
+
+def test_restart_keeps_the_open_time_and_makes_permits_late() -> None:
+    circuit = trip(breaker())
+    snapshot = circuit.snapshot(20.0)
+    again = CircuitBreaker.restore(snapshot, BreakerOptions(), 1000.0, random.Random(1))
+    assert again.acquire(1000.0) == Rejected("open", 40.0)
+    probe = permit(again, 1040.0)
+    third = CircuitBreaker.restore(again.snapshot(1040.0), BreakerOptions(), 0.0, random.Random(1))
+    assert third.state(0.0) is State.HALF_OPEN
+    assert not third.settle(probe, FAILURE, 0.0)
+    assert permit(third, 0.0).is_probe
+
+
+def test_a_restart_keeps_the_consecutive_failures() -> None:
+    circuit = breaker()
+    for _ in range(4):
+        call(circuit, FAILURE, 0.0)
+    again = CircuitBreaker.restore(circuit.snapshot(0.0), BreakerOptions(), 0.0, random.Random(1))
+    call(again, FAILURE, 0.0)
+    assert again.state(0.0) is State.OPEN
+
+
+def test_a_crash_that_left_nothing_begins_with_a_probe() -> None:
+    circuit = CircuitBreaker.restore(None, BreakerOptions(), 5.0, random.Random(1))
+    assert circuit.state(5.0) is State.HALF_OPEN
+    assert permit(circuit, 5.0).is_probe
+    assert isinstance(circuit.acquire(5.0), Rejected)
+
+
+def test_permits_whose_holders_died_are_forgotten() -> None:
+    circuit = breaker()
+    for second in range(1000):
+        permit(circuit, float(second), ttl=10.0)
+    assert circuit.stats(1000.0).permits_out <= 10
+
+
+@pytest.mark.parametrize("wrong", [{"failure_threshold": 0}, {"success_threshold": 0}, {"reset_timeout": -1.0}])
+def test_senseless_options_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="at least 1|>= 0"):
+        replace(BreakerOptions(), **wrong)  # type: ignore[arg-type]
+
+
+class LiteralBreaker:
+    """The rules of the consecutive breaker, as slowly and plainly as they can be told."""
+
+    def __init__(self, threshold: int, successes: int, probes: int, reset: float, ttl: float) -> None:
+        self.threshold, self.successes, self.probes, self.reset_after, self.ttl = (
+            threshold,
+            successes,
+            probes,
+            reset,
+            ttl,
+        )
+        self.state, self.life, self.opened_at = "closed", 0, 0.0
+        self.history: list[str] = []
+        self.out: dict[int, float] = {}
+
+    def move(self, state: str, now: float) -> None:
+        self.state, self.history, self.out = state, [], {}
+        self.life += 1
+        if state == "open":
+            self.opened_at = now
+
+    def age(self, now: float) -> None:
+        if self.state == "half_open" and self.out and min(self.out.values()) + self.ttl <= now:
+            self.move("open", min(self.out.values()) + self.ttl)
+
+    def visible(self, now: float) -> str:
+        self.age(now)
+        return "half_open" if self.state == "open" and now - self.opened_at >= self.reset_after else self.state
+
+    def admits(self, now: float) -> bool:
+        state = self.visible(now)
+        return state == "closed" or (state == "half_open" and (self.state == "open" or len(self.out) < self.probes))
+
+    def admit(self, number: int, now: float) -> None:
+        if self.state == "open":
+            self.move("half_open", now)
+        self.out[number] = now
+
+    def settle(self, number: int, life: int, outcome: str, now: float) -> bool:
+        self.age(now)
+        if life != self.life or number not in self.out:
+            return False
+        if self.state == "closed" and self.out[number] + self.ttl <= now:
+            return False
+        del self.out[number]
+        if outcome in ("success", "failure"):
+            self.history.append(outcome)
+        if self.state == "closed" and self.history[-self.threshold :] == ["failure"] * self.threshold:
+            self.move("open", now)
+        elif self.state == "half_open" and outcome == "failure":
+            self.move("open", now)
+        elif self.state == "half_open" and self.history.count("success") == self.successes:
+            self.move("closed", now)
+        return True
+
+
+class BreakerAgainstModel(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        options = BreakerOptions(
+            failure_threshold=2, success_threshold=2, half_open_max_probes=2, reset_timeout=8.0, permit_ttl=16.0
+        )
+        self.options = options
+        self.real = CircuitBreaker(options, 0.0, random.Random(0))
+        self.model = LiteralBreaker(2, 2, 2, 8.0, 16.0)
+        self.permits: list[tuple[Permit, int]] = []
+        self.generation = 0
+
+    @rule(step=st.sampled_from([0.25, 1.0, 4.0, 8.0, 16.0]))
+    def time_passes(self, step: float) -> None:
+        self.now += step
+
+    @rule()
+    def acquire(self) -> None:
+        expected = self.model.admits(self.now)
+        answer = self.real.acquire(self.now)
+        assert isinstance(answer, Permit) == expected
+        if isinstance(answer, Permit):
+            self.model.admit(answer.id, self.now)
+            self.permits.append((answer, self.model.life))
+            assert answer.is_probe == (self.model.state == "half_open")
+        else:
+            assert answer.retry_after is not None and answer.retry_after >= 0
+
+    @precondition(lambda self: self.permits)
+    @rule(data=st.data(), outcome=st.sampled_from(Outcome))
+    def settle(self, data: st.DataObject, outcome: Outcome) -> None:
+        permit, life = data.draw(st.sampled_from(self.permits))
+        assert self.real.settle(permit, outcome, self.now) == self.model.settle(permit.id, life, outcome, self.now)
+
+    @rule(length=st.sampled_from([1.0, 20.0]))
+    def reset(self, length: float) -> None:
+        self.real.reset(self.now)
+        self.model.move("closed", self.now)
+
+    @invariant()
+    def same_state(self) -> None:
+        assert self.real.state(self.now).value == self.model.visible(self.now)
+        assert (self.real.peek(self.now) is None) == self.model.admits(self.now)
+
+    @invariant()
+    def generations_only_grow_and_probes_are_bounded(self) -> None:
+        stats = self.real.stats(self.now)
+        assert stats.generation >= self.generation
+        self.generation = stats.generation
+        if stats.state is State.HALF_OPEN:
+            assert stats.permits_out <= 2
+
+
+TestBreakerAgainstModel = BreakerAgainstModel.TestCase
+TestBreakerAgainstModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["acquire", "force", "disable", "metrics", "reset", "open"]), st.floats(0, 50))
+    )
+)
+def test_whatever_is_done_events_tell_one_unbroken_story(steps: list[tuple[str, float]]) -> None:
+    circuit, now, seen = breaker(failure_threshold=1, reset_timeout=10.0), 0.0, State.CLOSED
+    for action, wait in steps:
+        now += wait
+        match action:
+            case "acquire":
+                answer = circuit.acquire(now)
+                if isinstance(answer, Permit):
+                    circuit.settle(answer, FAILURE if wait > 25 else SUCCESS, now)
+            case "force":
+                circuit.force_open(now)
+            case "disable":
+                circuit.disable(now)
+            case "metrics":
+                circuit.metrics_only(now)
+            case "reset":
+                circuit.reset(now)
+            case "open":
+                circuit.open_for(wait, now)
+        for event in circuit.take_events():
+            if event.name == "threshold_exceeded":
+                continue
+            assert event.before is seen and event.after is not seen
+            assert (event.before, event.after) != (State.CLOSED, State.HALF_OPEN)
+            seen = event.after

@@ -1,0 +1,305 @@
+"""What an actor can do about its own life, and the actor type that lives on an event loop.
+
+`Actor` is a Pykka actor type. What a Pykka user knows keeps working: `MyActor.start()`, `ref.ask`, `tell`,
+`proxy`, `stop`, the `ActorRegistry`. It adds `async def` handlers, replies owed for later, timers and monitors.
+
+    class Counter(Actor):
+        def on_start(self):
+            self.n = 0
+
+        async def on_receive(self, message):
+            self.n += message
+            return self.n
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import pykka
+
+from supervision import pykka_registry
+from supervision.clock import RealClock
+from supervision.errors import ActorDeadError, SpecError
+from supervision.exits import Crash, Exit, Normal, Reason, Shutdown, StartFailed, is_orderly
+from supervision.future import AskFuture
+from supervision.incarnation import Context, Incarnation, LoopIncarnation, ThreadIncarnation, building
+from supervision.name import ActorRef, Name, no_proc
+from supervision.scheduler import default_scheduler
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from supervision.clock import Timer
+    from supervision.message import Reply
+
+logger = logging.getLogger("supervision")
+_tokens = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """The message a monitor sends: the incarnation behind `ref` has ended."""
+
+    token: int
+    ref: ActorRef
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The message a link sends to an actor that traps exits."""
+
+    ref: ActorRef
+    reason: Reason
+
+
+class ActorTools:
+    """What an actor may use of its own life, on either host. All of it is for the actor's own handlers."""
+
+    trap_exits: bool = False
+    _incarnation: Incarnation
+
+    @property
+    def context(self) -> Context:
+        """Name, epoch, clock, and what is known about the restart that led here."""
+        return self._incarnation.context
+
+    def exit(self, reason: Reason | None = None) -> None:
+        """End after the message at hand."""
+        self._incarnation.exit_asked = reason or Normal()
+
+    def owe(self) -> Reply:
+        """Take the reply slot of the ask at hand, to be answered later or passed on; return it from the handler."""
+        return self._incarnation.owe()
+
+    def recover(self) -> Any:
+        """Bring lost state back, before the first message and without the supervisor waiting. May be async."""
+
+    def monitor(self, ref: ActorRef) -> int:
+        """Be sent one `Down` when the present incarnation behind `ref` ends; at once if there is none."""
+        token = next(_tokens)
+        own = self._incarnation
+
+        def report(exit: Exit) -> None:
+            _tell_if_alive(own, Down(token, ref, exit.reason))
+
+        if ref.name.on_exit(token, report):
+            own.at_end[token] = lambda: ref.name.monitors.pop(token, None)
+        else:
+            report(no_proc(ref.path, own.name.now()))
+        return token
+
+    def demonitor(self, ref: ActorRef, token: int) -> None:
+        """Take a monitor back."""
+        self._incarnation.at_end.pop(token, None)
+        ref.name.monitors.pop(token, None)
+
+    def link(self, ref: ActorRef) -> None:
+        """Share fates with the present incarnation behind `ref`: a crash of either ends the other."""
+        other, own = ref.name.incarnation, self._incarnation
+        if other is None or other.exit is not None:
+            raise ActorDeadError(ref.path)
+        for one, two in ((own, other), (other, own)):
+            token = next(_tokens)
+            one.links[two] = token
+            two.name.on_exit(token, functools.partial(_exit_of_link, one, two))
+
+    def unlink(self, ref: ActorRef) -> None:
+        """Take a link back."""
+        own = self._incarnation
+        for other in [linked for linked in own.links if linked.name is ref.name]:
+            other.name.monitors.pop(own.links.pop(other), None)
+            own.name.monitors.pop(other.links.pop(own, 0), None)
+
+    def send_after(self, ref: ActorRef, message: Any, delay: float) -> Timer:
+        """Tell `ref` a message in `delay` seconds, unless this incarnation ends before or cancels it."""
+        own, token = self._incarnation, next(_tokens)
+
+        def fire() -> None:
+            own.at_end.pop(token, None)
+            _tell_if_open(ref, message)
+
+        timer: Timer = own.name.clock.call_at(own.name.now() + delay, fire)
+        own.at_end[token] = timer.cancel
+        return timer
+
+    def interval(self, ref: ActorRef, message: Any, period: float) -> Timer:
+        """Tell `ref` a message every `period` seconds until this incarnation ends or cancels it."""
+        return _Interval(self._incarnation, ref, message, period)
+
+
+class _Interval:
+    """A message that repeats: each firing arranges the next, so a late one never piles up."""
+
+    def __init__(self, own: Incarnation, ref: ActorRef, message: Any, period: float) -> None:
+        if period <= 0:
+            raise ValueError(f"a period is longer than 0 seconds, not {period}")
+        self._own, self._ref, self._message, self._period = own, ref, message, period
+        self._next = own.name.now() + period
+        self._timer: Timer = own.name.clock.call_at(self._next, self._fire)
+        own.at_end[next(_tokens)] = self.cancel
+
+    def _fire(self) -> None:
+        if self._own.exit is not None:
+            return
+        _tell_if_open(self._ref, self._message)
+        self._next += self._period
+        self._timer = self._own.name.clock.call_at(self._next, self._fire)
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+
+def _tell_if_open(ref: ActorRef, message: Any) -> None:
+    try:
+        ref.tell(message)
+    except pykka.ActorDeadError:  # counted there as a dead letter; a timer has nobody to tell
+        pass
+
+
+def _tell_if_alive(own: Incarnation, message: Any) -> None:
+    if own.exit is None:
+        _tell_if_open(own.name.ref, message)
+
+
+def _exit_of_link(own: Incarnation, other: Incarnation, exit: Exit) -> None:
+    own.links.pop(other, None)
+    if own.exit is not None:
+        return
+    if getattr(own.actor, "trap_exits", False):
+        _tell_if_open(own.name.ref, Exited(other.name.ref, exit.reason))
+    elif not is_orderly(exit.reason):
+        own.order_stop(Crash("LinkedExit", f"{exit.path} ended: {exit.reason}"))
+
+
+def _own_ref(actor: Any) -> ActorRef:
+    return cast("ActorRef", actor._incarnation.name.ref)
+
+
+def _join_incarnation(actor: Any, _pykkas_own: Any) -> None:
+    """Called by Pykka's `__init__` when it assigns `_actor_ref`: here the actor meets its incarnation."""
+    incarnation = building.get()
+    if incarnation is None or incarnation.actor is not None or not isinstance(actor, incarnation.name.actor_class):
+        incarnation = _standalone(type(actor))
+    incarnation.actor = actor
+    actor._incarnation = incarnation
+    actor.actor_inbox = incarnation.name.mailbox
+    actor.actor_urn = incarnation.name.urn
+
+
+_ref_property = property(_own_ref, _join_incarnation)
+
+
+class Actor(ActorTools, pykka.Actor):
+    """An actor on an event loop. Handlers and hooks may be plain or `async def`; plain ones must not block.
+
+    It handles one message at a time, awaits included. An exception in a handler ends it, and the asker hears
+    the exception; those named in `expected_errors` are only replied.
+    """
+
+    expected_errors: tuple[type[BaseException], ...] = ()
+    _actor_ref = _ref_property  # type: ignore[assignment]
+
+    @staticmethod
+    def _create_actor_inbox() -> Any:
+        return None  # the mailbox belongs to the name: see _join_incarnation
+
+    @staticmethod
+    def _create_future() -> AskFuture[Any]:
+        return AskFuture()
+
+    def _start_actor_loop(self) -> None:
+        self._incarnation.begin()
+
+
+@functools.cache
+def supervised(actor_class: type[pykka.Actor]) -> type[pykka.Actor]:
+    """The class that runs under supervision: the class itself, or a subclass made of a `ThreadingActor`.
+
+    Raises:
+        SpecError: for other kinds of Pykka actors, and for a class that brings a main loop of its own.
+    """
+    if issubclass(actor_class, Actor):
+        return actor_class
+    if not issubclass(actor_class, pykka.ThreadingActor):
+        raise SpecError(f"{actor_class.__name__} is neither a supervision.Actor nor a pykka.ThreadingActor")
+    if actor_class._actor_loop is not pykka.Actor._actor_loop:
+        raise SpecError(f"{actor_class.__name__} overrides _actor_loop, so that its end could not be noticed")
+    members = {
+        "_actor_ref": _ref_property,
+        "_create_actor_inbox": staticmethod(Actor._create_actor_inbox),
+        "_create_future": staticmethod(Actor._create_future),
+        "_start_actor_loop": Actor._start_actor_loop,
+        "__module__": actor_class.__module__,
+        "__qualname__": actor_class.__qualname__,
+    }
+    return type(actor_class)(actor_class.__name__, (actor_class, ActorTools), members)
+
+
+def hosted_in_thread(actor_class: type[pykka.Actor]) -> bool:
+    return issubclass(actor_class, pykka.ThreadingActor)
+
+
+class _Standalone:
+    """The owner of an actor started outside a tree: nobody restarts it, Pykka's rules and log lines hold."""
+
+    def started(self, incarnation: Incarnation, info: Any) -> None:
+        pass
+
+    def ignored(self, incarnation: Incarnation) -> None:
+        pass
+
+    def ended(self, incarnation: Incarnation, exit: Exit) -> None:
+        incarnation.release()
+        incarnation.name.close(exit.reason)
+        if not is_orderly(exit.reason):
+            logger.error("%s ended: %s", incarnation.name.path, exit.reason)
+
+
+class _StandaloneLife(LoopIncarnation):
+    """A life whose failures are logged as Pykka does, for there is no supervisor to do it."""
+
+    def _failed_to_start(self, error: BaseException) -> Reason:
+        self._log_as_pykka()
+        return super()._failed_to_start(error)
+
+    async def _fail(self, error: BaseException) -> Reason:
+        if not self._killed:
+            if self.current is not None and self.current.reply_to is not None:
+                logging.getLogger("pykka").info("Exception returned from %s to caller:", self.actor, exc_info=error)
+            else:
+                self._log_as_pykka()
+        return await super()._fail(error)
+
+    def _handle_standalone_failure(self) -> None:
+        self._log_as_pykka()
+
+    def _log_as_pykka(self) -> None:
+        kind, error, trace = sys.exc_info()
+        if self.actor is not None:
+            cast("pykka.Actor", self.actor)._handle_failure(kind, error, cast("TracebackType", trace))
+
+
+def _standalone(actor_class: type[pykka.Actor]) -> Incarnation:
+    scheduler = default_scheduler()
+    number = next(_tokens)
+    name = Name(f"{actor_class.__name__}-{number}", actor_class, clock=RealClock(scheduler))
+    return _StandaloneLife(name, actor_class, _Standalone(), scheduler=scheduler)
+
+
+def make_incarnation(name: Name, make: Callable[[], pykka.Actor], owner: Any, scheduler: Any, **options: Any) -> Incarnation:
+    """The incarnation that fits the class behind `name`: a task on `scheduler`, or a thread."""
+    if hosted_in_thread(name.actor_class):
+        return ThreadIncarnation(name, make, owner, **options)
+    return LoopIncarnation(name, make, owner, scheduler=scheduler, **options)
+
+
+pykka_registry.install()
+__all__ = ["Actor", "ActorTools", "Down", "Exited", "Shutdown", "StartFailed", "make_incarnation", "supervised"]

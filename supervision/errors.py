@@ -1,0 +1,67 @@
+"""Every error of this package.
+
+    SpecError(ValueError)               a child spec or an option is wrong; nothing has started
+    SupervisionError
+    ├─ StartFailedError                 a child could not be started
+    ├─ BlockingInScheduler              blocking would stop every actor of this scheduler
+    ├─ DeadlockError                    the reply waited for waits, in the end, for the waiter
+    ├─ MailboxFull                      the actor has too many messages waiting
+    └─ SystemClosed                     the system has been stopped
+    ActorDeadError(pykka.ActorDeadError)  nobody will answer; says why in `reason`
+    └─ ActorStuck                       the actor was abandoned in the middle of this message
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pykka
+
+if TYPE_CHECKING:
+    from supervision.exits import Reason
+
+
+class SpecError(ValueError):
+    """A child spec or an option is wrong. The text names the field, the value and what is allowed."""
+
+
+class SupervisionError(Exception):
+    """The base of what can go wrong while a tree runs."""
+
+
+class StartFailedError(SupervisionError):
+    """The child at `path` could not be started, for `reason`; what had been started before it was stopped."""
+
+    def __init__(self, path: str, reason: object) -> None:
+        super().__init__(f"{path} could not be started: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class BlockingInScheduler(SupervisionError):
+    """A future was waited for with `get()` on the thread that would have to finish it; `await` it instead."""
+
+
+class DeadlockError(SupervisionError):
+    """Waiting for this reply would never end: it waits, in the end, for the one who asks."""
+
+
+class MailboxFull(SupervisionError):
+    """The mailbox is at its capacity and its policy is to refuse."""
+
+
+class SystemClosed(SupervisionError):
+    """The system has been stopped and starts nothing any more."""
+
+
+class ActorDeadError(pykka.ActorDeadError):
+    """The actor at `path` will not answer; `reason` is the reason of its end, where one is known."""
+
+    def __init__(self, path: str, reason: Reason | None = None) -> None:
+        super().__init__(f"{path} is dead" + (f": {reason}" if reason is not None else ""))
+        self.path = path
+        self.reason = reason
+
+
+class ActorStuck(ActorDeadError):
+    """The actor was abandoned while it handled this message: what the message did is unknown."""

@@ -1,0 +1,93 @@
+"""Messages that name their reply, and the reply that is owed for later."""
+
+from __future__ import annotations
+
+import queue
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+if TYPE_CHECKING:
+    from supervision.incarnation import Incarnation
+    from supervision.mailbox import Envelope
+    from supervision.name import ActorRef
+
+R = TypeVar("R")
+
+
+class Ask(Generic[R]):
+    """The base of messages that expect a reply of type R.
+
+    With `class Acquire(Ask[Permit])`, `await ask(ref, Acquire())` is a Permit for the type checker too.
+    """
+
+    __slots__ = ()
+
+
+async def ask(ref: ActorRef, message: Ask[R], *, timeout: float | None = None) -> R:
+    """Send `message` and await its reply; raises what the actor raised. `timeout` is in seconds."""
+    return cast("R", await ref.ask(message, block=False, timeout=timeout))
+
+
+class Reply:
+    """The reply to the message at hand, owed for later. Answer it once, from any thread, or pass it on.
+
+    If the actor ends before, the asker gets an ActorDeadError with the reason.
+    """
+
+    __slots__ = ("_envelope", "_incarnation", "_used")
+
+    def __init__(self, incarnation: Incarnation, envelope: Envelope) -> None:
+        self._incarnation = incarnation
+        self._envelope = envelope
+        self._used = False
+
+    @property
+    def is_wanted(self) -> bool:
+        """False once nobody waits for the answer any more."""
+        future = self._envelope.reply_to
+        return future is not None and not future.abandoned and not future.done
+
+    @property
+    def deadline(self) -> float | None:
+        """When the asker stops waiting, by the system's clock."""
+        return self._envelope.deadline
+
+    def set(self, value: Any = None) -> None:
+        """Answer with a value. Raises queue.Full if this reply has been used before."""
+        self._close()
+        self._settle(value, None)
+
+    def fail(self, error: BaseException) -> None:
+        """Answer with an error. Raises queue.Full if this reply has been used before."""
+        self._close()
+        self._settle(None, error)
+
+    def forward(self, ref: ActorRef, message: Any) -> None:
+        """Pass the debt on: send `message` to `ref`, whose reply answers the original asker.
+
+        From now on it is that actor's debt; the end of this one leaves it untouched.
+        """
+        self._close()
+        envelope = type(self._envelope)(message, self._envelope.reply_to, self._envelope.deadline)
+        if envelope.reply_to is not None:
+            envelope.reply_to.debtor = ref.name
+        try:
+            ref.name.mailbox.put(envelope)
+        except Exception as error:  # closed or full: the asker must hear it, the forwarder need not
+            ref.name.dead_letter(envelope, error)
+
+    def _close(self) -> None:
+        if self._used:
+            raise queue.Full("this reply has been given already")
+        self._used = True
+        self._incarnation.owed.discard(self)
+
+    def _settle(self, value: Any, error: BaseException | None) -> None:
+        future = self._envelope.reply_to
+        if future is not None and not future.settle(value, error):
+            self._incarnation.name.late += 1
+
+    def default(self, error: BaseException) -> None:
+        """The debtor has ended: answer for it, unless it has done so itself."""
+        if not self._used:
+            self._used = True
+            self._settle(None, error)

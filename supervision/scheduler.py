@@ -1,0 +1,125 @@
+"""A thread that runs an event loop, on which actors live."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any
+
+logger = logging.getLogger("supervision")
+
+_scheduler_threads: set[int] = set()
+
+
+def on_scheduler_thread() -> bool:
+    """True where blocking would stop a scheduler."""
+    return get_ident() in _scheduler_threads
+
+
+class Scheduler:
+    """One event loop in one daemon thread.
+
+    `post` may be called from any thread; everything else of the loop only from its own. A stray task that
+    lets a SystemExit or KeyboardInterrupt out ends `run_forever`; the loop is then entered again, for one
+    actor's fault must not stop the others.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.loop = asyncio.new_event_loop()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name=f"supervision-{name}", daemon=True)
+        self._running = threading.Event()
+        self._thread.start()
+        self._running.wait()
+
+    @property
+    def thread(self) -> threading.Thread:
+        return self._thread
+
+    @property
+    def is_current(self) -> bool:
+        return get_ident() == self._thread.ident
+
+    def post(self, function: Callable[..., Any], *arguments: Any) -> bool:
+        """Call `function` soon on the loop's thread. False if the scheduler has ended."""
+        try:
+            if get_ident() == self._thread.ident:
+                self.loop.call_soon(function, *arguments)
+            else:
+                self.loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:  # the loop is closed
+            return False
+        return True
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Call `function` at once where this is the loop's thread already, else soon."""
+        if get_ident() == self._thread.ident:
+            function(*arguments)
+        else:
+            self.post(function, *arguments)
+
+    def _run(self) -> None:
+        ident = get_ident()
+        _scheduler_threads.add(ident)
+        asyncio.set_event_loop(self.loop)
+        self.loop.call_soon(self._running.set)
+        try:
+            while not self._stopping:
+                try:
+                    self.loop.run_forever()
+                except BaseException as error:  # let out by a stray task: see the class
+                    logger.warning("%s: %r left a task; the loop goes on", self.name, error)
+        finally:
+            self._close()
+            _scheduler_threads.discard(ident)
+
+    def _close(self) -> None:
+        leftover = asyncio.all_tasks(self.loop)
+        for task in leftover:
+            task.cancel()
+        if leftover:
+            self.loop.run_until_complete(asyncio.wait(leftover, timeout=1.0))
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        asyncio.set_event_loop(None)
+        self.loop.close()
+
+    def stop(self, timeout: float | None = 5.0) -> bool:
+        """End the loop and wait for its thread. False if the thread is still there after `timeout` seconds."""
+
+        def end() -> None:
+            self._stopping = True
+            self.loop.stop()
+
+        self.post(end)
+        if not self.is_current:
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+
+_default: Scheduler | None = None
+_default_lock = threading.Lock()
+
+
+def default_scheduler() -> Scheduler:
+    """The scheduler of actors that were started outside any system; made at the first use."""
+    global _default
+    with _default_lock:
+        if _default is None or not _default.thread.is_alive():
+            _default = Scheduler("default")
+        return _default
+
+
+def _forget_default_after_fork() -> None:
+    global _default
+    _default = None
+    _scheduler_threads.clear()
+
+
+import os  # noqa: E402  (only for the hook below)
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_default_after_fork)

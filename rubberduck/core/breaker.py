@@ -96,7 +96,10 @@ class Permit:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """No call now. `reason` is open, half_open_full or forced_open; `retry_after` is None where only an operator knows."""
+    """No call now. `reason` is open, half_open_full or forced_open.
+
+    `retry_after` is in seconds, None where only an operator knows.
+    """
 
     reason: str
     retry_after: float | None
@@ -167,6 +170,9 @@ class CircuitBreaker:
         self._out: dict[int, float] = {}
         self._events: list[Event] = []
         self._rejected = self._late = self._settled_twice = 0
+        self._consecutive = self._probe_successes = 0
+        self._reported = False
+        self._window: CountWindow | TimeWindow | None = None
         self._wipe_counts()
 
     # -- calls ---------------------------------------------------------------------------------------------
@@ -430,10 +436,10 @@ class CircuitBreaker:
 
     def _wipe_counts(self) -> None:
         options = self._options
-        self._consecutive: int = 0
-        self._probe_successes: int = 0
-        self._reported: bool = False
-        self._window: CountWindow | TimeWindow | None = None
+        self._consecutive = 0
+        self._probe_successes = 0
+        self._reported = False
+        self._window = None
         if options.window == "count":
             self._window = CountWindow(int(options.window_size or 100))
         elif options.window == "time":

@@ -78,7 +78,8 @@ def test_half_open_admits_only_its_probes_and_closes_after_three_successes() -> 
         probe = permit(circuit, now)
         assert probe.is_probe
         refusal = circuit.acquire(now)
-        assert isinstance(refusal, Rejected) and refusal.reason == "half_open_full"
+        assert isinstance(refusal, Rejected)
+        assert refusal.reason == "half_open_full"
         assert circuit.state(now) is State.HALF_OPEN
         assert circuit.settle(probe, SUCCESS, now)
     assert circuit.state(62.0) is State.CLOSED
@@ -137,7 +138,8 @@ def test_open_time_grows_with_each_failed_half_open_up_to_its_limit_and_starts_a
     now, waits = 0.0, []
     for _ in range(5):
         refusal = circuit.acquire(now)
-        assert isinstance(refusal, Rejected) and refusal.retry_after is not None
+        assert isinstance(refusal, Rejected)
+        assert refusal.retry_after is not None
         waits.append(refusal.retry_after)
         now += refusal.retry_after
         circuit.settle(permit(circuit, now), FAILURE, now)
@@ -162,7 +164,8 @@ def test_jitter_lengthens_by_at_most_its_share() -> None:
     for seed in range(50):
         circuit = trip(CircuitBreaker(BreakerOptions(open_jitter=0.2), 0.0, random.Random(seed)))
         refusal = circuit.peek(0.0)
-        assert refusal is not None and refusal.retry_after is not None
+        assert refusal is not None
+        assert refusal.retry_after is not None
         assert 60.0 <= refusal.retry_after <= 72.0
         waits.add(refusal.retry_after)
     assert len(waits) > 40
@@ -310,7 +313,7 @@ def test_permits_whose_holders_died_are_forgotten() -> None:
 
 @pytest.mark.parametrize("wrong", [{"failure_threshold": 0}, {"success_threshold": 0}, {"reset_timeout": -1.0}])
 def test_senseless_options_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="at least 1|>= 0"):
+    with pytest.raises(ValueError, match=r"at least 1|>= 0"):
         replace(BreakerOptions(), **wrong)  # type: ignore[arg-type]
 
 
@@ -363,7 +366,7 @@ class LiteralBreaker:
             self.history.append(outcome)
         if self.state == "closed" and self.history[-self.threshold :] == ["failure"] * self.threshold:
             self.move("open", now)
-        elif self.state == "half_open" and outcome == "failure":
+        if self.state == "half_open" and outcome == "failure":
             self.move("open", now)
         elif self.state == "half_open" and self.history.count("success") == self.successes:
             self.move("closed", now)
@@ -397,7 +400,8 @@ class BreakerAgainstModel(RuleBasedStateMachine):
             self.permits.append((answer, self.model.life))
             assert answer.is_probe == (self.model.state == "half_open")
         else:
-            assert answer.retry_after is not None and answer.retry_after >= 0
+            assert answer.retry_after is not None
+            assert answer.retry_after >= 0
 
     @precondition(lambda self: self.permits)
     @rule(data=st.data(), outcome=st.sampled_from(Outcome))
@@ -455,6 +459,7 @@ def test_whatever_is_done_events_tell_one_unbroken_story(steps: list[tuple[str, 
         for event in circuit.take_events():
             if event.name == "threshold_exceeded":
                 continue
-            assert event.before is seen and event.after is not seen
+            assert event.before is seen
+            assert event.after is not seen
             assert (event.before, event.after) != (State.CLOSED, State.HALF_OPEN)
             seen = event.after

@@ -134,16 +134,17 @@ class SSEDecoder(_Decoder):
             self._pending.clear()
         *blocks, rest = data.split(b"\n\n")
         for block in blocks:
-            self._bound(len(block))
             if block.startswith(b"data: ") and b"\n" not in block:
+                self._bound(len(block))
                 self._emit(_text(block[6:]), events)
             else:
-                self._read_block(block, events)
-        self._pending += rest
-        self._scanned = max(len(rest) - 1, 0)
+                self._read_block(block.lstrip(b"\n"), events)
+        self._pending += rest.lstrip(b"\n")
+        self._scanned = max(len(self._pending) - 1, 0)
         self._bound(self._scanned)
 
     def _read_block(self, block: bytes, events: list[Event]) -> None:
+        self._bound(len(block))
         for line in block.split(b"\n"):
             self._take_line(line, events)
         self._take_line(b"", events)

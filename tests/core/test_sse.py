@@ -35,7 +35,9 @@ def datas(stream: bytes) -> list[str]:
 
 def literal_reading(stream: bytes) -> list[Event]:
     """The standard's text, word for word, on a whole and valid stream."""
-    events, data, name, last_id = [], [], "", ""
+    events: list[Event] = []
+    data: list[str] = []
+    name = last_id = ""
     *lines, last = re.split(r"\r\n|\n|\r", stream.decode().removeprefix("\ufeff"))
     for line in [*lines, *([last] if last else []), ""]:
         if not line:
@@ -99,6 +101,7 @@ def test_events_are_those_of_the_standard_wherever_the_bytes_are_split(cut: tupl
 
 @given(cuts(wild), st.sampled_from([4, 10, 1000]))
 @example((b"data: a\n\ndata: \xff\n\n", [b"data: a\n\ndata: \xff\n\n"]), 1000)
+@example((b"\n\xff\0\0\0\n\r", [b"\n\xff\0\0\0\n\r"]), 4)
 def test_arbitrary_bytes_have_one_outcome_for_every_split_and_raise_nothing_else(
     cut: tuple[bytes, list[bytes]], limit: int
 ) -> None:

@@ -1,7 +1,7 @@
 """What `./duck` runs: it brings the environment to what a verb needs, then becomes that verb.
 
-The environment is `.venv` beside this file, built only from the hash-locked files in `locks/`. `.venv/.duck` says what is
-in it and is written last, so a build that was interrupted, or that two terminals began at once, is noticed and done
+The environment is `.venv` beside this file, built only from the hash-locked files in `locks/`. `.venv/.duck` says what
+is in it and is written last, so a build that was interrupted, or that two terminals began at once, is noticed and done
 again. Standard library only: this file runs before anything is installed.
 """
 
@@ -19,7 +19,6 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -350,14 +349,14 @@ def run_installer(command: Sequence[str]) -> None:
     ticking = None if sys.stderr.isatty() else 10.0
     started = time.monotonic()
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno()) as process:
-        while True:
+        while process.poll() is None:
             try:
-                code = process.wait(ticking)
-                break
+                process.wait(ticking)
             except subprocess.TimeoutExpired:
                 say(f"  still at it, {time.monotonic() - started:.0f} s")
-    if code:
-        raise InstallFailed(f"installing failed ({Path(command[0]).name} ended with {code}, see above); try again.")
+    if process.returncode:
+        tool = Path(command[0]).name
+        raise InstallFailed(f"installing failed ({tool} ended with {process.returncode}, see above); try again.")
 
 
 @contextlib.contextmanager
@@ -415,7 +414,7 @@ def main(arguments: Sequence[str]) -> int:
         case "test":
             return become(pytest_command(rest, strict=strict), cwd=ROOT)
         case "check":
-            return check(with_tests="--tests" in rest)
+            return become([str(ROOT / ".ci" / "check.py"), *rest], cwd=ROOT)
         case "bench":
             return bench(rest)
         case _:
@@ -430,33 +429,6 @@ def is_strict(arguments: Sequence[str], environ: Mapping[str, str]) -> bool:
 def pytest_command(arguments: Sequence[str], *, strict: bool) -> list[str]:
     passed_on = [argument for argument in arguments if argument != "--strict"]
     return ["-m", "pytest", *(["--strict-skips"] if strict else []), *passed_on]
-
-
-def check(*, with_tests: bool) -> int:
-    """Runs all checks side by side, shows the output of those that fail, and fails if one did."""
-    steps = {
-        "ruff format": ["-m", "ruff", "format", "--check", "--quiet", "--diff", "."],
-        "ruff check": ["-m", "ruff", "check", "--quiet", "."],
-        "mypy --strict": ["-m", "mypy"],
-        "pyright": ["-m", "pyright", "--pythonpath", str(venv_python())],
-    }
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        failures = sum(pool.map(_check_one, steps, steps.values()))
-    if with_tests:
-        failures += call(["-m", "pytest", "--cov"], cwd=ROOT) != 0
-    print(f"check: {failures} failed" if failures else "check: all passed")
-    return 1 if failures else 0
-
-
-def _check_one(title: str, arguments: Sequence[str]) -> bool:
-    started = time.monotonic()
-    # pyright would look on the network for a newer release of itself
-    environ = environment() | {"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
-    done = subprocess.run(command_line(arguments), cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
-    verdict = "failed" if done.returncode else "passed"
-    output = f"\n{done.stdout}{done.stderr}".rstrip() if done.returncode else ""
-    print(f"check: {title}: {verdict} in {time.monotonic() - started:.0f} s{output}", flush=True)
-    return done.returncode != 0
 
 
 def bench(arguments: Sequence[str]) -> int:
@@ -486,12 +458,11 @@ def call(arguments: Sequence[str], *, cwd: Path | None = None) -> int:
 
 def become(arguments: Sequence[str], *, cwd: Path | None = None) -> int:
     """Turns this process into the environment's Python, so that signals and the exit code are its own."""
-    if os.name == "nt":  # exec there returns to the shell at once
-        return call(arguments, cwd=cwd)
-    if cwd is not None:
-        os.chdir(cwd)
-    sys.stdout.flush()
-    os.execve(venv_python(), command_line(arguments), environment())  # noqa: S606 - no shell is the point
+    if os.name != "nt":  # exec there returns to the shell at once
+        os.chdir(cwd or ".")
+        sys.stdout.flush()
+        os.execve(venv_python(), command_line(arguments), environment())  # noqa: S606 - no shell is the point
+    return call(arguments, cwd=cwd)
 
 
 def say(line: str) -> None:

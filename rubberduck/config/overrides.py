@@ -1,0 +1,54 @@
+"""Single keys set from the environment: `RUBBERDUCK__RETRY__MAX_ATTEMPTS=5`.
+
+Names are compared without regard to case, and with `_` for `-` and `.`, since shells allow no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rubberduck.config.problems import Path
+
+PREFIX = "RUBBERDUCK__"
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """One key set from outside: what the variable is called, and which value it sets."""
+
+    variable: str
+    path: Path
+    fault: str | None = None
+
+
+def apply_overrides(tree: dict[str, Any], environ: Mapping[str, str]) -> list[Override]:
+    """Set in `tree` what the environment sets. A variable that names no place is returned with its fault."""
+    return [_apply(tree, name, environ[name]) for name in sorted(environ) if name.upper().startswith(PREFIX)]
+
+
+def _apply(tree: dict[str, Any], variable: str, value: str) -> Override:
+    steps = variable[len(PREFIX) :].lower().split("__")
+    path: list[str] = []
+    at = tree
+    if not all(steps):
+        return Override(variable, (), f"names no key; write {PREFIX}SECTION__KEY")
+    for step in steps[:-1]:
+        path.append(_key_in(at, step))
+        below = at.get(path[-1])
+        if below is None:
+            below = at[path[-1]] = {}
+        if not isinstance(below, dict):
+            return Override(variable, tuple(path), "holds no keys that could be set")
+        at = below
+    path.append(_key_in(at, steps[-1]))
+    if isinstance(at.get(path[-1]), dict):
+        return Override(variable, tuple(path), "is a section; set its keys one by one")
+    at[path[-1]] = value
+    return Override(variable, tuple(path))
+
+
+def _key_in(mapping: Mapping[str, Any], step: str) -> str:
+    same = [key for key in mapping if key.lower().replace("-", "_").replace(".", "_") == step]
+    return same[0] if same else step

@@ -1,0 +1,199 @@
+"""The sections of a configuration, apart from the providers: names, defaults and ranges.
+
+Every duration is kept in seconds. Names and defaults are those of the design's option tables; what an option
+does is told where it is used.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from rubberduck.config.scalars import Duration, Flag, Number, Share, Whole
+
+_HOUR = 3600.0
+
+
+class Section(BaseModel):
+    """A group of options. Unknown names are refused, and an error never shows the value it is about."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, protected_namespaces=(), arbitrary_types_allowed=True
+    )
+
+
+class CircuitBreakerConfig(Section):
+    """When a provider's breaker opens, how long it stays open, and what closes it.
+
+    `failure_threshold`: consecutive failures that open; None turns the rule off. `permit_ttl` None means the
+    attempt's timeout and five seconds. `window_size` counts outcomes where `window` is "count" (100 by default)
+    and is in seconds where it is "time" (30 by default).
+    """
+
+    failure_threshold: Annotated[int, Whole(1, 1_000_000)] | None = 5
+    reset_timeout: Annotated[float, Duration()] = 60.0
+    success_threshold: Annotated[int, Whole(1, 1_000_000)] = 3
+    half_open_max_probes: Annotated[int, Whole(1, 10_000)] = 1
+    half_open_max_wait: Annotated[float, Duration()] | None = None
+    half_open_then: Literal["open", "closed"] = "open"
+    permit_ttl: Annotated[float, Duration()] | None = None
+    open_multiplier: Annotated[float, Number(1, 100)] = 1.0
+    open_max: Annotated[float, Duration()] = 300.0
+    open_jitter: Annotated[float, Share()] = 0.0
+    window: Literal["count", "time"] | None = None
+    window_size: float | None = None
+    minimum_calls: Annotated[int, Whole(1, 1_000_000)] = 10
+    failure_rate: Annotated[float, Share(above=True)] = 0.5
+    slow_call_after: Annotated[float, Duration()] | None = None
+    slow_call_rate: Annotated[float, Share(above=True)] = 1.0
+
+    @field_validator("window_size", mode="plain")
+    @classmethod
+    def _read_window_size(cls, value: Any, info: Any) -> float | None:
+        if value is None:
+            return None
+        match info.data.get("window"):
+            case "count":
+                return Whole(1, 1_000_000).read(value)
+            case "time":
+                return Duration(1.0, _HOUR).read(value)
+        raise ValueError('says nothing without `window`; add window: "count" or window: "time"')
+
+    @model_validator(mode="after")
+    def _opening_fits(self) -> Self:
+        if self.open_max >= self.reset_timeout:
+            return self
+        if "open_max" in self.model_fields_set:
+            raise ValueError("open_max must not be shorter than reset_timeout")
+        # The model is frozen for its readers, who see it only after this.
+        object.__setattr__(self, "open_max", self.reset_timeout)
+        return self
+
+
+class RetryConfig(Section):
+    """How often, and after what wait, a call is tried again.
+
+    `max_attempts` is for one route and counts the first attempt; `max_attempts_total` is for all routes of a
+    call. `retry_budget` is the share of first attempts that may be repeated, beside `retry_budget_floor`
+    repeats that are always allowed, both for one route in ten seconds.
+    """
+
+    max_attempts: Annotated[int, Whole(1, 100)] = 3
+    max_attempts_total: Annotated[int, Whole(1, 1000)] = 6
+    base_delay: Annotated[float, Duration(high=_HOUR)] = 1.0
+    max_delay: Annotated[float, Duration(high=_HOUR)] = 10.0
+    jitter: Annotated[bool, Flag()] = True
+    same_route_repeats: Annotated[int, Whole(0, 100)] = 1
+    max_wait_for_preferred: Annotated[float, Duration(low=0.0, high=_HOUR)] = 3.0
+    retry_budget: Annotated[float, Share()] = 0.2
+    retry_budget_floor: Annotated[int, Whole(0, 1_000_000)] = 3
+
+    @model_validator(mode="after")
+    def _delays_fit(self) -> Self:
+        if {"base_delay", "max_delay"} <= self.model_fields_set and self.max_delay < self.base_delay:
+            raise ValueError("max_delay must not be shorter than base_delay")
+        return self
+
+
+class LimiterConfig(Section):
+    """What one provider may be sent.
+
+    `capacity` and `refill_rate` describe a token bucket: its burst, and units per second, where a unit is a
+    request or, with `unit` "tokens", a token. Limits per minute that are None are learned from the provider's
+    headers. `max_concurrency` is per route.
+    """
+
+    capacity: Annotated[float, Number(1)] | None = None
+    refill_rate: Annotated[float, Number(0, above=True)] | None = None
+    unit: Literal["requests", "tokens"] = "requests"
+    requests_per_min: Annotated[int, Whole()] | None = None
+    input_tokens_per_min: Annotated[int, Whole(1, 10**12)] | None = None
+    output_tokens_per_min: Annotated[int, Whole(1, 10**12)] | None = None
+    max_concurrency: Annotated[int, Whole(1, 100_000)] = 100
+
+    @model_validator(mode="after")
+    def _bucket_is_whole(self) -> Self:
+        if (self.capacity is None) != (self.refill_rate is None):
+            raise ValueError("capacity and refill_rate describe one bucket; give both or neither")
+        return self
+
+
+class ClassWeights(Section):
+    """The shares of the three classes of the queue while all of them wait."""
+
+    high: Annotated[int, Whole(1, 1000)] = 17
+    normal: Annotated[int, Whole(1, 1000)] = 2
+    low: Annotated[int, Whole(1, 1000)] = 1
+
+
+class ClassBounds(Section):
+    """The most calls of one class that may wait; None leaves the class to the common bound."""
+
+    high: Annotated[int, Whole(1, 10_000_000)] | None = None
+    normal: Annotated[int, Whole(1, 10_000_000)] | None = None
+    low: Annotated[int, Whole(1, 10_000_000)] | None = None
+
+
+class QueueConfig(Section):
+    """How calls wait for a provider, beside the common bound `max_queue_size`.
+
+    `tenants` maps a tenant's name to its weight among the tenants of a class; one that is not named has 1.
+    """
+
+    when_full: Literal["reject", "evict_lower"] = "reject"
+    max_per_class: ClassBounds = ClassBounds()
+    max_per_tenant: Annotated[int, Whole(1, 10_000_000)] | None = None
+    max_tokens: Annotated[int, Whole(1, 10**12)] | None = None
+    weights: ClassWeights = ClassWeights()
+    tenants: dict[str, Annotated[float, Number(0.001, 1000)]] = Field(default_factory=dict)
+    adaptive_lifo: Annotated[bool, Flag()] = False
+
+
+class CacheConfig(Section):
+    """The cache of whole answers to identical requests."""
+
+    ttl: Annotated[float, Duration(high=30 * 86400.0)] = 300.0
+    max_entries: Annotated[int, Whole(1, 10_000_000)] = 10_000
+
+
+class LedgerConfig(Section):
+    """Where attempts and their costs are written: a SQLite file, or the URL of a database.
+
+    Neither means the runtime's own default. The URL is a secret because it may carry a password.
+    """
+
+    path: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    url: SecretStr | None = None
+    synchronous: Literal["full", "normal"] = "full"
+
+    @model_validator(mode="after")
+    def _has_one_place(self) -> Self:
+        if self.path is not None and self.url is not None:
+            raise ValueError("give path or url, not both")
+        return self
+
+
+class PriceConfig(Section):
+    """What a model costs, in USD per million tokens; `cached_input` None means the price of other input."""
+
+    input: Decimal
+    output: Decimal
+    cached_input: Decimal | None = None
+
+    @field_validator("input", "output", "cached_input", mode="plain")
+    @classmethod
+    def _read_price(cls, value: Any) -> Decimal | None:
+        if value is None:
+            return None
+        # The check is the number's; the value is the written one: 0.1 as a float is not a tenth.
+        number = Number(0, 1_000_000).read(float(value) if isinstance(value, Decimal) else value)
+        return Decimal(str(value).strip()) if not isinstance(value, float) else Decimal(repr(number))
+
+
+class SupervisionConfig(Section):
+    """How many restarts RubberDuck's own tree takes in how much time before it gives up."""
+
+    max_restarts: Annotated[int, Whole(0, 1_000_000)] = 30
+    max_seconds: Annotated[float, Number(0, 86400, above=True)] = 10.0

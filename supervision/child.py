@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from supervision import validation
 from supervision.backoff import Backoff
@@ -211,7 +211,7 @@ class ChildSpec:
     max_handle_time: float | None = field(default=None, kw_only=True)
     state: StateSpec | None = field(default=None, kw_only=True)
 
-    def __new__(cls, *args: Any, **fields: Any) -> ChildSpec:
+    def __new__(cls, *args: Any, **fields: Any) -> Self:
         """Refuse unknown fields by name before `__init__` could only say TypeError."""
         name = args[0] if args else fields.get("id", "?")
         validation.known_fields(cls, args, fields, f"child {name!r}", positional=4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from supervision import validation
 from supervision.errors import SpecError
@@ -89,7 +89,7 @@ class SupervisorOptions:
     auto_shutdown: AutoShutdown = AutoShutdown.NEVER
     on_exhausted: OnExhausted = ESCALATE
 
-    def __new__(cls, *args: Any, **fields: Any) -> SupervisorOptions:
+    def __new__(cls, *args: Any, **fields: Any) -> Self:
         """Refuse unknown options by name before `__init__` could only say TypeError."""
         validation.known_fields(cls, args, fields, "supervisor options", positional=0)
         return object.__new__(cls)

@@ -1,0 +1,162 @@
+# rubberduck-llm: supervision
+"""OTP-style supervision for Pykka actors.
+
+    import supervision as sup
+
+    class Counter(sup.Actor):
+        def on_start(self): self.n = 0
+        async def on_receive(self, message): self.n += message; return self.n
+
+    with sup.System("demo") as system:
+        system.supervise(sup.ChildSpec("counter", Counter))
+        system.whereis("counter").ask(1)
+"""
+
+from __future__ import annotations
+
+from supervision.actor import Actor, Down, Exited
+from supervision.child import (
+    BRUTAL_KILL,
+    DROP_CHILD,
+    ESCALATE,
+    IGNORE,
+    INFINITY,
+    RESTARTING,
+    AutoShutdown,
+    Backoff,
+    ChildSpec,
+    Kind,
+    Mailbox,
+    Restart,
+    Strategy,
+    SupervisorOptions,
+    block,
+    event_log,
+    fresh,
+    pause,
+    snapshot,
+)
+from supervision.clock import Clock, Timer, sleep
+from supervision.engine_types import (
+    AlreadyPresent,
+    Counts,
+    MaxChildren,
+    NotFound,
+    Ok,
+    Refused,
+    Restarting,
+    Running,
+    StartError,
+)
+from supervision.errors import (
+    ActorDeadError,
+    ActorStuck,
+    BlockingInScheduler,
+    DeadlockError,
+    MailboxFull,
+    SpecError,
+    StartFailedError,
+    SupervisionError,
+    SystemClosed,
+)
+from supervision.events import Event
+from supervision.exits import (
+    Abandoned,
+    Crash,
+    Exit,
+    FailedToStart,
+    Failure,
+    ForkLost,
+    GaveUp,
+    Killed,
+    NoProc,
+    Normal,
+    Shutdown,
+    StartFailed,
+    StartTimeout,
+)
+from supervision.future import AskFuture
+from supervision.message import Ask, Reply, ask
+from supervision.name import ActorRef
+from supervision.supervisor import AlreadyStarted, Started, Supervisor, SupervisorHandle, supervisor
+from supervision.system import System, Unstopped
+from supervision.tasks import RunTask, TasksHandle, TaskSupervisor, tasks
+from supervision.tree import Node, Tree
+
+__all__ = [
+    "BRUTAL_KILL",
+    "DROP_CHILD",
+    "ESCALATE",
+    "IGNORE",
+    "INFINITY",
+    "RESTARTING",
+    "Abandoned",
+    "Actor",
+    "ActorDeadError",
+    "ActorRef",
+    "ActorStuck",
+    "AlreadyPresent",
+    "AlreadyStarted",
+    "Ask",
+    "AskFuture",
+    "AutoShutdown",
+    "Backoff",
+    "BlockingInScheduler",
+    "ChildSpec",
+    "Clock",
+    "Counts",
+    "Crash",
+    "DeadlockError",
+    "Down",
+    "Event",
+    "Exit",
+    "Exited",
+    "FailedToStart",
+    "Failure",
+    "ForkLost",
+    "GaveUp",
+    "Killed",
+    "Kind",
+    "Mailbox",
+    "MailboxFull",
+    "MaxChildren",
+    "NoProc",
+    "Node",
+    "Normal",
+    "NotFound",
+    "Ok",
+    "Refused",
+    "Reply",
+    "Restart",
+    "Restarting",
+    "RunTask",
+    "Running",
+    "Shutdown",
+    "SpecError",
+    "StartError",
+    "StartFailed",
+    "StartFailedError",
+    "StartTimeout",
+    "Started",
+    "Strategy",
+    "SupervisionError",
+    "Supervisor",
+    "SupervisorHandle",
+    "SupervisorOptions",
+    "System",
+    "SystemClosed",
+    "TaskSupervisor",
+    "TasksHandle",
+    "Timer",
+    "Tree",
+    "Unstopped",
+    "ask",
+    "block",
+    "event_log",
+    "fresh",
+    "pause",
+    "sleep",
+    "snapshot",
+    "supervisor",
+    "tasks",
+]

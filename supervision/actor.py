@@ -262,6 +262,9 @@ class _Standalone:
         if not is_orderly(exit.reason):
             logger.error("%s ended: %s", incarnation.name.path, exit.reason)
 
+    def zombie_ended(self, incarnation: Incarnation) -> None:
+        pass
+
 
 class _StandaloneLife(LoopIncarnation):
     """A life whose failures are logged as Pykka does, for there is no supervisor to do it."""

@@ -62,6 +62,9 @@ class Owner(Protocol):
     def ended(self, incarnation: Incarnation, exit: Exit) -> None:
         """It has ended. Call `incarnation.release()` when its askers may hear of it."""
 
+    def zombie_ended(self, incarnation: Incarnation) -> None:
+        """The code of an abandoned incarnation has come to its end after all."""
+
 
 @dataclass(slots=True)
 class Context:
@@ -144,7 +147,8 @@ class Incarnation:
         except BaseException as error:  # the exit signal: whatever ended the life becomes its reason
             reason = self._reason_of(error)
         finally:
-            self._finish(reason)
+            if not self._finish(reason):
+                self.owner.zombie_ended(self)
 
     async def _live(self) -> Reason:
         waits.current.set(self)
@@ -367,6 +371,11 @@ class Incarnation:
         for envelope in self._stop_asks:
             if envelope.reply_to is not None:
                 envelope.reply_to.settle(None)
+
+    @property
+    def has_pending(self) -> bool:
+        """True while somebody waits to hear of the end."""
+        return bool(self._pending or self.owed)
 
     def release(self) -> None:
         """Let those hear of the end who waited for an answer. Idempotent."""

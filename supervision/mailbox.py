@@ -166,6 +166,16 @@ class Mailbox:
         _wake(_get_running_loop(), *room)
         return envelope
 
+    def take_control(self, lease: Lease, waiter: Any) -> Any:
+        """The next order, or None, without regard to messages; `waiter` as in `take`."""
+        with self.lock:
+            if lease is not self.lease:
+                raise Fenced
+            if self._control:
+                return self._control.popleft()
+            self._waiter = waiter
+            return None
+
     def take_user(self, lease: Lease) -> Envelope | None:
         """The next message without regard to orders: for draining before the end."""
         with self.lock:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from supervision.child import Mailbox as MailboxSpec
     from supervision.incarnation import Incarnation
+    from supervision.system import System
 
 logger = logging.getLogger("supervision")
 
@@ -33,7 +34,7 @@ _live_names: weakref.WeakSet[Name] = weakref.WeakSet()
 class Name:
     """One address, its mailbox, its counters, and the incarnation behind it, if there is one now.
 
-    `clock_now` reads the clock that deadlines are measured by; `on_event` reports to the system's event stream.
+    `clock` is what deadlines are measured by. `system` is None for an actor that was started outside any.
     """
 
     def __init__(
@@ -43,13 +44,13 @@ class Name:
         mailbox: MailboxSpec | None = None,
         *,
         clock: Any = None,
-        on_event: Callable[..., None] | None = None,
+        system: System | None = None,
     ) -> None:
         self.path = path
+        self.system = system
         self.urn = uuid.uuid4().urn
         self.actor_class = actor_class
         self.clock = clock
-        self.on_event = on_event
         self.mailbox = Mailbox(self, mailbox)
         self.epoch = 0
         self.incarnation: Incarnation | None = None
@@ -63,7 +64,7 @@ class Name:
         self.waiting: list[AskFuture[Any]] = []
         self.state_blob: Any = None
         self.monitors: dict[int, Callable[[Exit], None]] = {}
-        self.ref: ActorRef = ActorRef(self)
+        self.ref: ActorRef = getattr(actor_class, "ref_class", ActorRef)(self)
         _live_names.add(self)
 
     def now(self) -> float:
@@ -84,8 +85,8 @@ class Name:
                 envelope.reply_to.settle(error=error)
             return
         self.dead_letters += 1
-        if self.on_event is not None:
-            self.on_event("dead_letter", self.path, info=type(envelope.message).__name__)
+        if self.system is not None:
+            self.system.dead_letter(self.path, envelope.message)
 
     def close(self, reason: Any) -> None:
         """End this address: what waits is answered, what comes is refused. A later `open` revives it."""
@@ -163,6 +164,8 @@ class ActorRef(pykka.ActorRef[Any]):
             name.dead_letter(envelope, full)
         except ActorDeadError:
             name.dead_letters += 1
+            if name.system is not None:
+                name.system.dead_letter(name.path, message)
             raise
 
     def ask(self, message: Any, *, block: bool = True, timeout: float | None = None) -> Any:
@@ -199,7 +202,7 @@ class ActorRef(pykka.ActorRef[Any]):
         """A Pykka proxy; for a supervised actor one that survives restarts."""
         from supervision.proxy import NamedProxy
 
-        if self._name.on_event is None:
+        if self._name.system is None:
             return pykka.ActorProxy(actor_ref=self)
         return NamedProxy(self)
 

@@ -1,0 +1,89 @@
+"""What happens in a tree, told to whoever wants to know; a listener can neither break nor delay it."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+logger = logging.getLogger("supervision")
+
+CAPACITY = 10_000
+"""How many events wait for slow listeners before further ones are dropped and counted."""
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened: `name` is a word such as child_restarted, `at` the system clock's time in seconds."""
+
+    name: str
+    path: str
+    at: float
+    epoch: int | None = None
+    reason: Any = None
+    info: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+
+
+Listener = Callable[[Event], object]
+
+
+class EventStream:
+    """Delivers events in order, on a thread of its own that exists while there are listeners."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._listeners: dict[int, Listener] = {}
+        self._count = 0
+        self._lock = threading.Lock()
+        self._queue: queue.Queue[Event | None] = queue.Queue(CAPACITY)
+        self._thread: threading.Thread | None = None
+        self.dropped = 0
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Have `listener` called with every event from now on. Returns the function that ends it."""
+        with self._lock:
+            self._count += 1
+            key = self._count
+            self._listeners[key] = listener
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._deliver, name=f"supervision-events-{self._name}", daemon=True)
+                self._thread.start()
+        return lambda: self._unsubscribe(key)
+
+    def _unsubscribe(self, key: int) -> None:
+        with self._lock:
+            self._listeners.pop(key, None)
+        if not self._listeners:
+            self.close()
+
+    def emit(self, event: Event) -> None:
+        """Tell all listeners, later."""
+        if not self._listeners:
+            return
+        try:
+            self._queue.put_nowait(event)
+        except queue.Full:
+            self.dropped += 1
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Deliver what is waiting and end the thread. A later subscription starts anew."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            self._queue.put(None)
+            if thread is not threading.current_thread():
+                thread.join(timeout)
+
+    def _deliver(self) -> None:
+        while (event := self._queue.get()) is not None:
+            for listener in list(self._listeners.values()):
+                try:
+                    listener(event)
+                except Exception:  # a listener's fault is its own
+                    logger.exception("a listener failed on %s of %s", event.name, event.path)

@@ -1,0 +1,463 @@
+"""The supervisor as an actor: it carries out what the engine decides.
+
+`Shell` does: it starts incarnations, stops them, arms timers, and hears of their exits on the supervisors'
+scheduler, one event at a time and without ever waiting. `Supervisor` is the actor around it, so that a
+supervisor is a child like any other. `SupervisorHandle` is what users hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import pykka
+
+from supervision import engine_types as say
+from supervision.actor import Actor, hosted_in_thread, make_incarnation, supervised
+from supervision.child import INFINITY, RESTARTING, ChildSpec, Kind, Mailbox, SupervisorOptions, validate_children
+from supervision.engine import Engine
+from supervision.errors import ActorDeadError, SpecError
+from supervision.exits import Abandoned, Crash, Exit, Reason, Shutdown, StartFailed, is_orderly
+from supervision.future import AskFuture
+from supervision.incarnation import Incarnation, LoopIncarnation, StopOrder
+from supervision.name import ActorRef, Name
+
+if TYPE_CHECKING:
+    from supervision.clock import Timer
+    from supervision.system import System
+
+logger = logging.getLogger("supervision")
+
+RELEASE_WITHIN = 0.1
+"""The longest an asker waits, in seconds, for the supervisor's decision about the crash it caused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The child runs behind `ref`; None if it declined by IGNORE. `info` is what its `on_start` returned."""
+
+    ref: ActorRef | None
+    info: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyStarted:
+    """A child of this id runs behind `ref`."""
+
+    ref: ActorRef
+
+
+@dataclass(frozen=True, slots=True)
+class StopSelf:
+    """The shell's word to its own actor that the engine has finished."""
+
+    reason: Reason
+
+
+class _RefusedStart(Exception):
+    """The engine gave up during the first start; `exit_reason` is what the parent gets to hear."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(str(reason))
+        self.exit_reason = reason
+
+
+class Shell:
+    """Carries out one engine's effects. All methods but those of the owner run on the supervisor's loop."""
+
+    def __init__(self, system: System, path: str, specs: tuple[ChildSpec, ...], options: SupervisorOptions) -> None:
+        self.system = system
+        self.path = path
+        self.engine = Engine(options, specs, path=path)
+        self.options = options
+        self.names: dict[str, Name] = {}
+        self.live: dict[str, _Life] = {}
+        self.timers: dict[Any, Timer] = {}
+        self.started_all: asyncio.Future[None] | None = None
+        self.finished: asyncio.Future[Reason] = system.supervisors.loop.create_future()
+        self.on_finish: Callable[[Reason], object] | None = None
+        self._ending = False
+        self._crashed = False
+
+    def handle(self, event: say.Event) -> None:
+        """Let the engine decide and do what it says. A crashed supervisor decides nothing more."""
+        if self._crashed:
+            return
+        for effect in self.engine.decide(event, self.system.clock.now(), rand=random.random()):
+            self._do(effect)
+
+    def _do(self, effect: say.Effect) -> None:
+        match effect:
+            case say.Start():
+                self._start(effect)
+            case say.RequestStop(id=id, epoch=epoch, reason=reason):
+                if (life := self._life(id, epoch)) is not None:
+                    life.incarnation.order_stop(reason, drain=life.drain)
+            case say.Kill(id=id, epoch=epoch):
+                if (life := self._life(id, epoch)) is not None:
+                    life.incarnation.kill()
+            case say.ArmTimer(key=key, delay=delay):
+                self._arm(key, delay)
+            case say.CancelTimer(key=key):
+                if (timer := self.timers.pop(key, None)) is not None:
+                    timer.cancel()
+            case say.Reply(token=token, value=value):
+                token(self._for_users(value))
+            case say.Emit(name=name, id=id, fields=fields):
+                self.system.emit(name, self._child_path(id), **fields)
+            case say.Hold(id=id):
+                self._hold(id)
+            case say.Close(id=id, forgotten=forgotten):
+                self._close(id, forgotten=forgotten)
+            case say.StartedAll():
+                if self.started_all is not None and not self.started_all.done():
+                    self.started_all.set_result(None)
+            case say.Finish(reason=reason):
+                self._finish(reason)
+
+    # -- starting ----------------------------------------------------------------------------------
+
+    def _start(self, order: say.Start) -> None:
+        spec = order.spec
+        try:
+            actor_class, make = _how_to_make(spec)
+        except SpecError as error:
+            self.system.supervisors.post(
+                self.handle, say.ChildStartFailed(order.id, order.epoch, StartFailed(Crash.of(error)))
+            )
+            return
+        name = self.names[order.id] = self.system.open_name(self._child_path(order.id), actor_class, spec.mailbox)
+        if order.restart_reason is not None:
+            name.restarts += 1
+        life = _Life(self, order.id, order.epoch, drain=name.mailbox.spec.drain)
+        incarnation_class = functools.partial(SupervisorIncarnation) if issubclass(actor_class, Supervisor) else None
+        options: dict[str, Any] = {
+            "expected_errors": spec.expected_errors,
+            "restart_reason": order.restart_reason,
+            "attempt": order.attempt,
+            "kill_grace": self.system.kill_grace,
+        }
+        if incarnation_class is not None:
+            life.incarnation = incarnation_class(name, make, life, scheduler=self.system.supervisors, **options)
+        else:
+            scheduler = spec.scheduler or self.system.workers
+            life.incarnation = make_incarnation(name, make, life, scheduler, **options)
+        self.live[order.id] = life
+        life.incarnation.begin()
+
+    def _life(self, id: str, epoch: int) -> _Life | None:
+        life = self.live.get(id)
+        return life if life is not None and life.epoch == epoch else None
+
+    def _child_path(self, id: str) -> str:
+        return f"{self.path}/{id}" if id else self.path
+
+    # -- what becomes of names ---------------------------------------------------------------------
+
+    def _hold(self, id: str) -> None:
+        name = self.names.get(id)
+        if name is not None and name.mailbox.spec.on_restart == "drop":
+            reason = name.last_exit.reason if name.last_exit is not None else None
+            for envelope in name.mailbox.drop_waiting():
+                name.dead_letter(envelope, ActorDeadError(name.path, reason))
+
+    def _close(self, id: str, *, forgotten: bool) -> None:
+        name = self.names.pop(id, None) if forgotten else self.names.get(id)
+        # While this supervisor itself ends, its own supervisor decides whether names live on.
+        if name is None or self._ending:
+            return
+        reason = name.last_exit.reason if name.last_exit is not None else Shutdown()
+        self.system.close_names(name, reason, forgotten=forgotten)
+
+    # -- timers ------------------------------------------------------------------------------------
+
+    def _arm(self, key: Any, delay: float) -> None:
+        if delay <= 0:
+            self.system.supervisors.post(self.handle, say.TimerFired(key))
+            return
+
+        def fire() -> None:
+            self.system.supervisors.run(self._fired, key)
+
+        self.timers[key] = self.system.clock.call_at(self.system.clock.now() + delay, fire)
+
+    def _fired(self, key: Any) -> None:
+        if self.timers.pop(key, None) is not None:
+            self.handle(say.TimerFired(key))
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def shut_down(self, reason: Reason) -> None:
+        self._ending = True
+        if not self.finished.done():
+            self.handle(say.ShutdownRequested(reason))
+
+    def _finish(self, reason: Reason) -> None:
+        self._ending = True
+        if not self.finished.done():
+            self.finished.set_result(reason)
+        if self.started_all is not None and not self.started_all.done():
+            self.started_all.set_exception(_RefusedStart(reason))
+        elif self.on_finish is not None:
+            self.on_finish(reason)
+
+    async def sweep(self) -> None:
+        """End all children by force, because the supervisor itself has crashed; return when they are gone."""
+        self._ending = self._crashed = True
+        for timer in self.timers.values():
+            timer.cancel()
+        self.timers.clear()
+        for life in list(self.live.values()):
+            life.incarnation.kill()
+        while self.live:
+            await asyncio.sleep(0.001)
+
+    # -- for users ---------------------------------------------------------------------------------
+
+    def _for_users(self, value: Any) -> Any:
+        match value:
+            case say.Started(id=id, info=info):
+                return Started(None if id is None else self.names[id].ref, info)
+            case say.AlreadyStarted(id=id):
+                return AlreadyStarted(self.names[id].ref)
+            case tuple():
+                return [(row.id, self._ref_or_state(row), row.kind) for row in value]
+        return value
+
+    def _ref_or_state(self, row: say.ChildInfo) -> Any:
+        if row.state == "running":
+            return self.names[row.id].ref
+        return RESTARTING if row.state == "restarting" else None
+
+
+class _Life:
+    """The owner of one incarnation: brings what becomes of it to the supervisor's loop."""
+
+    __slots__ = ("_ignored", "drain", "epoch", "id", "incarnation", "shell")
+
+    def __init__(self, shell: Shell, id: str, epoch: int, *, drain: bool) -> None:
+        self.shell = shell
+        self.id = id
+        self.epoch = epoch
+        self.drain = drain
+        self.incarnation: Incarnation = cast("Incarnation", None)
+        self._ignored = False
+
+    def started(self, incarnation: Incarnation, info: Any) -> None:
+        pykka.ActorRegistry.register(incarnation.name.ref)
+        self.shell.system.emit("child_started", incarnation.name.path, epoch=incarnation.epoch)
+        self._post(say.ChildStarted(self.id, self.epoch, info))
+
+    def ignored(self, incarnation: Incarnation) -> None:
+        self._ignored = True
+
+    def ended(self, incarnation: Incarnation, exit: Exit) -> None:
+        if not self.shell.system.supervisors.post(self._ended, exit):
+            incarnation.release()
+        elif incarnation.has_pending:
+            self.shell.system.supervisors.post(self._release_later)
+
+    def zombie_ended(self, incarnation: Incarnation) -> None:
+        self.shell.system.zombie_ended(incarnation)
+
+    def _post(self, event: say.Event) -> None:
+        self.shell.system.supervisors.post(self.shell.handle, event)
+
+    def _release_later(self) -> None:
+        self.shell.system.supervisors.loop.call_later(RELEASE_WITHIN, self.incarnation.release)
+
+    def _ended(self, exit: Exit) -> None:
+        shell = self.shell
+        if shell.live.get(self.id) is self:
+            del shell.live[self.id]
+        shell.system.child_exited(self.incarnation, exit)
+        try:
+            shell.handle(self._event(exit.reason))
+        finally:
+            self.incarnation.release()
+
+    def _event(self, reason: Reason) -> say.Event:
+        if self._ignored:
+            return say.ChildIgnored(self.id, self.epoch)
+        if isinstance(reason, StartFailed):
+            return say.ChildStartFailed(self.id, self.epoch, reason.cause)
+        incident = reason.kind if isinstance(reason, Abandoned) and reason.kind.startswith("scheduler") else None
+        return say.ChildExited(self.id, self.epoch, reason, incident)
+
+
+def _how_to_make(spec: ChildSpec) -> tuple[type[pykka.Actor], Callable[[], pykka.Actor]]:
+    """The class that will run, and the call that constructs it on its host."""
+    actor: Any = spec.actor
+    if isinstance(actor, functools.partial) and isinstance(actor.func, type):
+        made = supervised(actor.func)
+        return made, functools.partial(made, *actor.args, *spec.args, **{**actor.keywords, **spec.kwargs})
+    if isinstance(actor, type):
+        if not issubclass(actor, pykka.Actor):
+            raise SpecError(f"child {spec.id!r}: {actor.__name__} is no pykka.Actor")
+        made = supervised(actor)
+        return made, functools.partial(made, *spec.args, **spec.kwargs)
+    return Actor, functools.partial(actor, *spec.args, **spec.kwargs)
+
+
+def check_children(specs: Iterable[ChildSpec], options: SupervisorOptions) -> None:
+    """All that can be known to be wrong before anything is started, down to the deepest supervisor.
+
+    Raises:
+        SpecError
+    """
+    specs = tuple(specs)
+    validate_children(specs, options)
+    for spec in specs:
+        actor_class, _ = _how_to_make(spec)
+        if issubclass(actor_class, Supervisor) and actor_class.__init__ is Supervisor.__init__:
+            check_children(spec.args, SupervisorOptions(**spec.kwargs))
+
+
+class SupervisorIncarnation(LoopIncarnation):
+    """A supervisor's life: should it end by force, its children end before its exit is reported."""
+
+    async def live(self) -> None:
+        reason: Reason = Crash("CancelledError", "killed")
+        try:
+            reason = await self._live()
+        except BaseException as error:  # the exit signal: see Incarnation.live
+            reason = self._reason_of(error)
+        finally:
+            shell = getattr(self.actor, "shell", None)
+            if shell is not None and shell.live:
+                await shell.sweep()
+            self._finish(reason)
+
+    def _cancel(self) -> None:
+        if self.exit is None and self._task is not None:
+            self._task.cancel()
+        elif self.exit is None:
+            super()._cancel()
+
+
+class SupervisorHandle(ActorRef):
+    """A ref to a supervisor, with its calls. Each returns a future; refusals are values, not exceptions."""
+
+    def start_child(self, spec: ChildSpec) -> AskFuture[Any]:
+        """Add a child. -> Started | AlreadyStarted | AlreadyPresent | StartError | Refused."""
+        if not isinstance(spec, ChildSpec):
+            raise SpecError(f"{spec!r} is not a ChildSpec")
+        check_children([spec], SupervisorOptions(auto_shutdown="any_significant"))  # type: ignore[arg-type]
+        return self._call(say.StartChild(spec))
+
+    def restart_child(self, id: str) -> AskFuture[Any]:
+        """Start a stopped child again. -> Started | StartError | Running | Restarting | NotFound."""
+        return self._call(say.RestartChild(id))
+
+    def terminate_child(self, id: str) -> AskFuture[Any]:
+        """Stop a child and keep its spec. -> Ok | NotFound."""
+        return self._call(say.TerminateChild(id))
+
+    def delete_child(self, id: str) -> AskFuture[Any]:
+        """Forget the spec of a stopped child. -> Ok | Running | Restarting | NotFound."""
+        return self._call(say.DeleteChild(id))
+
+    def which_children(self) -> AskFuture[Any]:
+        """-> [(id, ref | None | RESTARTING, kind)], newest first."""
+        return self._call(say.WhichChildren())
+
+    def count_children(self) -> AskFuture[Any]:
+        """-> Counts(specs, active, supervisors, workers)."""
+        return self._call(say.CountChildren())
+
+    def get_childspec(self, id: str) -> AskFuture[Any]:
+        """-> ChildSpec | NotFound."""
+        return self._call(say.GetChildSpec(id))
+
+    def reconfigure(self, options: SupervisorOptions, specs: Iterable[ChildSpec]) -> AskFuture[Any]:
+        """Live by other options and specs, all or nothing. -> Ok | Refused."""
+        specs = tuple(specs)
+        check_children(specs, options)
+        return self._call(say.Reconfigure(options, specs))
+
+    @property
+    def ended(self) -> AskFuture[Exit]:
+        """A future of the exit of the present incarnation; done at once if there is none."""
+        future: AskFuture[Exit] = AskFuture()
+        if not self._name.on_exit(id(future), future.settle):
+            future.settle(self._name.last_exit)
+        return future
+
+    def _call(self, request: say.Request) -> AskFuture[Any]:
+        return cast("AskFuture[Any]", self.ask(request, block=False))
+
+
+class Supervisor(Actor):
+    """Starts its children in order, restarts them by its strategy, and stops them in reverse.
+
+    A child like any other: `ChildSpec("mid", Supervisor, args=(spec, ...), kwargs={options}, kind="supervisor")`.
+    Asks: no one, and waits for no one. Restart: starts anew with the specs it was given.
+    """
+
+    ref_class = SupervisorHandle
+
+    def __init__(self, *specs: ChildSpec, **options: Any) -> None:
+        super().__init__()
+        self._options = SupervisorOptions(**options)
+        check_children(specs, self._options)
+        self._specs = specs
+        self.shell: Shell | None = None
+
+    async def on_start(self) -> None:
+        name = self._incarnation.name
+        assert name.system is not None, "a supervisor lives in a System"
+        shell = self.shell = Shell(name.system, name.path, self._specs, self._options)
+        shell.started_all = asyncio.get_running_loop().create_future()
+        shell.on_finish = self._engine_finished
+        shell.handle(say.StartAll())
+        try:
+            await self._unless_stopped(shell.started_all)
+        finally:
+            if not shell.started_all.done():
+                shell.started_all.cancel()
+
+    async def _unless_stopped(self, started: asyncio.Future[None]) -> None:
+        """Wait until the children are up; an order to stop meanwhile goes first."""
+        mailbox, lease, loop = self._incarnation.name.mailbox, self._incarnation.lease, asyncio.get_running_loop()
+        while not started.done():
+            waiter = loop.create_future()
+            order = mailbox.take_control(lease, (loop, waiter))
+            if isinstance(order, StopOrder):
+                assert self.shell is not None
+                self.shell.shut_down(order.reason)
+                await asyncio.wait([started])
+                break
+            await asyncio.wait([started, waiter], return_when=asyncio.FIRST_COMPLETED)
+        started.result()
+
+    def _engine_finished(self, reason: Reason) -> None:
+        self._incarnation.order_stop(reason)
+
+    def on_receive(self, message: Any) -> Any:
+        assert self.shell is not None
+        reply = self.owe()
+        self.shell.handle(say.Call(reply.set, message))
+        return reply
+
+    async def on_stop(self) -> None:
+        assert self.shell is not None
+        if not self.shell.finished.done():
+            self.shell.shut_down(Shutdown())
+            await self.shell.finished
+
+
+def supervisor(id: str, *specs: ChildSpec, restart: str = "permanent", **options: Any) -> ChildSpec:
+    """The spec of a supervisor over `specs`."""
+    check_children(specs, SupervisorOptions(**options))
+    return ChildSpec(id, Supervisor, args=specs, kwargs=options, kind=Kind.SUPERVISOR, restart=restart)
+
+
+__all__ = [
+    "AlreadyStarted", "INFINITY", "Mailbox", "Shell", "Started", "Supervisor", "SupervisorHandle", "check_children",
+    "hosted_in_thread", "is_orderly", "supervisor",
+]

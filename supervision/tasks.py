@@ -1,0 +1,143 @@
+"""Coroutines as supervised, temporary work: for calls in flight, which are many and short.
+
+A task has no mailbox and cannot be asked anything. It ends by itself, or when its supervisor ends; the one who
+started it through `run` is answered in any case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, cast
+
+from supervision.actor import Actor
+from supervision.child import INFINITY, ChildSpec, Kind
+from supervision.engine_types import MaxChildren
+from supervision.errors import ActorDeadError
+from supervision.exits import Killed, Reason, Shutdown
+from supervision.future import AskFuture
+from supervision.message import Reply
+from supervision.name import ActorRef
+
+TaskFunction = Callable[..., Coroutine[Any, Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class RunTask:
+    """Run `function(*arguments)` as a task; the reply is its result, or its exception."""
+
+    function: TaskFunction
+    arguments: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CountTasks:
+    """How many tasks are running? The reply is an int."""
+
+
+class TasksHandle(ActorRef):
+    """A ref to a TaskSupervisor, with its calls. They may be made from any thread."""
+
+    def run(self, function: TaskFunction, *arguments: Any) -> AskFuture[Any]:
+        """Run `function(*arguments)` as a task. A future of its result; MaxChildren if there is no room.
+
+        If the task supervisor ends before, the future fails with the error that its `lost` made.
+        """
+        return cast("AskFuture[Any]", self.ask(RunTask(function, arguments), block=False))
+
+    def count(self) -> AskFuture[int]:
+        """A future of the number of tasks in flight."""
+        return cast("AskFuture[int]", self.ask(CountTasks(), block=False))
+
+
+class TaskSupervisor(Actor):
+    """Runs coroutines, each as a task of its own on this actor's loop.
+
+    `max_children` bounds them; `shutdown` is how many seconds a task gets to end after its cancellation;
+    `lost(reason)` makes the error for those whose task ended because this supervisor did.
+    Asks: no one. Restart: the tasks of the former incarnation have been cancelled and answered.
+    """
+
+    ref_class = TasksHandle
+
+    def __init__(
+        self,
+        *,
+        max_children: int | None = None,
+        shutdown: float = 5.0,
+        lost: Callable[[Reason], Exception] | None = None,
+    ) -> None:
+        super().__init__()
+        self._max_children = max_children
+        self._shutdown = shutdown
+        self._lost = lost
+        self._tasks: dict[asyncio.Task[Any], Reply] = {}
+
+    def on_start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._incarnation.at_end["tasks"] = self._abandon_tasks
+
+    def on_receive(self, message: Any) -> Any:
+        if isinstance(message, CountTasks):
+            return len(self._tasks)
+        if not isinstance(message, RunTask):
+            raise TypeError(f"a TaskSupervisor understands RunTask and CountTasks, not {type(message).__name__}")
+        if self._max_children is not None and len(self._tasks) >= self._max_children:
+            return MaxChildren()
+        reply = self.owe()
+        # A context of its own: the task is nobody's handler.
+        task = self._loop.create_task(_guarded(message), context=contextvars.Context())
+        self._tasks[task] = reply
+        task.add_done_callback(self._done)
+        return reply
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        reply = self._tasks.pop(task, None)
+        if reply is None:
+            return
+        if task.cancelled():
+            reply.fail(asyncio.CancelledError())
+            return
+        value, error = task.result()
+        if error is not None:
+            reply.fail(error)
+        else:
+            reply.set(value)
+
+    async def on_stop(self) -> None:
+        """Cancel what still runs and give it `shutdown` seconds to end."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=self._shutdown)
+        self._answer_lost(Shutdown())
+
+    def _abandon_tasks(self) -> None:
+        """The actor has ended, by whatever means: so do its tasks."""
+        for task in list(self._tasks):
+            task.cancel()
+        self._answer_lost(Killed())
+
+    def _answer_lost(self, reason: Reason) -> None:
+        tasks, self._tasks = self._tasks, {}
+        for reply in tasks.values():
+            path = self._incarnation.name.path
+            reply.fail(self._lost(reason) if self._lost is not None else ActorDeadError(path, reason))
+
+
+async def _guarded(message: RunTask) -> tuple[Any, BaseException | None]:
+    """The task's body: an exception becomes its result, so that none ever reaches the loop."""
+    try:
+        return await message.function(*message.arguments), None
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # handed to the asker, whatever it is
+        return None, error
+
+
+def tasks(id: str, **options: Any) -> ChildSpec:
+    """The spec of a TaskSupervisor."""
+    return ChildSpec(id, TaskSupervisor, kwargs=options, kind=Kind.SUPERVISOR, shutdown=INFINITY)

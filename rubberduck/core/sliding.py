@@ -28,11 +28,12 @@ class SlidingSum:
         self._total = 0.0
 
     def add(self, amount: float, now: float) -> list[float]:
-        self.total(now)
-        start = floor(now / self._cell) * self._cell
-        if not self._cells or self._cells[-1][0] < start:
-            self._cells.append([start, 0.0])
-        cell = self._cells[-1]
+        cells = self._cells
+        if cells and now - cells[-1][0] < self._cell:
+            cell = cells[-1]
+        else:
+            cell = [floor(now / self._cell) * self._cell, 0.0]
+            cells.append(cell)
         cell[1] += amount
         self._total += amount
         return cell
@@ -54,7 +55,7 @@ class SlidingSum:
     def when_at_most(self, amount: float, now: float) -> float:
         """The first instant at which no more than `amount` is in the window, if nothing is added."""
         excess = self.total(now) - amount
-        if excess <= 0:
+        if excess <= 1e-9:
             return now
         for start, held in self._cells:
             excess -= held

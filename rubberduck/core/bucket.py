@@ -1,0 +1,125 @@
+"""The meters of a rate limit: how much may be taken now, and if not now, when.
+
+A `TokenBucket` allows a burst and refills steadily; a `MinuteWindow` is hard in every sliding 60 seconds.
+Both are lazy: nothing runs between two questions. Both speak of a wait that is exact: waiting that long
+succeeds if nobody else takes meanwhile, a microsecond less does not.
+"""
+
+from __future__ import annotations
+
+from math import ceil, inf
+from typing import Protocol
+
+from rubberduck.core.sliding import TIME_TOLERANCE, SlidingSum
+
+WINDOW_SECONDS = 60.0
+
+Cell = list[float] | None
+
+
+class Meter(Protocol):
+    """One dimension of a limit. Amounts are never negative."""
+
+    @property
+    def most(self) -> float:
+        """The largest amount that can ever be taken at once."""
+
+    def wait(self, amount: float, now: float) -> float:
+        """Seconds until `amount` can be taken if nobody else takes: 0 now, inf never.
+
+        More than `most` is answered with an estimate: the wait for several takings in a row.
+        """
+
+    def take(self, amount: float, now: float) -> Cell:
+        """Take without asking; what it returns is needed to settle."""
+
+    def settle(self, cell: Cell, taken: float, actual: float, now: float) -> None:
+        """Correct an earlier taking: a surplus returns, an excess is owed."""
+
+
+class TokenBucket:
+    """A burst of `capacity` tokens, refilled by `refill_rate` per second. Starts full.
+
+    Its balance may become negative: an excess over what was reserved is a debt that the refill pays first.
+    """
+
+    __slots__ = ("_at", "_balance", "most", "refill_rate")
+
+    def __init__(self, capacity: float, refill_rate: float, now: float, *, tokens: float | None = None) -> None:
+        if not (capacity > 0 and refill_rate >= 0):
+            raise ValueError(f"capacity is > 0 and refill_rate >= 0, not {capacity} and {refill_rate}")
+        self.most = capacity
+        self.refill_rate = refill_rate
+        self._balance = float(capacity) if tokens is None else min(float(capacity), tokens)
+        self._at = now
+
+    def tokens(self, now: float) -> float:
+        """What is in the bucket at `now`; negative while a debt is paid."""
+        if now > self._at:
+            refilled = self._balance + (now - self._at) * self.refill_rate
+            self._balance = min(self.most, refilled)
+            self._at = now
+        return self._balance
+
+    def wait(self, amount: float, now: float) -> float:
+        lacking = amount - self.tokens(now)
+        if lacking <= 0:
+            return 0.0
+        if not self.refill_rate:
+            return inf
+        seconds = lacking / self.refill_rate
+        return seconds if seconds > TIME_TOLERANCE else 0.0
+
+    def take(self, amount: float, now: float) -> None:
+        self._balance = self.tokens(now) - amount
+
+    def try_take(self, amount: float, now: float) -> bool:
+        """Take `amount` if it is there."""
+        if self.wait(amount, now) > 0:
+            return False
+        self._balance -= amount
+        return True
+
+    def settle(self, cell: Cell, taken: float, actual: float, now: float) -> None:
+        self._balance = min(self.most, self.tokens(now) + taken - actual)
+
+
+class MinuteWindow:
+    """At most `limit` in every sliding 60 seconds, kept in cells of one second that count until wholly out."""
+
+    __slots__ = ("_sum", "most")
+
+    def __init__(self, limit: float) -> None:
+        if not limit > 0:
+            raise ValueError(f"a limit per minute is > 0, not {limit}")
+        self.most = limit
+        self._sum = SlidingSum(WINDOW_SECONDS)
+
+    def used(self, now: float) -> float:
+        return self._sum.total(now)
+
+    def wait(self, amount: float, now: float) -> float:
+        minutes = 0.0
+        if amount > self.most:
+            minutes = ceil(amount / self.most) - 1
+            amount -= minutes * self.most
+        return minutes * WINDOW_SECONDS + self._sum.when_at_most(self.most - amount, now) - now
+
+    def take(self, amount: float, now: float) -> list[float]:
+        return self._sum.add(amount, now)
+
+    def settle(self, cell: Cell, taken: float, actual: float, now: float) -> None:
+        if actual > taken:
+            self._sum.add(actual - taken, now)
+        elif cell is not None:
+            self._sum.take_back(cell, taken - actual, now)
+
+    def ages(self, now: float) -> list[tuple[float, float]]:
+        return self._sum.ages(now)
+
+    def restore(self, ages: list[tuple[float, float]] | None, now: float) -> None:
+        """Take over what `ages` told; None, because nothing is known, means that the minute is used up."""
+        if ages is None:
+            self._sum.add(self.most, now)
+        else:
+            self._sum.restore(ages, now)

@@ -1,0 +1,456 @@
+"""Shares one provider's limits among all calls to it.
+
+A reservation asks for requests, input tokens, output tokens and a concurrency slot at once, and gets all or
+nothing. Who cannot have it now waits: first come, first served within a class. The first of each class
+books its start, in the order in which they became first; nobody overtakes a booked start, so a big request
+is never starved by small ones. Every waiter gets one answer: from `reserve`, or later from `poll`.
+
+Reservation ids are the caller's. Asking again with the same id, after a crash for instance, gets the same
+answer and is charged once.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import Literal
+
+from rubberduck.core.bucket import Cell, Meter, MinuteWindow, TokenBucket
+
+CLASSES = ("high", "normal", "low")
+REMEMBERED = 4096
+"""How many settled ids are remembered, so that a repeated question is recognised."""
+
+Klass = Literal["high", "normal", "low"]
+Needs = Sequence[float]
+"""What each meter is asked for, in the order of the meters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """What a call takes, or what it took: requests, tokens, and slots held until it ends."""
+
+    requests: float = 1
+    input: float = 0
+    output: float = 0
+    concurrency: int = 1
+
+    @property
+    def tokens(self) -> float:
+        return self.input + self.output
+
+
+@dataclass(frozen=True, slots=True)
+class LimiterOptions:
+    """What a provider allows. None means that there is no such limit.
+
+    `capacity` and `refill_rate` (per second) are a burst of requests, or of tokens with unit="tokens". The
+    limits per minute are hard in every sliding 60 s. `reservation_ttl` is the time in seconds after which the
+    slot of a holder that never came back is given to others; what it was charged stays charged.
+    """
+
+    capacity: float | None = None
+    refill_rate: float | None = None
+    unit: Literal["requests", "tokens"] = "requests"
+    requests_per_min: float | None = None
+    input_tokens_per_min: float | None = None
+    output_tokens_per_min: float | None = None
+    max_concurrency: int = 100
+    reservation_ttl: float = 125.0
+
+    def __post_init__(self) -> None:
+        if (self.capacity is None) != (self.refill_rate is None):
+            raise ValueError("capacity and refill_rate belong together: a burst, and how fast it comes back")
+        if self.max_concurrency < 1:
+            raise ValueError("max_concurrency is at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """Go. Commit or cancel `id` afterwards."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Not yet; `poll` will answer. `at` is the expected time, None while only a freed slot can tell."""
+
+    id: str
+    at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """No. `reason` is never_fits (larger than the limit itself) or past_deadline; nothing was taken.
+
+    `retry_after` is in seconds, None where no waiting helps or nobody can tell.
+    """
+
+    id: str
+    reason: Literal["never_fits", "past_deadline"]
+    retry_after: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LimiterSnapshot:
+    """What survives a restart; all times relative, because the next clock may begin elsewhere."""
+
+    blocked_for: float
+    tokens: float | None
+    minutes: dict[str, list[tuple[float, float]]]
+    held: tuple[tuple[str, Amounts, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LimiterStats:
+    """A limiter as an operator sees it. `tokens` is None without a bucket."""
+
+    in_flight: int
+    waiting: int
+    tokens: float | None
+    used_this_minute: dict[str, float]
+    blocked_for: float
+    granted: int
+    refused: int
+    lost: int
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    id: str
+    amounts: Amounts
+    needs: Needs
+    deadline: float
+    klass: str
+    ttl: float
+    alive: bool = field(default=True)
+
+
+@dataclass(slots=True)
+class _Held:
+    amounts: Amounts
+    needs: Needs
+    cells: list[Cell]
+    since: float
+    expires_at: float
+
+
+class Limiter:
+    """The books of one provider's limits. `now` and deadlines are monotonic seconds.
+
+    After `commit`, `cancel` and `penalise`, and at `next_at`, ask `poll` who may go.
+    """
+
+    def __init__(self, options: LimiterOptions, now: float) -> None:
+        self._options = options
+        self._bucket: TokenBucket | None = None
+        self._units: list[str] = []
+        self._meters: list[Meter] = []
+        if options.capacity is not None and options.refill_rate is not None:
+            self._bucket = TokenBucket(options.capacity, options.refill_rate, now)
+            self._units.append(options.unit)
+            self._meters.append(self._bucket)
+        self._minutes = {
+            name: MinuteWindow(limit)
+            for name, limit in (
+                ("requests", options.requests_per_min),
+                ("input", options.input_tokens_per_min),
+                ("output", options.output_tokens_per_min),
+            )
+            if limit is not None
+        }
+        self._units.extend(self._minutes)
+        self._meters.extend(self._minutes.values())
+        self._blocked_until = -inf
+        self._in_flight = 0
+        self._mean_hold = 1.0
+        self._held: dict[str, _Held] = {}
+        self._settled: OrderedDict[str, None] = OrderedDict()
+        self._waiting: dict[str, _Waiter] = {}
+        self._lines: dict[str, OrderedDict[str, _Waiter]] = {klass: OrderedDict() for klass in CLASSES}
+        self._ahead: dict[str, list[float]] = {klass: [0.0] * len(self._meters) for klass in CLASSES}
+        self._booked: list[_Waiter] = []
+        self._deadlines: list[tuple[float, int, _Waiter]] = []
+        self._arrivals = 0
+        self._granted = self._refused = self._lost = 0
+
+    # -- asking --------------------------------------------------------------------------------------------
+
+    def reserve(
+        self,
+        reservation: str,
+        amounts: Amounts,
+        now: float,
+        deadline: float = inf,
+        klass: Klass = "normal",
+        ttl: float | None = None,
+    ) -> Granted | Wait | Refused:
+        """Take `amounts` now, or get in line for them. A wait that would end after `deadline` is refused at once."""
+        if reservation in self._held or reservation in self._settled:
+            return Granted(reservation)
+        if reservation in self._waiting:
+            return Wait(reservation, self._expected(self._waiting[reservation], now))
+        needs = self._needs(amounts)
+        if not self._can_ever_fit(amounts, needs):
+            self._refused += 1
+            return Refused(reservation, "never_fits", None)
+        self._release_lost(now)
+        waiter = _Waiter(
+            reservation, amounts, needs, deadline, klass, self._options.reservation_ttl if ttl is None else ttl
+        )
+        if not self._waiting and self._has_slots(amounts) and self._meters_wait(needs, now) <= 0:
+            self._grant(waiter, now)
+            return Granted(reservation)
+        wait = self._meters_wait(self._with_those_ahead(waiter), now)
+        if now + wait > deadline or wait == inf:
+            self._refused += 1
+            return Refused(reservation, "past_deadline", None if wait == inf else wait)
+        self._get_in_line(waiter)
+        return Wait(reservation, now + wait if self._has_slots(amounts) else None)
+
+    def check(self, tokens: float, now: float) -> Granted | Refused:
+        """Take `tokens` of the bucket's unit now, with no slot and nothing to settle, or say when to come back."""
+        if self._options.unit == "tokens":
+            amounts = Amounts(requests=1, input=tokens, concurrency=0)
+        else:
+            amounts = Amounts(requests=tokens, concurrency=0)
+        needs = self._needs(amounts)
+        if not self._can_ever_fit(amounts, needs):
+            self._refused += 1
+            return Refused("", "never_fits", None)
+        wait = self.peek(amounts, now)
+        if wait > 0 or self._waiting:
+            self._refused += 1
+            return Refused("", "past_deadline", None if wait == inf else wait)
+        for meter, need in zip(self._meters, needs, strict=True):
+            meter.take(need, now)
+        self._granted += 1
+        return Granted("")
+
+    def peek(self, amounts: Amounts, now: float, klass: Klass = "normal") -> float:
+        """Seconds a reservation made now would wait, by estimate where others wait or slots lack; inf: for ever."""
+        needs = self._needs(amounts)
+        if not self._can_ever_fit(amounts, needs):
+            return inf
+        self._release_lost(now)
+        if self._waiting:
+            needs = self._with_those_ahead(_Waiter("", amounts, needs, inf, klass, 0.0))
+        wait = self._meters_wait(needs, now)
+        if not self._has_slots(amounts):
+            wait = max(wait, self._mean_hold * (1 + len(self._waiting)) / self._options.max_concurrency)
+        return wait
+
+    # -- answering those who wait --------------------------------------------------------------------------
+
+    def poll(self, now: float) -> list[Granted | Refused]:
+        """The answers that have become due: who may go now, and whose deadline passed. Each is told once."""
+        self._release_lost(now)
+        answers: list[Granted | Refused] = []
+        self._grant_booked(now, answers)
+        if self._expire(now, answers):
+            self._grant_booked(now, answers)
+        return answers
+
+    def next_at(self, now: float) -> float | None:
+        """When `poll` will next have an answer by time alone; None if only a commit or cancel can bring one."""
+        if not self._booked:
+            return None
+        first = self._booked[0]
+        times = []
+        if self._has_slots(first.amounts):
+            times.append(now + self._meters_wait(first.needs, now))
+        elif self._held:
+            times.append(next(iter(self._held.values())).expires_at)
+        while self._deadlines and not self._deadlines[0][2].alive:
+            heapq.heappop(self._deadlines)
+        if self._deadlines:
+            times.append(self._deadlines[0][0])
+        soonest = min(times, default=inf)
+        return None if soonest == inf else max(now, soonest)
+
+    # -- settling ------------------------------------------------------------------------------------------
+
+    def commit(self, reservation: str, actual: Amounts, now: float) -> bool:
+        """Settle a reservation with what was really used: a surplus returns, an excess is paid before the next grant.
+
+        False, and no effect, if `reservation` holds nothing: settled already, lost, or never granted.
+        """
+        held = self._held.pop(reservation, None)
+        if held is None:
+            return False
+        used = self._needs(actual)
+        for meter, taken, cell, spent in zip(self._meters, held.needs, held.cells, used, strict=True):
+            meter.settle(cell, taken, spent, now)
+        self._in_flight -= held.amounts.concurrency
+        self._mean_hold += 0.1 * (now - held.since - self._mean_hold)
+        self._remember(reservation)
+        return True
+
+    def cancel(self, reservation: str, now: float) -> bool:
+        """Give everything back, or leave the line; for what was never sent. False if there was nothing."""
+        waiter = self._waiting.get(reservation)
+        if waiter is not None:
+            self._leave_line(waiter)
+            return True
+        return self.commit(reservation, Amounts(0, 0, 0, 0), now)
+
+    def penalise(self, until: float) -> None:
+        """Grant nothing before `until`: the provider said so. Never shortens an earlier penalty."""
+        self._blocked_until = max(self._blocked_until, until)
+
+    # -- what others see, what survives --------------------------------------------------------------------
+
+    def stats(self, now: float) -> LimiterStats:
+        self._release_lost(now)
+        return LimiterStats(
+            in_flight=self._in_flight,
+            waiting=len(self._waiting),
+            tokens=self._bucket.tokens(now) if self._bucket else None,
+            used_this_minute={name: window.used(now) for name, window in self._minutes.items()},
+            blocked_for=max(0.0, self._blocked_until - now),
+            granted=self._granted,
+            refused=self._refused,
+            lost=self._lost,
+        )
+
+    def snapshot(self, now: float) -> LimiterSnapshot:
+        """Balances without all that is reserved, and the reservations out. Who waits asks again."""
+        self._release_lost(now)
+        return LimiterSnapshot(
+            blocked_for=max(0.0, self._blocked_until - now),
+            tokens=self._bucket.tokens(now) if self._bucket else None,
+            minutes={name: window.ages(now) for name, window in self._minutes.items()},
+            held=tuple((reservation, held.amounts, held.expires_at - now) for reservation, held in self._held.items()),
+        )
+
+    @classmethod
+    def restore(cls, snapshot: LimiterSnapshot | None, options: LimiterOptions, now: float) -> Limiter:
+        """The limiter after a restart: never fuller than before. None, nothing known, means empty."""
+        limiter = cls(options, now)
+        if limiter._bucket is not None:
+            limiter._bucket.take(limiter._bucket.most, now)
+            if snapshot is not None and snapshot.tokens is not None:
+                limiter._bucket.settle(None, snapshot.tokens, 0.0, now)
+        for name, window in limiter._minutes.items():
+            window.restore(snapshot.minutes.get(name) if snapshot else None, now)
+        if snapshot is not None:
+            limiter._blocked_until = now + snapshot.blocked_for
+            for reservation, amounts, remaining in snapshot.held:
+                needs = limiter._needs(amounts)
+                limiter._held[reservation] = _Held(amounts, needs, [None] * len(needs), now, now + remaining)
+                limiter._in_flight += amounts.concurrency
+        return limiter
+
+    # -- the arithmetic of a vector ------------------------------------------------------------------------
+
+    def _needs(self, amounts: Amounts) -> Needs:
+        return tuple([getattr(amounts, unit) for unit in self._units])
+
+    def _can_ever_fit(self, amounts: Amounts, needs: Needs) -> bool:
+        if amounts.concurrency > self._options.max_concurrency:
+            return False
+        return all(need <= meter.most for meter, need in zip(self._meters, needs, strict=True))
+
+    def _has_slots(self, amounts: Amounts) -> bool:
+        return self._in_flight + amounts.concurrency <= self._options.max_concurrency
+
+    def _meters_wait(self, needs: Needs, now: float) -> float:
+        """Seconds until every meter has its need; slots are another matter."""
+        longest = self._blocked_until - now if self._blocked_until > now else 0.0
+        for meter, need in zip(self._meters, needs, strict=True):
+            if need > 0 and (wait := meter.wait(need, now)) > longest:
+                longest = wait
+        return longest
+
+    def _with_those_ahead(self, waiter: _Waiter) -> Needs:
+        """What must be granted until `waiter` has its turn: the line of its class, and the booked of the others."""
+        total = self._ahead[waiter.klass]
+        for other in (waiter, *self._booked):
+            if other is waiter or other.klass != waiter.klass:
+                total = [so_far + need for so_far, need in zip(total, other.needs, strict=True)]
+        return total
+
+    def _expected(self, waiter: _Waiter, now: float) -> float | None:
+        if not self._has_slots(waiter.amounts):
+            return None
+        if waiter is self._booked[0]:
+            return now + self._meters_wait(waiter.needs, now)
+        return now + self._meters_wait(self._ahead[waiter.klass], now)
+
+    # -- the line ------------------------------------------------------------------------------------------
+
+    def _get_in_line(self, waiter: _Waiter) -> None:
+        line = self._lines[waiter.klass]
+        if not line:
+            self._booked.append(waiter)
+        line[waiter.id] = self._waiting[waiter.id] = waiter
+        self._shift_ahead(waiter, 1)
+        if waiter.deadline < inf:
+            if len(self._deadlines) > 2 * len(self._waiting) + 64:
+                self._deadlines = [entry for entry in self._deadlines if entry[2].alive]
+                heapq.heapify(self._deadlines)
+            self._arrivals += 1
+            heapq.heappush(self._deadlines, (waiter.deadline, self._arrivals, waiter))
+
+    def _leave_line(self, waiter: _Waiter) -> None:
+        waiter.alive = False
+        line = self._lines[waiter.klass]
+        was_first = next(iter(line)) == waiter.id
+        del line[waiter.id], self._waiting[waiter.id]
+        self._shift_ahead(waiter, -1)
+        if was_first:
+            self._booked.remove(waiter)
+            if line:
+                self._booked.append(next(iter(line.values())))
+
+    def _shift_ahead(self, waiter: _Waiter, sign: int) -> None:
+        ahead = self._ahead[waiter.klass]
+        for index, need in enumerate(waiter.needs):
+            ahead[index] += sign * need
+
+    def _grant_booked(self, now: float, answers: list[Granted | Refused]) -> None:
+        while self._booked:
+            first = self._booked[0]
+            if not self._has_slots(first.amounts) or self._meters_wait(first.needs, now) > 0:
+                return
+            self._leave_line(first)
+            self._grant(first, now)
+            answers.append(Granted(first.id))
+
+    def _expire(self, now: float, answers: list[Granted | Refused]) -> bool:
+        before = len(answers)
+        while self._deadlines and (not self._deadlines[0][2].alive or self._deadlines[0][0] <= now):
+            waiter = heapq.heappop(self._deadlines)[2]
+            if waiter.alive:
+                self._leave_line(waiter)
+                self._refused += 1
+                wait = self._meters_wait(waiter.needs, now)
+                answers.append(Refused(waiter.id, "past_deadline", None if wait == inf else wait))
+        return len(answers) > before
+
+    def _grant(self, waiter: _Waiter, now: float) -> None:
+        cells = [meter.take(need, now) for meter, need in zip(self._meters, waiter.needs, strict=True)]
+        self._held[waiter.id] = _Held(waiter.amounts, waiter.needs, cells, now, now + waiter.ttl)
+        self._in_flight += waiter.amounts.concurrency
+        self._granted += 1
+
+    def _release_lost(self, now: float) -> None:
+        """Free the slots of holders that never came back; their charge stays."""
+        while self._held:
+            oldest = next(iter(self._held))
+            held = self._held[oldest]
+            if held.expires_at > now:
+                return
+            del self._held[oldest]
+            self._in_flight -= held.amounts.concurrency
+            self._lost += 1
+            self._remember(oldest)
+
+    def _remember(self, reservation: str) -> None:
+        self._settled[reservation] = None
+        if len(self._settled) > REMEMBERED:
+            self._settled.popitem(last=False)

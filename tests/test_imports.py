@@ -1,0 +1,197 @@
+"""Imports go one way: each part knows those below it and none above. ARROWS is the whole map."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+STDLIB = frozenset(sys.stdlib_module_names)
+FOUNDATION = frozenset({"rubberduck.types", "rubberduck.errors", "rubberduck.events", "rubberduck.stream"})
+BELOW_PROVIDERS = FOUNDATION | {
+    "rubberduck.core",
+    "rubberduck.config",
+    "rubberduck.prices",
+    "rubberduck.telemetry",
+    "rubberduck.tokens",
+    "rubberduck.transport",
+}
+BELOW_ACTORS = BELOW_PROVIDERS | {"rubberduck.providers", "rubberduck.storage", "supervision"}
+BELOW_RUNTIME = BELOW_ACTORS | {"rubberduck.actors"}
+BELOW_EDGES = BELOW_RUNTIME | {"rubberduck.runtime", "rubberduck"}
+
+# What each part may import of this project. Below `supervision` and `core` even other people's packages are listed.
+ARROWS: dict[str, frozenset[str]] = {
+    "supervision": frozenset({"pykka"}),
+    "rubberduck.core": frozenset({"rubberduck.errors"}),
+    "rubberduck.errors": frozenset(),
+    "rubberduck.types": frozenset({"rubberduck.errors"}),
+    "rubberduck.events": frozenset({"rubberduck.types", "rubberduck.errors"}),
+    "rubberduck.stream": frozenset({"rubberduck.types", "rubberduck.errors", "rubberduck.core"}),
+    "rubberduck.transport": FOUNDATION | {"rubberduck.core"},
+    "rubberduck.tokens": FOUNDATION | {"rubberduck.core"},
+    "rubberduck.prices": FOUNDATION | {"rubberduck.core"},
+    "rubberduck.config": FOUNDATION | {"rubberduck.core"},
+    "rubberduck.telemetry": FOUNDATION | {"rubberduck.core", "rubberduck.config"},
+    "rubberduck.providers": BELOW_PROVIDERS | {"supervision"},  # the local model's process is an actor's
+    "rubberduck.storage": FOUNDATION | {"rubberduck.core", "rubberduck.config", "rubberduck.telemetry"},
+    "rubberduck.actors": BELOW_ACTORS,
+    "rubberduck.runtime": BELOW_RUNTIME,
+    "rubberduck.testing": BELOW_EDGES,
+    "rubberduck.gateway": BELOW_EDGES,
+    "rubberduck.dashboard": BELOW_EDGES | {"rubberduck.gateway"},
+    "rubberduck.cli": BELOW_EDGES | {"rubberduck.gateway", "rubberduck.dashboard", "rubberduck.testing"},
+    "rubberduck._guard": frozenset(),
+    "rubberduck.__main__": frozenset({"rubberduck.cli"}),
+    "rubberduck": BELOW_EDGES - {"rubberduck"} | {"rubberduck._guard"},
+}
+KNOWS_ONLY_WHAT_IS_LISTED = ("supervision", "rubberduck.core", "rubberduck._guard", "rubberduck.errors")
+HTTP = frozenset({"httpx", "httpx2", "httpx_aiohttp", "aiohttp", "requests", "urllib3"})
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """One import of a module: where it stands, what it names, and whether only type checkers see it."""
+
+    importer: str
+    target: str
+    line: int
+    for_types_only: bool
+
+    def __str__(self) -> str:
+        return f"{self.importer}:{self.line} imports {self.target}"
+
+
+def module_name(path: Path, root: Path) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path, root: Path) -> Iterator[Import]:
+    importer = module_name(path, root)
+    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    hidden = {id(node) for block in ast.walk(tree) if is_for_type_checkers(block) for node in ast.walk(block)}
+    for node in ast.walk(tree):
+        for target in targets(node, importer, is_package=path.name == "__init__.py"):
+            yield Import(importer, target, node.lineno, id(node) in hidden)  # type: ignore[attr-defined]
+
+
+def is_for_type_checkers(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def targets(node: ast.AST, importer: str, *, is_package: bool) -> list[str]:
+    """Full names; of `from a import b` it is `a.b`, since b may be a module."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    base = node.module or ""
+    if node.level:
+        parts = importer.split(".")
+        above = parts[: len(parts) - node.level + is_package]
+        base = ".".join([*above, *([node.module] if node.module else [])])
+    return [f"{base}.{alias.name}" for alias in node.names]
+
+
+def part_of(name: str) -> str:
+    """The part of the map a module or a name in it belongs to; the package itself for the rest of `rubberduck`."""
+    if name.split(".")[0] == "supervision":
+        return "supervision"
+    first_two = ".".join(name.split(".")[:2])
+    for part in (first_two, first_two.partition("_")[0]):  # transport_carriers is a file of the part transport
+        if part in ARROWS:
+            return part
+    return name.split(".")[0]
+
+
+def wrong_arrows(found: list[Import]) -> list[str]:
+    return [str(arrow) for arrow in found if not is_allowed(arrow)]
+
+
+def is_allowed(arrow: Import) -> bool:
+    here, there = part_of(arrow.importer), part_of(arrow.target)
+    if there == here or there in STDLIB:
+        return True
+    if there not in ARROWS:
+        return here not in KNOWS_ONLY_WHAT_IS_LISTED or there in ARROWS[here]
+    only_names = arrow.for_types_only and there in ("rubberduck.types", "rubberduck.errors")
+    return there in ARROWS[here] or (only_names and here != "supervision")
+
+
+@pytest.fixture(scope="module")
+def all_imports() -> list[Import]:
+    files = [path for package in ("supervision", "rubberduck") for path in (ROOT / package).rglob("*.py")]
+    return [found for path in files for found in imports_of(path, ROOT)]
+
+
+def test_no_import_points_up(all_imports: list[Import]) -> None:
+    assert wrong_arrows(all_imports) == []
+
+
+def test_every_part_is_on_the_map(all_imports: list[Import]) -> None:
+    strangers = {arrow.importer for arrow in all_imports if part_of(arrow.importer) == "rubberduck"} - {"rubberduck"}
+    assert strangers == set(), "say in ARROWS what this part may import"
+
+
+def test_http_exists_in_the_transport_only(all_imports: list[Import]) -> None:
+    assert [
+        str(arrow)
+        for arrow in all_imports
+        if arrow.target.split(".")[0] in HTTP and part_of(arrow.importer) != "rubberduck.transport"
+    ] == []
+
+
+# --- the test can fail
+
+
+def story(tmp_path: Path, module: str, text: str) -> list[str]:
+    path = tmp_path / module
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return wrong_arrows(list(imports_of(path, tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("supervision/actor.py", "import rubberduck"),
+        ("supervision/actor.py", "from rubberduck.errors import RubberDuckError"),
+        ("supervision/actor.py", "import httpx"),
+        ("rubberduck/core/x.py", "import pydantic"),
+        ("rubberduck/core/x.py", "def later():\n    from rubberduck.types import Usage"),
+        ("rubberduck/core/x.py", "from ..actors import service"),
+        ("rubberduck/core/x.py", "from rubberduck import transport"),
+        ("rubberduck/core/__init__.py", "from ..types import Usage"),
+        ("rubberduck/providers/openai.py", "from rubberduck.actors.service import ServiceActor"),
+        ("rubberduck/actors/service.py", "import rubberduck.runtime"),
+        ("rubberduck/runtime.py", "from rubberduck import cli"),
+        ("rubberduck/errors.py", "from rubberduck.types import Usage"),
+    ],
+)
+def test_an_arrow_that_points_up_is_found(tmp_path: Path, module: str, text: str) -> None:
+    assert len(story(tmp_path, module, text)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("supervision/actor.py", "import pykka, asyncio, collections.abc"),
+        ("supervision/actor.py", "from supervision.mailbox import Mailbox\nfrom . import message"),
+        (
+            "rubberduck/core/x.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from rubberduck.types import Usage",
+        ),
+        ("rubberduck/core/x.py", "from rubberduck.core import bucket\nfrom .bucket import Bucket"),
+        ("rubberduck/providers/openai.py", "import pydantic\nfrom rubberduck.transport import Transport"),
+        ("rubberduck/cli/main.py", "from rubberduck import RubberDuck\nimport click"),
+    ],
+)
+def test_an_arrow_that_points_down_or_aside_is_free(tmp_path: Path, module: str, text: str) -> None:
+    assert story(tmp_path, module, text) == []

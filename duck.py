@@ -118,30 +118,38 @@ def locks_for(verb: str, arguments: Sequence[str], environ: Mapping[str, str], c
 
 
 def answers_locally(arguments: Sequence[str], environ: Mapping[str, str], cwd: Path) -> bool:
-    """Whether `chat` will choose the local model: only where nothing else was asked for, named or configured."""
-    if _asks_for(arguments, "local"):
-        return True
-    if {"--help", "-h", "--mock", "--config", "--provider"} & {argument.split("=", 1)[0] for argument in arguments}:
+    """Whether `chat` will choose the local model: only where nothing else was asked for, configured or has a key."""
+    if {"--help", "-h", "--mock"} & set(arguments) or option(arguments, "--config", "-c") is not None:
         return False
-    if environ.get("OPENAI_API_KEY") or environ.get("ANTHROPIC_API_KEY"):
+    if is_configured(environ, cwd):
         return False
-    return not is_configured(environ, cwd)
+    if named := option(arguments, "--provider", "-p"):
+        return named == "local"
+    provider, slash, _ = (option(arguments, "--model", "-m") or "").partition("/")
+    if slash:
+        return provider == "local"
+    return not (environ.get("OPENAI_API_KEY") or environ.get("ANTHROPIC_API_KEY"))
 
 
-def _asks_for(arguments: Sequence[str], provider: str) -> bool:
-    words = " ".join(arguments).replace("=", " ")
-    return re.search(rf"--{provider}\b|--provider {provider}\b|(--model|-m) {provider}/", words) is not None
+def option(arguments: Sequence[str], *names: str) -> str | None:
+    """What `--name value` or `--name=value` gives, None where the option is not there."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = argument.partition("=")
+        if name in names:
+            return value if equals else following
+    return None
 
 
 def is_configured(environ: Mapping[str, str], cwd: Path) -> bool:
     """Whether a configuration file stands where the command looks for one without `--config`."""
     if environ.get("RUBBERDUCK_CONFIG"):
         return True
-    user_folder = environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "/nonexistent")) / ".config"
-    folders = [Path(user_folder) / "rubberduck"]
+    home = Path(environ.get("HOME") or "/nonexistent")
+    given = Path(environ.get("XDG_CONFIG_HOME") or ".")
+    folders = [(given if given.is_absolute() else home / ".config") / "rubberduck"]
     if getattr(os, "geteuid", lambda: 1)() != 0:  # root reads no configuration from wherever it happens to stand
         folders.append(cwd)
-    return any((folder / f"rubberduck.{suffix}").is_file() for folder in folders for suffix in ("yaml", "toml"))
+    return any((folder / f"rubberduck.{suffix}").exists() for folder in folders for suffix in ("yaml", "yml", "toml"))
 
 
 # --- what the environment has ------------------------------------------------------------------------------------

@@ -91,7 +91,14 @@ def test_an_empty_key_is_no_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--mock", "hi"], ["--config", "x.yaml", "hi"], ["--config=x.yaml"], ["--help"], ["--provider", "mock"]],
+    [
+        ["--mock", "hi"],
+        ["--config", "x.yaml", "hi"],
+        ["--config=x.yaml"],
+        ["--help"],
+        ["--provider", "mock"],
+        ["-m", "ollama/x"],
+    ],
     ids=" ".join,
 )
 def test_chat_that_is_told_who_answers_downloads_no_model(tmp_path: Path, arguments: list[str]) -> None:
@@ -100,22 +107,39 @@ def test_chat_that_is_told_who_answers_downloads_no_model(tmp_path: Path, argume
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--local", "hi"], ["--provider", "local"], ["--provider=local"], ["-m", "local/smollm2"], ["--model=local/x"]],
+    [
+        ["--provider", "local"],
+        ["--provider=local"],
+        ["-p", "local"],
+        ["-m", "local/smollm2"],
+        ["--model=local/x", "hi"],
+    ],
     ids=" ".join,
 )
 def test_asking_for_the_local_model_outweighs_a_key(tmp_path: Path, arguments: list[str]) -> None:
     assert chat(*arguments, cwd=tmp_path, OPENAI_API_KEY="sk-1") == ("run", "local")
 
 
+def test_an_option_spoken_of_in_the_question_is_no_option(tmp_path: Path) -> None:
+    assert chat("what does --mock do, and --provider mock?", cwd=tmp_path) == ("run", "local")
+
+
+def test_a_configuration_outweighs_what_else_would_choose_the_local_model(tmp_path: Path) -> None:
+    assert chat("--provider", "local", cwd=tmp_path, RUBBERDUCK_CONFIG="any.yaml") == ("run",)
+
+
 def test_a_configuration_file_is_found_where_the_command_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duck.os, "geteuid", lambda: 1000, raising=False)
     assert not duck.is_configured({"HOME": str(tmp_path)}, tmp_path)
     assert duck.is_configured({"RUBBERDUCK_CONFIG": "any"}, tmp_path)
-    (tmp_path / "rubberduck.toml").touch()
+    (tmp_path / "rubberduck.yml").touch()
     assert duck.is_configured({}, tmp_path)
     (tmp_path / "xdg" / "rubberduck").mkdir(parents=True)
     (tmp_path / "xdg" / "rubberduck" / "rubberduck.yaml").touch()
     assert duck.is_configured({"XDG_CONFIG_HOME": str(tmp_path / "xdg")}, tmp_path / "elsewhere")
+    (tmp_path / ".config" / "rubberduck").mkdir(parents=True)
+    (tmp_path / ".config" / "rubberduck" / "rubberduck.toml").touch()
+    assert duck.is_configured({"HOME": str(tmp_path), "XDG_CONFIG_HOME": "xdg"}, tmp_path / "elsewhere")
 
 
 def test_root_takes_no_configuration_from_the_working_directory(

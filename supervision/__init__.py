@@ -36,7 +36,7 @@ from supervision.child import (
     pause,
     snapshot,
 )
-from supervision.clock import Clock, Timer, sleep
+from supervision.clock import Clock, TimeLimit, Timer, sleep
 from supervision.engine_types import (
     AlreadyPresent,
     Counts,
@@ -147,6 +147,7 @@ __all__ = [
     "SystemClosed",
     "TaskSupervisor",
     "TasksHandle",
+    "TimeLimit",
     "Timer",
     "Tree",
     "Unstopped",

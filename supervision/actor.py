@@ -79,6 +79,10 @@ class ActorTools:
         """Take the reply slot of the ask at hand, to be answered later or passed on; return it from the handler."""
         return self._incarnation.owe()
 
+    def remember(self, value: Any) -> None:
+        """Leave `value` to the next incarnation, which finds it as `self.context.snapshot`."""
+        self._incarnation.name.state_blob = value
+
     def recover(self) -> Any:
         """Bring lost state back, before the first message and without the supervisor waiting. May be async."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from supervision.scheduler import Scheduler
@@ -27,13 +28,16 @@ class Clock(Protocol):
 
 
 class RealClock:
-    """The machine's monotonic clock; callbacks are made by the loop of one scheduler."""
+    """The machine's monotonic clock. Callbacks are made by the running loop, else by the loop of `scheduler`."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self.now = time.monotonic
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
+        loop = asyncio._get_running_loop()
+        if loop is not None:  # asyncio's loops keep the same time, and a timer of one's own loop costs no switch
+            return loop.call_at(when, callback)
         return _LoopTimer(self._scheduler, when, callback)
 
 
@@ -72,12 +76,55 @@ async def sleep(clock: Clock, delay: float) -> None:
     """Wait `delay` seconds of `clock` in a coroutine."""
     loop = asyncio.get_running_loop()
     over = loop.create_future()
-
-    def wake() -> None:
-        loop.call_soon_threadsafe(lambda: over.done() or over.set_result(None))
-
-    timer = clock.call_at(clock.now() + delay, wake)
+    timer = clock.call_at(clock.now() + delay, lambda: _on_loop(loop, _set, over))
     try:
         await over
     finally:
         timer.cancel()
+
+
+class TimeLimit:
+    """`async with TimeLimit(clock, at):` ends the block with TimeoutError when the clock reaches `at`.
+
+    As `asyncio.timeout_at`, but by an injected clock. `at` None means no limit.
+    """
+
+    def __init__(self, clock: Clock, at: float | None) -> None:
+        self._clock = clock
+        self._at = at
+        self._timer: Timer | None = None
+        self._is_over = False
+        self._task: asyncio.Task[Any] | None = None
+
+    async def __aenter__(self) -> TimeLimit:
+        if self._at is not None:
+            loop = asyncio.get_running_loop()
+            self._task = asyncio.current_task()
+            self._timer = self._clock.call_at(self._at, lambda: _on_loop(loop, self._expire))
+        return self
+
+    def _expire(self) -> None:
+        if self._task is not None:
+            self._is_over = True
+            self._task.cancel()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        task, self._task = self._task, None
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._is_over and task is not None and task.uncancel() == 0 and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+
+def _on_loop(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *arguments: Any) -> None:
+    """Call on `loop`'s thread: at once if this is it, for a timer of that loop comes there already."""
+    if asyncio._get_running_loop() is loop:
+        function(*arguments)
+    else:
+        with contextlib.suppress(RuntimeError):  # the loop has been closed
+            loop.call_soon_threadsafe(function, *arguments)
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

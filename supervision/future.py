@@ -48,6 +48,7 @@ class AskFuture(pykka.ThreadingFuture[T]):
         self._waiters: list[Any] | None = None
         self.debtor = debtor
         self.abandoned = False
+        self.on_abandon: Callable[[], object] | None = None
 
     # -- answering ---------------------------------------------------------------------------------
 
@@ -123,7 +124,7 @@ class AskFuture(pykka.ThreadingFuture[T]):
             self._waiters.append(entry)
         if not gate.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
             self._forget(entry)
-            if not self._done:
+            if not self._done:  # not abandoned: who has the future may ask it again
                 raise pykka.Timeout(f"{timeout} seconds")
 
     def _from_hook(self, timeout: float | None) -> Any:
@@ -165,15 +166,23 @@ class AskFuture(pykka.ThreadingFuture[T]):
         try:
             yield from waiter
         except BaseException:
-            self._forget(entry)
+            if self._forget(entry):
+                self.abandon()
             raise
 
-    def _forget(self, entry: Any) -> None:
-        """Somebody waits no longer; if it was the last one, nobody wants the answer."""
+    def _forget(self, entry: Any) -> bool:
+        """Somebody waits no longer. True if nobody is left who does."""
         with self._lock:
             if self._waiters and entry in self._waiters:
                 self._waiters.remove(entry)
-                self.abandoned = not self._waiters
+                return not self._waiters
+            return False
+
+    def abandon(self) -> None:
+        """Nobody wants the answer any more: the message need not be handled, and who works on it may stop."""
+        self.abandoned = True
+        if self.on_abandon is not None and not self._done:
+            self.on_abandon()
 
     # -- derived futures ---------------------------------------------------------------------------
 

@@ -6,6 +6,8 @@ import queue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from supervision.incarnation import Incarnation
     from supervision.mailbox import Envelope
     from supervision.name import ActorRef
@@ -50,6 +52,19 @@ class Reply:
     def deadline(self) -> float | None:
         """When the asker stops waiting, by the system's clock."""
         return self._envelope.deadline
+
+    @property
+    def is_used(self) -> bool:
+        """True once it has been answered or passed on."""
+        return self._used
+
+    def on_unwanted(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called, on whichever thread, when nobody waits for the answer any more."""
+        future = self._envelope.reply_to
+        if future is not None:
+            future.on_abandon = callback
+            if future.abandoned:
+                callback()
 
     def set(self, value: Any = None) -> None:
         """Answer with a value. Raises queue.Full if this reply has been used before."""

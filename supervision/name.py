@@ -189,7 +189,11 @@ class ActorRef(pykka.ActorRef[Any]):
             return future
         if not future.done and on_scheduler_thread():
             raise BlockingInScheduler(f"asking {name.path} with block=True would block this scheduler: block=False, and await")
-        return future.get(timeout=timeout)
+        try:
+            return future.get(timeout=timeout)
+        except pykka.Timeout:
+            future.abandon()  # nobody else has this future
+            raise
 
     async def send(self, message: Any) -> None:
         """As `tell`, in a coroutine: with the policy `block` it waits there for room, not the thread."""

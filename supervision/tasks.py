@@ -7,6 +7,7 @@ started it through `run` is answered in any case.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -26,10 +27,15 @@ TaskFunction = Callable[..., Coroutine[Any, Any, Any]]
 
 @dataclass(frozen=True, slots=True)
 class RunTask:
-    """Run `function(*arguments)` as a task; the reply is its result, or its exception."""
+    """Run `function(*arguments)` as a task; the reply is its result, or its exception.
+
+    With `takes_reply` the function's first argument is the Reply, which it may answer before its end.
+    When nobody waits for the reply any more the task is cancelled.
+    """
 
     function: TaskFunction
     arguments: tuple[Any, ...] = ()
+    takes_reply: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +94,19 @@ class TaskSupervisor(Actor):
             return MaxChildren()
         reply = self.owe()
         # A context of its own: the task is nobody's handler.
-        task = self._loop.create_task(_guarded(message), context=contextvars.Context())
+        task = self._loop.create_task(_guarded(message, reply), context=contextvars.Context())
         self._tasks[task] = reply
+        reply.on_unwanted(lambda: self._cancel(task))
         task.add_done_callback(self._done)
         return reply
 
+    def _cancel(self, task: asyncio.Task[Any]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has been closed, and the task with it
+            self._loop.call_soon_threadsafe(task.cancel)
+
     def _done(self, task: asyncio.Task[Any]) -> None:
         reply = self._tasks.pop(task, None)
-        if reply is None:
+        if reply is None or reply.is_used:
             return
         if task.cancelled():
             reply.fail(asyncio.CancelledError())
@@ -123,14 +134,16 @@ class TaskSupervisor(Actor):
 
     def _answer_lost(self, reason: Reason) -> None:
         tasks, self._tasks = self._tasks, {}
-        for reply in tasks.values():
+        for reply in [reply for reply in tasks.values() if not reply.is_used]:
             path = self._incarnation.name.path
             reply.fail(self._lost(reason) if self._lost is not None else ActorDeadError(path, reason))
 
 
-async def _guarded(message: RunTask) -> tuple[Any, BaseException | None]:
+async def _guarded(message: RunTask, reply: Reply) -> tuple[Any, BaseException | None]:
     """The task's body: an exception becomes its result, so that none ever reaches the loop."""
     try:
+        if message.takes_reply:
+            return await message.function(reply, *message.arguments), None
         return await message.function(*message.arguments), None
     except asyncio.CancelledError:
         raise

@@ -1,0 +1,476 @@
+"""Decides which waiting call is sent next.
+
+Classes share what is dispatched by weight (17:2:1, in estimated tokens), tenants within a class equally, and
+a tenant's own calls go first come, first served. The rule is deficit round robin with its quantum made
+vanishingly small, which is start-time fair queueing: no rounds and no quantum to tune. Every flow, class or
+tenant, has a start tag; the flow with the least tag is served and its tag grows by tokens / weight. A flow
+that was empty or blocked starts again at the current virtual time: it neither saves share up nor owes any.
+
+Calls are kept by their set of routes. A set whose routes are all blocked is passed over as a whole; nobody
+looks at the calls in it, they pay nothing and keep their place.
+
+Source: Shreedhar and Varghese, "Efficient Fair Queuing using Deficit Round Robin", 1995; Goyal, Vin and Cheng,
+"Start-time Fair Queueing", 1996.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any, Literal
+
+Klass = Literal["high", "normal", "low"]
+CLASSES: tuple[Klass, ...] = ("high", "normal", "low")
+WEIGHTS: Mapping[str, float] = {"high": 17.0, "normal": 2.0, "low": 1.0}
+ANYWHERE: frozenset[str] = frozenset()
+"""The routes of a job that may go as soon as anybody asks."""
+
+FIRST_DRAIN_GUESS = 1.0
+LONGEST_DRAIN_GUESS = 60.0
+
+Ready = Callable[[str], bool] | AbstractSet[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueOptions:
+    """How much may wait, and who gives way. None means no bound of that kind.
+
+    `when_full`: "reject" the newcomer, or "evict_lower": the newest call of the lowest class below the newcomer's.
+    """
+
+    max_queue_size: int = 1000
+    max_per_class: Mapping[str, int] | None = None
+    max_per_tenant: int | None = None
+    max_tokens: float | None = None
+    when_full: Literal["reject", "evict_lower"] = "reject"
+    weights: Mapping[str, float] = field(default_factory=lambda: dict(WEIGHTS))
+
+    def __post_init__(self) -> None:
+        if self.max_queue_size < 1:
+            raise ValueError("max_queue_size is at least 1")
+        if set(self.weights) != set(CLASSES) or not all(weight > 0 for weight in self.weights.values()):
+            raise ValueError(f"weights name {', '.join(CLASSES)}, each > 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A call that waits. Times are monotonic seconds; `tokens` is the estimate it is charged with.
+
+    `routes` are those that could take it; empty means any. A job enqueued again after a restart brings its old
+    `enqueued_at` and `seq` and with them its old place; a new one leaves `seq` None.
+    """
+
+    id: str
+    klass: Klass = "normal"
+    tenant: str = ""
+    tokens: float = 1.0
+    routes: frozenset[str] = ANYWHERE
+    deadline: float = inf
+    enqueued_at: float = 0.0
+    seq: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The job waits. Keep `seq` for a restart. `evicted` had to go for it and must be told."""
+
+    id: str
+    seq: int
+    evicted: Job | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The job does not wait. `reason` is full, class_full, tenant_full or expired; `retry_after` in seconds.
+
+    `retry_after` is how long what waits now should take to drain, None where trying again cannot help.
+    """
+
+    id: str
+    reason: Literal["full", "class_full", "tenant_full", "expired"]
+    retry_after: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """A queue as an operator sees it. `oldest_wait` is in seconds."""
+
+    enqueued: int
+    processed: int
+    failed: int
+    rejected: int
+    expired: int
+    cancelled: int
+    evicted: int
+    depth: dict[str, int]
+    in_process: int
+    oldest_wait: float
+
+
+class _Entry:
+    """A job in its place. Out of the queue it stays behind as a tombstone until its heaps come across it."""
+
+    __slots__ = ("alive", "job", "order")
+
+    def __init__(self, job: Job, order: tuple[float, int]) -> None:
+        self.job = job
+        self.order = order
+        self.alive = True
+
+
+class _Heap:
+    """Entries by key, least first. Tombstones are swept out when they outnumber the living."""
+
+    __slots__ = ("_items", "_swept_at")
+
+    def __init__(self) -> None:
+        self._items: list[tuple[Any, int, _Entry]] = []
+        self._swept_at = 64
+
+    def push(self, key: Any, tie: int, entry: _Entry) -> None:
+        if len(self._items) >= self._swept_at:
+            self._items = [item for item in self._items if item[2].alive]
+            heapq.heapify(self._items)
+            self._swept_at = 2 * len(self._items) + 64
+        heapq.heappush(self._items, (key, tie, entry))
+
+    def first(self) -> _Entry | None:
+        items = self._items
+        while items:
+            entry = items[0][2]
+            if entry.alive:
+                return entry
+            heapq.heappop(items)
+        return None
+
+
+class _Tenant:
+    """One tenant of one class: its jobs by route set, and its start tag."""
+
+    __slots__ = ("depth", "lanes", "name", "tag", "tie")
+
+    def __init__(self, name: str, tag: float, tie: int) -> None:
+        self.name = name
+        self.tag = tag
+        self.tie = tie
+        self.depth = 0
+        self.lanes: dict[frozenset[str], _Heap] = {}
+
+
+_Found = tuple[float, int, tuple[float, int], _Tenant, _Entry]
+"""A tenant's next job, in the order of service: start tag, tie, place among the tenant's own."""
+
+
+class _Class:
+    """One class: tenants, and for each route set the tenants that have jobs for it, by start tag."""
+
+    __slots__ = ("_in_debt", "_ties", "by_routes", "depth", "newest", "tag", "tenants", "virtual_time", "weight")
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+        self.tag = 0.0
+        self.virtual_time = 0.0
+        self.depth = 0
+        self.tenants: dict[str, _Tenant] = {}
+        self.by_routes: dict[frozenset[str], list[tuple[float, int, _Tenant]]] = {}
+        self.newest = _Heap()
+        self._in_debt: list[tuple[float, int, _Tenant]] = []
+        self._ties = 0
+
+    def add(self, entry: _Entry) -> None:
+        job = entry.job
+        tenant = self.tenants.get(job.tenant)
+        if tenant is None:
+            self._ties += 1
+            tenant = self.tenants[job.tenant] = _Tenant(job.tenant, self.virtual_time, self._ties)
+        lane = tenant.lanes.get(job.routes)
+        if lane is None:
+            lane = tenant.lanes[job.routes] = _Heap()
+            heapq.heappush(self.by_routes.setdefault(job.routes, []), (tenant.tag, tenant.tie, tenant))
+        lane.push(entry.order, 0, entry)
+        tenant.depth += 1
+        self.depth += 1
+
+    def remove(self, entry: _Entry) -> None:
+        entry.alive = False
+        self.depth -= 1
+        tenant = self.tenants[entry.job.tenant]
+        tenant.depth -= 1
+        if not self.depth:
+            self._start_afresh()
+        elif not tenant.depth:
+            # One that comes back at once must not find its last job forgotten, or it would always be first.
+            heapq.heappush(self._in_debt, (tenant.tag, tenant.tie, tenant))
+            self._forget_who_is_even()
+
+    def next_for(self, routes: frozenset[str]) -> _Found | None:
+        """Who is next among the tenants with jobs for `routes`."""
+        tenants = self.by_routes.get(routes)
+        while tenants:
+            tag, tie, tenant = tenants[0]
+            lane = tenant.lanes[routes]
+            entry = lane.first()
+            if entry is None:
+                heapq.heappop(tenants)
+                del tenant.lanes[routes]
+            elif tag < tenant.tag:
+                heapq.heapreplace(tenants, (tenant.tag, tie, tenant))
+            else:
+                return tag, tie, entry.order, tenant, entry
+        self.by_routes.pop(routes, None)
+        return None
+
+    def charge(self, tenant: _Tenant, tokens: float) -> None:
+        self.virtual_time = max(self.virtual_time, tenant.tag)
+        tenant.tag = self.virtual_time + tokens
+        self._forget_who_is_even()
+
+    def _forget_who_is_even(self) -> None:
+        while self._in_debt and self._in_debt[0][0] <= self.virtual_time:
+            tenant = heapq.heappop(self._in_debt)[2]
+            if not tenant.depth and self.tenants.get(tenant.name) is tenant and tenant.tag <= self.virtual_time:
+                del self.tenants[tenant.name]
+
+    def _start_afresh(self) -> None:
+        """Among none, none owes anything."""
+        self.tenants.clear()
+        self.by_routes.clear()
+        self._in_debt.clear()
+        self.virtual_time = 0.0
+
+
+class RequestQueue:
+    """The calls that wait for a route. Not a mailbox: it decides order, bounds and deadlines, and runs nothing."""
+
+    def __init__(self, options: QueueOptions, now: float) -> None:
+        self._options = options
+        self._classes = {name: _Class(options.weights[name]) for name in CLASSES}
+        self._virtual_time = 0.0
+        self._entries: dict[str, _Entry] = {}
+        self._per_tenant: dict[str, int] = {}
+        self._tokens = 0.0
+        self._deadlines = _Heap()
+        self._overdue: list[Job] = []
+        self._next_seq = 1
+        self._in_process: dict[str, None] = {}
+        self._drained_at = now
+        self._was_backlogged = False
+        self._seconds_per_job: float | None = None
+        self._enqueued = self._processed = self._failed = self._rejected = 0
+        self._expired = self._cancelled = self._evicted = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, job_id: object) -> bool:
+        return job_id in self._entries
+
+    # -- in ------------------------------------------------------------------------------------------------
+
+    def enqueue(self, job: Job, now: float) -> Accepted | Rejected:
+        """Let `job` wait; a job that waits already keeps its place and is accepted again."""
+        known = self._entries.get(job.id)
+        if known is not None:
+            return Accepted(job.id, known.order[1])
+        if job.deadline <= now:
+            return self._reject(job, "expired", now)
+        evicted = None
+        refusal = self._bound_hit(job)
+        if refusal == "full" and self._options.when_full == "evict_lower":
+            evicted = self._evict_below(job)
+        if refusal is not None and evicted is None:
+            return self._reject(job, refusal, now)
+        return Accepted(job.id, self._place(job), evicted)
+
+    def _place(self, job: Job) -> int:
+        seq = self._next_seq if job.seq is None else job.seq
+        self._next_seq = max(self._next_seq, seq + 1)
+        entry = _Entry(job, (job.enqueued_at, seq))
+        self._entries[job.id] = entry
+        line = self._classes[job.klass]
+        if not line.depth:
+            line.tag = max(line.tag, self._virtual_time)
+        line.add(entry)
+        if self._options.when_full == "evict_lower":
+            line.newest.push((-job.enqueued_at, -seq), seq, entry)
+        if job.deadline < inf:
+            self._deadlines.push(job.deadline, seq, entry)
+        self._per_tenant[job.tenant] = self._per_tenant.get(job.tenant, 0) + 1
+        self._tokens += job.tokens
+        self._enqueued += 1
+        return seq
+
+    def _bound_hit(self, job: Job) -> Literal["full", "class_full", "tenant_full"] | None:
+        options = self._options
+        if options.max_per_tenant is not None and self._per_tenant.get(job.tenant, 0) >= options.max_per_tenant:
+            return "tenant_full"
+        if options.max_per_class is not None:
+            if self._classes[job.klass].depth >= options.max_per_class.get(job.klass, options.max_queue_size):
+                return "class_full"
+        if len(self._entries) >= options.max_queue_size:
+            return "full"
+        if options.max_tokens is not None and self._entries and self._tokens + job.tokens > options.max_tokens:
+            return "full"
+        return None
+
+    def _evict_below(self, job: Job) -> Job | None:
+        for name in reversed(CLASSES[CLASSES.index(job.klass) + 1 :]):
+            entry = self._classes[name].newest.first()
+            if entry is not None and self._fits_instead_of(entry.job, job):
+                self._remove(entry)
+                self._evicted += 1
+                return entry.job
+        return None
+
+    def _fits_instead_of(self, old: Job, new: Job) -> bool:
+        limit = self._options.max_tokens
+        return limit is None or self._tokens - old.tokens + new.tokens <= limit
+
+    def _reject(
+        self, job: Job, reason: Literal["full", "class_full", "tenant_full", "expired"], now: float
+    ) -> Rejected:
+        self._rejected += 1
+        return Rejected(job.id, reason, None if reason == "expired" else self.drain_seconds())
+
+    # -- out -----------------------------------------------------------------------------------------------
+
+    def dispatch(self, now: float, ready: Ready = None) -> Job | None:
+        """Take out the job to send next, among those that have a ready route; None if there is none.
+
+        `ready` tells which routes can take a job now: a set of them, or a question; None means all. A job past its
+        deadline is never handed out; `expire` returns it.
+        """
+        while True:
+            found = self._next(ready)
+            if found is None:
+                return None
+            line, tenant, entry = found
+            job = entry.job
+            if job.deadline <= now:
+                self._remove(entry)
+                self._overdue.append(job)
+                continue
+            self._virtual_time = max(self._virtual_time, line.tag)
+            line.tag = self._virtual_time + job.tokens / line.weight
+            line.charge(tenant, job.tokens)
+            self._remove(entry)
+            self._in_process[job.id] = None
+            self._note_drain(now)
+            return job
+
+    def done(self, job_id: str, ok: bool) -> bool:
+        """A dispatched job has ended. False if it was not out, or has been reported before."""
+        if self._in_process.pop(job_id, self) is self:
+            return False
+        self._processed += ok
+        self._failed += not ok
+        return True
+
+    def cancel(self, job_id: str) -> bool:
+        """Take a waiting job out; its room is free at once. False if it does not wait: dispatched, or gone."""
+        entry = self._entries.get(job_id)
+        if entry is None:
+            return False
+        self._remove(entry)
+        self._cancelled += 1
+        return True
+
+    def expire(self, now: float) -> list[Job]:
+        """Take out every job whose deadline has come. Each is returned once."""
+        overdue, self._overdue = self._overdue, []
+        while (entry := self._deadlines.first()) is not None and entry.job.deadline <= now:
+            self._remove(entry)
+            overdue.append(entry.job)
+        self._expired += len(overdue)
+        return overdue
+
+    def next_deadline(self) -> float | None:
+        """When `expire` has something to do next; None if no waiting job has a deadline."""
+        if self._overdue:
+            return min(job.deadline for job in self._overdue)
+        entry = self._deadlines.first()
+        return None if entry is None else entry.job.deadline
+
+    # -- what others see -----------------------------------------------------------------------------------
+
+    def drain_seconds(self) -> float:
+        """How long what waits now should take to be dispatched, by the pace of the last dispatches."""
+        pace = FIRST_DRAIN_GUESS if self._seconds_per_job is None else self._seconds_per_job * len(self._entries)
+        return min(LONGEST_DRAIN_GUESS, max(0.0, pace))
+
+    def stats(self, now: float) -> QueueStats:
+        heads = [
+            entry.job.enqueued_at
+            for line in self._classes.values()
+            for tenant in line.tenants.values()
+            for lane in tenant.lanes.values()
+            if (entry := lane.first()) is not None
+        ]
+        return QueueStats(
+            enqueued=self._enqueued,
+            processed=self._processed,
+            failed=self._failed,
+            rejected=self._rejected,
+            expired=self._expired,
+            cancelled=self._cancelled,
+            evicted=self._evicted,
+            depth={name: line.depth for name, line in self._classes.items()},
+            in_process=len(self._in_process),
+            oldest_wait=max(0.0, now - min(heads, default=now)),
+        )
+
+    def waiting(self) -> list[Job]:
+        """All that waits, oldest first."""
+        return [entry.job for entry in sorted(self._entries.values(), key=lambda entry: entry.order)]
+
+    # -- within --------------------------------------------------------------------------------------------
+
+    def _next(self, ready: Ready) -> tuple[_Class, _Tenant, _Entry] | None:
+        best: tuple[_Class, _Tenant, _Entry] | None = None
+        best_tag = inf
+        for line in self._classes.values():
+            if not line.depth:
+                continue
+            tag = max(line.tag, self._virtual_time)
+            if tag < best_tag and (found := _next_in(line, ready)) is not None:
+                best, best_tag = (line, found[3], found[4]), tag
+        return best
+
+    def _remove(self, entry: _Entry) -> None:
+        job = entry.job
+        del self._entries[job.id]
+        self._classes[job.klass].remove(entry)
+        self._tokens = self._tokens - job.tokens if self._entries else 0.0
+        self._per_tenant[job.tenant] -= 1
+        if not self._per_tenant[job.tenant]:
+            del self._per_tenant[job.tenant]
+
+    def _note_drain(self, now: float) -> None:
+        """Learn the pace from dispatches between which jobs waited; an idle queue teaches nothing."""
+        if self._was_backlogged:
+            seconds, known = max(0.0, now - self._drained_at), self._seconds_per_job
+            self._seconds_per_job = seconds if known is None else known + 0.05 * (seconds - known)
+        self._drained_at = now
+        self._was_backlogged = bool(self._entries)
+
+
+def _next_in(line: _Class, ready: Ready) -> _Found | None:
+    """The next job of a class among the route sets that are ready."""
+    best: _Found | None = None
+    for routes in list(line.by_routes):
+        if _is_ready(routes, ready):
+            found = line.next_for(routes)
+            if found is not None and (best is None or found[:3] < best[:3]):
+                best = found
+    return best
+
+
+def _is_ready(routes: frozenset[str], ready: Ready) -> bool:
+    if ready is None or not routes:
+        return True
+    if callable(ready):
+        return any(ready(route) for route in routes)
+    return not routes.isdisjoint(ready)

@@ -1,0 +1,425 @@
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from rubberduck.core.request_queue import CLASSES, Accepted, Job, QueueOptions, Rejected, RequestQueue
+
+A, B = frozenset({"a"}), frozenset({"b"})
+
+
+def queue(now: float = 0.0, **options: object) -> RequestQueue:
+    return RequestQueue(QueueOptions(**options), now)  # type: ignore[arg-type]
+
+
+def job(name: str, klass: str = "normal", **details: object) -> Job:
+    return Job(name, klass, **details)  # type: ignore[arg-type]
+
+
+def drain(line: RequestQueue, ready: object = None, now: float = 0.0) -> list[str]:
+    names = []
+    while (each := line.dispatch(now, ready)) is not None:  # type: ignore[arg-type]
+        names.append(each.id)
+    return names
+
+
+def test_one_tenants_jobs_leave_in_the_order_they_came() -> None:
+    line = queue()
+    for name in "abcde":
+        line.enqueue(job(name), 0.0)
+    assert drain(line) == list("abcde")
+    assert line.dispatch(0.0) is None
+
+
+def test_backlogged_classes_share_17_to_2_to_1() -> None:
+    line = queue(max_queue_size=10_000)
+    for klass in CLASSES:
+        for number in range(1000):
+            line.enqueue(job(f"{klass}{number}", klass, tokens=10.0), 0.0)
+    order = [each.klass for _ in range(400) if (each := line.dispatch(0.0))]
+    assert Counter(order) == {"high": 340, "normal": 40, "low": 20}
+    assert Counter(order[:20]) == {"high": 17, "normal": 2, "low": 1}
+
+
+def test_shares_are_in_tokens_not_in_jobs() -> None:
+    line = queue(max_queue_size=10_000)
+    for number in range(2000):
+        line.enqueue(job(f"big{number}", tenant="big", tokens=100.0), 0.0)
+        line.enqueue(job(f"small{number}", tenant="small", tokens=10.0), 0.0)
+    order = [each.tenant for _ in range(1100) if (each := line.dispatch(0.0))]
+    assert Counter(order)["big"] == pytest.approx(100, abs=2)
+
+
+def test_a_high_job_that_finds_the_queue_full_of_low_ones_goes_next() -> None:
+    line = queue()
+    for number in range(100):
+        line.enqueue(job(f"low{number}", "low"), 0.0)
+    line.dispatch(0.0)
+    line.enqueue(job("urgent", "high"), 0.0)
+    assert drain(line)[0] == "urgent"
+
+
+def test_an_idle_class_saves_nothing_up() -> None:
+    line = queue(max_queue_size=10_000)
+    for number in range(500):
+        line.enqueue(job(f"low{number}", "low"), 0.0)
+    for _ in range(300):
+        line.dispatch(0.0)
+    for number in range(500):
+        line.enqueue(job(f"high{number}", "high"), 0.0)
+    order = [each.klass for _ in range(90) if (each := line.dispatch(0.0))]
+    assert Counter(order)["low"] == pytest.approx(5, abs=1)
+
+
+def test_a_tenant_that_always_comes_back_at_once_does_not_starve_another() -> None:
+    line = queue()
+    for number in range(100):
+        line.enqueue(job(f"patient{number}", tenant="patient"), 0.0)
+    served = Counter()
+    for number in range(100):
+        line.enqueue(job(f"pushy{number}", tenant="pushy"), 0.0)
+        dispatched = line.dispatch(0.0)
+        assert dispatched is not None
+        served[dispatched.tenant] += 1
+    assert served["patient"] >= 49
+
+
+def test_a_blocked_route_set_is_passed_over_and_keeps_its_place() -> None:
+    line = queue()
+    for name, routes in (("a1", A), ("b1", B), ("a2", A), ("both", A | B)):
+        line.enqueue(job(name, routes=routes), 0.0)
+    assert line.dispatch(0.0, set()) is None
+    assert drain(line, {"b"}) == ["b1", "both"]
+    assert drain(line, lambda route: route == "a") == ["a1", "a2"]
+
+
+def test_being_blocked_costs_no_share_and_saves_none_up() -> None:
+    line = queue(max_queue_size=10_000)
+    for number in range(200):
+        line.enqueue(job(f"blocked{number}", tenant="x", routes=A), 0.0)
+        line.enqueue(job(f"free{number}", tenant="y", routes=B), 0.0)
+    for _ in range(100):
+        line.dispatch(0.0, B)
+    order = [each.tenant for _ in range(50) if (each := line.dispatch(0.0))]
+    assert Counter(order)["x"] == pytest.approx(25, abs=1)
+
+
+def test_a_blocked_class_does_not_take_everything_when_it_is_free_again() -> None:
+    line = queue(max_queue_size=10_000)
+    for number in range(500):
+        line.enqueue(job(f"low{number}", "low", routes=A), 0.0)
+        line.enqueue(job(f"normal{number}", "normal", routes=B), 0.0)
+    for _ in range(300):
+        line.dispatch(0.0, B)
+    order = [each.klass for _ in range(30) if (each := line.dispatch(0.0))]
+    assert Counter(order)["low"] == pytest.approx(10, abs=1)
+
+
+def test_a_full_queue_rejects_and_says_when_to_come_back() -> None:
+    line = queue(max_queue_size=2)
+    line.enqueue(job("a"), 0.0)
+    line.enqueue(job("b"), 0.0)
+    answer = line.enqueue(job("c"), 0.0)
+    assert isinstance(answer, Rejected)
+    assert answer.reason == "full"
+    assert answer.retry_after is not None
+    assert answer.retry_after > 0
+    assert line.cancel("a")
+    assert isinstance(line.enqueue(job("c"), 0.0), Accepted)
+
+
+def test_the_drain_estimate_follows_the_pace_of_dispatch() -> None:
+    line = queue(max_queue_size=20)
+    for number in range(20):
+        line.enqueue(job(str(number)), 0.0)
+    for second in range(10):
+        line.dispatch(second * 0.5)
+    for number in range(20, 30):
+        line.enqueue(job(str(number)), 5.0)
+    answer = line.enqueue(job("late"), 5.0)
+    assert isinstance(answer, Rejected)
+    assert answer.retry_after == pytest.approx(10.0)
+
+
+def test_bounds_of_class_tenant_and_tokens() -> None:
+    line = queue(max_per_class={"low": 1}, max_per_tenant=2, max_tokens=100.0)
+    assert isinstance(line.enqueue(job("l1", "low", tenant="x"), 0.0), Accepted)
+    answers = [
+        line.enqueue(job("l2", "low", tenant="y"), 0.0),
+        line.enqueue(job("n1", tenant="x", tokens=9.0), 0.0),
+        line.enqueue(job("n2", tenant="x"), 0.0),
+        line.enqueue(job("n3", tenant="z", tokens=91.0), 0.0),
+    ]
+    assert [getattr(answer, "reason", "accepted") for answer in answers] == [
+        "class_full",
+        "accepted",
+        "tenant_full",
+        "full",
+    ]
+
+
+def test_a_single_job_above_the_token_bound_is_let_into_an_empty_queue() -> None:
+    assert isinstance(queue(max_tokens=10.0).enqueue(job("huge", tokens=1e6), 0.0), Accepted)
+
+
+def test_evict_lower_takes_the_newest_of_the_lowest_class() -> None:
+    line = queue(max_queue_size=3, when_full="evict_lower")
+    for number, (name, klass) in enumerate((("n", "normal"), ("l1", "low"), ("l2", "low"))):
+        line.enqueue(job(name, klass, enqueued_at=float(number)), float(number))
+    answer = line.enqueue(job("h", "high"), 3.0)
+    assert isinstance(answer, Accepted)
+    assert answer.evicted is not None
+    assert answer.evicted.id == "l2"
+    assert isinstance(line.enqueue(job("l3", "low"), 3.0), Rejected), "nobody is below low"
+    assert line.stats(3.0).evicted == 1
+
+
+def test_a_job_fails_at_its_deadline_and_is_never_dispatched_after() -> None:
+    line = queue()
+    line.enqueue(job("late", deadline=5.0), 0.0)
+    line.enqueue(job("later", deadline=9.0), 0.0)
+    assert line.next_deadline() == 5.0
+    assert line.expire(4.999) == []
+    dispatched = line.dispatch(5.0)
+    assert dispatched is not None
+    assert dispatched.id == "later"
+    assert [each.id for each in line.expire(5.0)] == ["late"]
+    assert line.expire(5.0) == []
+    assert line.next_deadline() is None
+    assert isinstance(line.enqueue(job("dead", deadline=5.0), 5.0), Rejected)
+
+
+def test_cancel_and_dispatch_race_and_exactly_one_wins() -> None:
+    line = queue()
+    line.enqueue(job("a"), 0.0)
+    assert line.dispatch(0.0) is not None
+    assert not line.cancel("a")
+    line.enqueue(job("b"), 0.0)
+    assert line.cancel("b")
+    assert not line.cancel("b")
+    assert line.dispatch(0.0) is None
+
+
+def test_done_is_counted_once() -> None:
+    line = queue()
+    for name in "ab":
+        line.enqueue(job(name), 0.0)
+        line.dispatch(0.0)
+    assert [line.done("a", True), line.done("a", True), line.done("b", False), line.done("c", True)] == [
+        True,
+        False,
+        True,
+        False,
+    ]
+    stats = line.stats(0.0)
+    assert (stats.processed, stats.failed, stats.in_process) == (1, 1, 0)
+
+
+def test_asking_twice_for_a_place_gives_one() -> None:
+    line = queue()
+    first = line.enqueue(job("a"), 0.0)
+    assert line.enqueue(job("a"), 0.0) == first
+    assert drain(line) == ["a"]
+
+
+def test_after_a_restart_everyone_gets_the_old_place_whoever_asks_first() -> None:
+    before = queue()
+    kept = []
+    for number in range(5):
+        each = job(str(number), enqueued_at=float(number))
+        answer = before.enqueue(each, float(number))
+        assert isinstance(answer, Accepted)
+        kept.append(replace(each, seq=answer.seq))
+    after = queue(10.0)
+    after.enqueue(job("new", enqueued_at=10.0), 10.0)
+    for each in reversed(kept):
+        after.enqueue(each, 10.0)
+    assert drain(after) == ["0", "1", "2", "3", "4", "new"]
+
+
+def test_stats_tell_depth_and_the_oldest_wait() -> None:
+    line = queue()
+    line.enqueue(job("a", "low", enqueued_at=1.0), 1.0)
+    line.enqueue(job("b", "high", enqueued_at=3.0), 3.0)
+    stats = line.stats(4.0)
+    assert stats.depth == {"high": 1, "normal": 0, "low": 1}
+    assert stats.oldest_wait == 3.0
+    assert [each.id for each in line.waiting()] == ["a", "b"]
+
+
+def test_cancelled_jobs_do_not_pile_up_behind_one_that_stays() -> None:
+    line = queue()
+    line.enqueue(job("stays", deadline=1e9), 0.0)
+    for number in range(20_000):
+        line.enqueue(job(str(number), deadline=1e9), 0.0)
+        line.cancel(str(number))
+    lane = line._classes["normal"].tenants[""].lanes[frozenset()]
+    assert len(lane._items) < 200
+    assert len(line._deadlines._items) < 200
+
+
+def test_tenants_that_left_are_forgotten() -> None:
+    line = queue()
+    for number in range(5000):
+        line.enqueue(job(f"one{number}", tenant=f"tenant{number}"), 0.0)
+        line.enqueue(job(f"busy{number}", tenant="busy"), 0.0)
+        line.dispatch(0.0)
+        if number % 2:
+            line.dispatch(0.0)
+            line.dispatch(0.0)
+    assert len(line._classes["normal"].tenants) <= len(line) + 3
+    assert len(line._per_tenant) <= len(line)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_queue_size": 0}, {"weights": {"high": 1}}, {"weights": dict.fromkeys(CLASSES, 0)}]
+)
+def test_senseless_options_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"at least 1|weights"):
+        queue(**wrong)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(CLASSES), st.sampled_from("xy"), st.integers(1, 50)), min_size=60, max_size=60)
+)
+@settings(deadline=None)
+def test_no_class_falls_behind_its_share_by_more_than_one_largest_job(jobs: list[tuple[str, str, int]]) -> None:
+    weights = {"high": 17.0, "normal": 2.0, "low": 1.0}
+    line = queue()
+    for number, (klass, tenant, tokens) in enumerate(jobs):
+        line.enqueue(job(str(number), klass, tenant=tenant, tokens=float(tokens)), 0.0)
+    backlogged = {klass for klass, _, _ in jobs}
+    served = dict.fromkeys(CLASSES, 0.0)
+    largest = {klass: max((t for k, _, t in jobs if k == klass), default=0) / weights[klass] for klass in CLASSES}
+    while all(line.stats(0.0).depth[klass] for klass in backlogged):
+        each = line.dispatch(0.0)
+        assert each is not None
+        served[each.klass] += each.tokens / weights[each.klass]
+        for one in backlogged:
+            for other in backlogged:
+                assert served[one] - served[other] <= largest[one] + largest[other] + 1e-9
+
+
+class QueueAgainstModel(RuleBasedStateMachine):
+    """The model is one list of jobs, looked through from front to back at every question."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now, self.count = 0.0, 0
+        self.real = queue(max_queue_size=12)
+        self.jobs: list[Job] = []
+        self.out: list[str] = []
+        self.class_tag = dict.fromkeys(CLASSES, 0.0)
+        self.class_time = 0.0
+        self.tenant_tag: dict[tuple[str, str], float] = {}
+        self.tenant_time = dict.fromkeys(CLASSES, 0.0)
+
+    def drop(self, name: str) -> None:
+        self.jobs = [each for each in self.jobs if each.id != name]
+        for klass in CLASSES:
+            if not any(each.klass == klass for each in self.jobs):
+                self.tenant_time[klass] = 0.0
+                self.tenant_tag = {key: tag for key, tag in self.tenant_tag.items() if key[0] != klass}
+
+    @rule(step=st.sampled_from([0.0, 1.0, 5.0]))
+    def time_passes(self, step: float) -> None:
+        self.now += step
+
+    @rule(
+        klass=st.sampled_from(CLASSES),
+        tenant=st.sampled_from("xy"),
+        tokens=st.sampled_from([1.0, 3.0, 40.0]),
+        routes=st.sampled_from([A, B, A | B]),
+        patience=st.sampled_from([2.0, 20.0, 1000.0]),
+    )
+    def enqueue(self, klass: str, tenant: str, tokens: float, routes: frozenset[str], patience: float) -> None:
+        self.count += 1
+        each = job(
+            str(self.count),
+            klass,
+            tenant=tenant,
+            tokens=tokens,
+            routes=routes,
+            deadline=self.now + patience,
+            enqueued_at=self.now,
+        )
+        answer = self.real.enqueue(each, self.now)
+        assert isinstance(answer, Accepted) == (len(self.jobs) < 12)
+        if isinstance(answer, Accepted):
+            if not any(other.klass == klass for other in self.jobs):
+                self.class_tag[klass] = max(self.class_tag[klass], self.class_time)  # type: ignore[index]
+            if not any((other.klass, other.tenant) == (klass, tenant) for other in self.jobs):
+                old = self.tenant_tag.get((klass, tenant), 0.0)
+                self.tenant_tag[klass, tenant] = max(old, self.tenant_time[klass])  # type: ignore[index]
+            self.jobs.append(each)
+
+    @rule(ready=st.sampled_from([A, B, A | B, frozenset()]))
+    def dispatch(self, ready: frozenset[str]) -> None:
+        got = self.real.dispatch(self.now, ready)
+        able = [each for each in self.jobs if each.routes & ready and each.deadline > self.now]
+        if any(each.routes & ready and each.deadline <= self.now for each in self.jobs):
+            self.expire()  # who is found overdue on the way has left, which frees shares; compare only the rest
+            if got is not None:
+                self.take(got)
+            return
+        if not able:
+            assert got is None
+            return
+        assert got is not None
+        tags = {klass: max(self.class_tag[klass], self.class_time) for klass in {each.klass for each in able}}
+        klass = min(tags, key=lambda name: (tags[name], CLASSES.index(name)))
+        assert got.klass == klass
+        able = [each for each in able if each.klass == klass]
+        least = min(self.tenant_tag[klass, each.tenant] for each in able)
+        assert self.tenant_tag[klass, got.tenant] == least
+        assert got == next(each for each in able if each.tenant == got.tenant)
+        self.take(got)
+
+    def take(self, got: Job) -> None:
+        klass, weight = got.klass, {"high": 17.0, "normal": 2.0, "low": 1.0}[got.klass]
+        self.class_time = max(self.class_time, self.class_tag[klass])
+        self.class_tag[klass] = self.class_time + got.tokens / weight
+        self.tenant_time[klass] = max(self.tenant_time[klass], self.tenant_tag[klass, got.tenant])
+        self.tenant_tag[klass, got.tenant] = self.tenant_time[klass] + got.tokens
+        self.drop(got.id)
+        self.out.append(got.id)
+
+    @rule()
+    def expire(self) -> None:
+        due = [each.id for each in self.jobs if each.deadline <= self.now]
+        assert sorted(each.id for each in self.real.expire(self.now)) == sorted(due)
+        for name in due:
+            self.drop(name)
+
+    @precondition(lambda self: self.count)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        name = str(data.draw(st.integers(1, self.count)))
+        assert self.real.cancel(name) == any(each.id == name for each in self.jobs)
+        self.drop(name)
+
+    @precondition(lambda self: self.out)
+    @rule(ok=st.booleans())
+    def done(self, ok: bool) -> None:
+        assert self.real.done(self.out.pop(), ok)
+
+    @invariant()
+    def same_jobs(self) -> None:
+        assert [each.id for each in self.real.waiting()] == [each.id for each in self.jobs]
+        stats = self.real.stats(self.now)
+        assert stats.in_process == len(self.out)
+        assert stats.depth == {klass: sum(each.klass == klass for each in self.jobs) for klass in CLASSES}
+        assert (
+            stats.enqueued
+            == len(self.jobs) + len(self.out) + stats.processed + stats.failed + stats.expired + stats.cancelled
+        )
+        assert self.real.next_deadline() == min((each.deadline for each in self.jobs), default=None)
+
+
+TestQueueAgainstModel = QueueAgainstModel.TestCase
+TestQueueAgainstModel.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

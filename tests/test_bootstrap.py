@@ -453,6 +453,14 @@ def test_the_shell_passes_over_names_that_are_no_working_python(shell: Path, tmp
     assert json.loads(done.stdout)[1:] == ["a b", ""]
 
 
+def test_the_shell_passes_over_a_python_that_is_too_old(shell: Path, tmp_path: Path) -> None:
+    bin_ = tmp_path / "bin"
+    fake_python(bin_ / "python3.13", 'case "$*" in *version_info*) exit 1 ;; *) echo "too old" ;; esac')
+    fake_python(bin_ / "python3.12", f'exec {sys.executable} "$@"')
+    done = shell_duck(shell, "x", PATH=f"{bin_}:/usr/bin:/bin")
+    assert json.loads(done.stdout)[1:] == ["x"]
+
+
 def test_the_shell_finds_its_checkout_through_a_link(shell: Path, tmp_path: Path) -> None:
     (tmp_path / "duck").symlink_to(Path("a checkout") / "duck")
     done = shell_duck(tmp_path / "duck", "x", DUCK_PYTHON=sys.executable)

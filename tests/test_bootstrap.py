@@ -18,8 +18,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def load_duck() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("duck_under_test", ROOT / "duck.py")
+def load(path: Path) -> ModuleType:
+    """The script as a module, without running it."""
+    spec = importlib.util.spec_from_file_location(f"{path.stem}_under_test", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -28,7 +29,7 @@ def load_duck() -> ModuleType:
     return module
 
 
-duck: Any = load_duck()
+duck: Any = load(ROOT / "duck.py")
 
 
 @pytest.fixture
@@ -484,3 +485,20 @@ def test_the_shell_says_what_is_missing_where_there_is_no_python(shell: Path, tm
 def test_the_scripts_of_this_checkout_can_be_run() -> None:
     assert os.access(ROOT / "duck", os.X_OK)
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+# --- the checks
+
+
+def test_check_runs_all_and_shows_what_failed(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    check: Any = load(ROOT / ".ci" / "check.py")
+    monkeypatch.setattr(check, "CHECKS", {"good": ["platform"], "bad": ["no_such_tool"]})
+    assert check.main([]) == 1
+    told = capfd.readouterr().out
+    assert "good: passed" in told
+    assert "No module named no_such_tool" in told
+    assert told.endswith("check: failed: bad\n")
+    monkeypatch.setattr(check, "CHECKS", {"good": ["platform"]})
+    assert check.main([]) == 0

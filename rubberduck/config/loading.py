@@ -80,12 +80,15 @@ class _Loading:
         self._problems.append(Problem(where, unresolved.path, unresolved.text, missing_key=missing))
 
     def _note_override(self, override: Override) -> None:
-        self._overridden[override.path] = f"environment variable {override.variable}"
+        for path in (override.added, override.path):
+            self._overridden[path] = f"environment variable {override.variable}"
         if override.fault:
-            self._problems.append(Problem(self._where(override.path), override.path, override.fault))
+            where = f"environment variable {override.variable}"
+            self._problems.append(Problem(where, override.path, override.fault))
 
     def _where(self, path: Path) -> str:
-        return self._overridden.get(path) or self._origin.where(path)
+        prefixes = (path[:length] for length in range(len(path), 0, -1))
+        return next((self._overridden[p] for p in prefixes if p in self._overridden), self._origin.where(path))
 
     def _validated(self, tree: dict[str, Any]) -> Config | None:
         config, found = None, {}
@@ -124,7 +127,8 @@ def _as_written(loc: tuple[str | int, ...], tree: Any) -> Path:
         elif isinstance(step, int):
             break  # a single value that stands for a list of one
         path.append(step)
-    return tuple(path)
+    # A provider's name is not written as an option but as the key that its options stand under.
+    return tuple(path[:2]) if path[:1] == ["providers"] and path[2:] == ["name"] else tuple(path)
 
 
 def _told(fault: Any, path: Path) -> str:

@@ -16,10 +16,11 @@ PREFIX = "RUBBERDUCK__"
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """One key set from outside: what the variable is called, and which value it sets."""
+    """One key set from outside: the variable's name, the value it sets, and where what it had to add begins."""
 
     variable: str
     path: Path
+    added: Path
     fault: str | None = None
 
 
@@ -30,23 +31,24 @@ def apply_overrides(tree: dict[str, Any], environ: Mapping[str, str]) -> list[Ov
 
 def _apply(tree: dict[str, Any], variable: str, value: str) -> Override:
     steps = variable[len(PREFIX) :].lower().split("__")
-    path: list[str] = []
-    at = tree
     if not all(steps):
-        return Override(variable, (), f"names no key; write {PREFIX}SECTION__KEY")
+        return Override(variable, (), (), f"names no key; write {PREFIX}SECTION__KEY")
+    path: tuple[str, ...] = ()
+    added: Path = ()
+    at = tree
     for step in steps[:-1]:
-        path.append(_key_in(at, step))
-        below = at.get(path[-1])
-        if below is None:
-            below = at[path[-1]] = {}
-        if not isinstance(below, dict):
-            return Override(variable, tuple(path), "holds no keys that could be set")
-        at = below
-    path.append(_key_in(at, steps[-1]))
+        path = (*path, _key_in(at, step))
+        if at.get(path[-1]) is None:
+            at[path[-1]] = {}
+            added = added or path
+        at = at[path[-1]]
+        if not isinstance(at, dict):
+            return Override(variable, path, path, "holds no keys that could be set")
+    path = (*path, _key_in(at, steps[-1]))
     if isinstance(at.get(path[-1]), dict):
-        return Override(variable, tuple(path), "is a section; set its keys one by one")
+        return Override(variable, path, path, "is a section; set its keys one by one")
     at[path[-1]] = value
-    return Override(variable, tuple(path))
+    return Override(variable, path, added or path)
 
 
 def _key_in(mapping: Mapping[str, Any], step: str) -> str:

@@ -141,7 +141,8 @@ class Number(_Scalar):
         if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
             value = float(value)
         if not isinstance(value, int | float) or isinstance(value, bool) or not self._holds(value):
-            raise _refused(f"must be a number {'above' if self.above else 'from'} {self.low:g} to {self.high:g}")
+            span = f"above {self.low:g}, at most {self.high:g}" if self.above else f"from {self.low:g} to {self.high:g}"
+            raise _refused(f"must be a number {span}")
         return float(value)
 
     def _holds(self, value: float) -> bool:

@@ -8,9 +8,9 @@ small file cannot grow into a large configuration.
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
-import yaml  # type: ignore[import-untyped,unused-ignore]
+import yaml
 
 from rubberduck.config.problems import Path
 from rubberduck.config.sources import MAX_DEPTH, MAX_FILE_BYTES, MAX_VALUES, Parsed, fault
@@ -41,16 +41,16 @@ class _TooDeep(Exception):
     pass
 
 
-class _Composer(yaml.SafeLoader):  # type: ignore[misc,unused-ignore]
+class _Composer(yaml.SafeLoader):
     """PyYAML up to nodes; values are made of them by `_Reading`, which knows bounds and lines."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str | None, list[Any]]] = {}
+    yaml_implicit_resolvers: dict[str | None, list[Any]] = {}
     _depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise _TooDeep(self.peek_event().start_mark)
+            raise _TooDeep(self.line)
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
@@ -71,7 +71,7 @@ def parse_yaml(text: str, name: str) -> Parsed:
         loader = _Composer(text)
         node = loader.get_single_node()
     except _TooDeep as error:
-        raise fault(f"{name}:{error.args[0].line + 1}", f"is nested more than {MAX_DEPTH} levels deep") from None
+        raise fault(f"{name}:{error.args[0] + 1}", f"is nested more than {MAX_DEPTH} levels deep") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise fault(f"{name}:{mark.line + 1}" if mark else name, f"is not YAML: {_explained(error)}") from None

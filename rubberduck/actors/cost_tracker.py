@@ -1,0 +1,255 @@
+"""The ledger's actor: writes down what each attempt may cost before it is sent, and what it did cost after."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, assert_never
+
+import pykka
+
+import supervision as sup
+from rubberduck.core.ledger import AttemptRecord, Summary, Timeframe, period
+from rubberduck.core.pricing import Tokens
+from rubberduck.errors import InvalidRequest
+from rubberduck.storage import Ledger, LedgerUnavailable
+
+MAX_BATCH = 512
+"""So many writes go into one transaction; more would keep the first one waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intend(sup.Ask[bool]):
+    """An attempt is about to be sent. The reply means: it is on the disk. False: that attempt is known already."""
+
+    record: AttemptRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Settle(sup.Ask[bool]):
+    """An attempt has ended and its consumption is known (`record.settled(...)`). False: it had ended before."""
+
+    record: AttemptRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Void(sup.Ask[bool]):
+    """An attempt has cost nothing. False: it had ended before."""
+
+    record: AttemptRecord
+
+
+@dataclass(frozen=True, slots=True)
+class MarkUncertain(sup.Ask[bool]):
+    """An attempt may have been executed; nobody says what it cost. False: it had ended before.
+
+    `reserved` is the worst case in USD, by default what the record reserves.
+    """
+
+    record: AttemptRecord
+    reserved: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Track(sup.Ask[Decimal | None]):
+    """Tokens were used, outside of any call that announced itself. Replies what they cost, None if unknown.
+
+    The cost is the usage's own where it has one. `call_id` may tie it to something of the sender's.
+    """
+
+    provider: str
+    model: str
+    usage: Tokens
+    call_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GetSummary(sup.Ask[Summary]):
+    """What was spent? `timeframe` is "all", "day" or "hour" (the current ones, UTC), or (since, until).
+
+    Everything told before this message is in the answer.
+    """
+
+    timeframe: Timeframe = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows(sup.Ask[tuple[AttemptRecord, ...]]):
+    """The attempts that started in a timeframe, oldest first, those in flight included."""
+
+    timeframe: Timeframe = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Health(sup.Ask["LedgerHealth"]):
+    """Can the ledger be written, and what has it seen?"""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerHealth:
+    """`error` is the last write's failure, None if it succeeded; the counts are this incarnation's.
+
+    `late` entries came for attempts that had ended; `recovered` intents were left by processes that died.
+    """
+
+    error: str | None
+    written: int
+    late: int
+    failed: int
+    recovered: int
+
+    @property
+    def is_writable(self) -> bool:
+        return self.error is None
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """To itself: write what has gathered since."""
+
+
+Message = Intend | Settle | Void | MarkUncertain | Track | GetSummary | Rows | Health | Flush
+
+
+_TIMELY = object()
+"""Stands for the answer that says whether the record came in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A record on its way to the disk, and whom to answer what once it is there."""
+
+    record: AttemptRecord
+    reply: sup.Reply
+    answer: object
+
+
+def _utcnow() -> datetime:
+    return datetime.now(UTC)
+
+
+class CostTrackerActor(pykka.ThreadingActor):
+    """Keeps the books of all calls.
+
+    Why an actor: one writer batches the writes of all calls into one transaction, so that a sync of the disk
+    is shared by those that arrived during the last one. Why a thread: the disk blocks. Asks: no one.
+    Failure: while the disk refuses, each write is answered LedgerUnavailable and may be sent again; the actor
+    stays up. Restart: opens the ledger again, so nothing is forgotten; what waited to be written is answered
+    with an error and was not written.
+    """
+
+    expected_errors = (LedgerUnavailable, InvalidRequest)
+
+    if TYPE_CHECKING:  # from `supervision`, for every actor in a tree
+
+        def owe(self) -> sup.Reply: ...
+
+    def __init__(
+        self,
+        open_ledger: Callable[[], Ledger],
+        *,
+        price: Callable[[str, str, Tokens], Decimal | None] | None = None,
+        utcnow: Callable[[], datetime] = _utcnow,
+    ) -> None:
+        """`open_ledger` is called in the actor's thread at each start; `price(provider, model, usage)` serves Track."""
+        super().__init__()
+        self._open_ledger = open_ledger
+        self._price = price
+        self._utcnow = utcnow
+        self._ledger: Ledger | None = None
+        self._waiting: list[_Waiting] = []
+        self._error: str | None = None
+        self._written = self._late = self._failed = self._recovered = 0
+
+    def on_start(self) -> None:
+        self._ledger = self._open_ledger()
+        self._recovered = self._ledger.recover(self._utcnow())
+
+    def on_stop(self) -> None:
+        self._flush()
+        self._close(end_run=True)
+
+    def on_failure(self, *_: object) -> None:
+        self._close(end_run=False)  # calls of this run go on, and the next incarnation keeps their books
+
+    def on_receive(self, message: Message) -> Any:
+        match message:
+            case Intend(record) | Settle(record):
+                return self._write(record)
+            case Void(record):
+                return self._write(record.voided(at=self._utcnow()))
+            case MarkUncertain(record, reserved):
+                return self._write(record.uncertain(at=self._utcnow(), reserved=reserved))
+            case Track():
+                return self._track(message)
+            case GetSummary(timeframe):
+                return self._flushed().summary(*self._period(timeframe))
+            case Rows(timeframe):
+                return tuple(self._flushed().rows(*self._period(timeframe)))
+            case Health():
+                return self._health()
+            case Flush():
+                return self._flush()
+            case _:
+                assert_never(message)
+
+    def _health(self) -> LedgerHealth:
+        self._flush()
+        return LedgerHealth(self._error, self._written, self._late, self._failed, self._recovered)
+
+    def _track(self, message: Track) -> sup.Reply:
+        now, usage = self._utcnow(), message.usage
+        cost: Decimal | None = getattr(usage, "cost", None)
+        if cost is None and self._price is not None:
+            cost = self._price(message.provider, message.model, usage)
+        attempt = uuid.uuid4().hex
+        record = AttemptRecord(attempt, message.call_id or attempt, message.provider, message.model, now)
+        return self._write(record.settled(usage, cost, at=now), answer=cost)
+
+    def _write(self, record: AttemptRecord, answer: object = _TIMELY) -> sup.Reply:
+        """Owe the reply until the record is on the disk; the message to itself queues behind all that wait now."""
+        reply = self.owe()
+        if not self._waiting:
+            self.actor_ref.tell(Flush())
+        self._waiting.append(_Waiting(record, reply, answer))
+        if len(self._waiting) >= MAX_BATCH:
+            self._flush()
+        return reply
+
+    def _flush(self) -> None:
+        """Write all that waits in one transaction and answer everyone."""
+        batch, self._waiting = self._waiting, []
+        if not batch or self._ledger is None:
+            return
+        try:
+            results = self._ledger.write([waiting.record for waiting in batch])
+        except LedgerUnavailable as error:
+            self._error = str(error)
+            self._failed += len(batch)
+            for waiting in batch:
+                waiting.reply.fail(LedgerUnavailable(self._error))  # one for each asker: a traceback is not shared
+            return
+        self._error = None
+        self._written += sum(results)
+        self._late += len(results) - sum(results)
+        for waiting, is_timely in zip(batch, results, strict=True):
+            waiting.reply.set(is_timely if waiting.answer is _TIMELY else waiting.answer)
+
+    def _flushed(self) -> Ledger:
+        self._flush()
+        assert self._ledger is not None  # opened by on_start, before any message
+        return self._ledger
+
+    def _period(self, timeframe: Timeframe) -> tuple[datetime | None, datetime | None]:
+        try:
+            return period(timeframe, self._utcnow())
+        except ValueError as error:
+            raise InvalidRequest(str(error), field="timeframe") from None
+
+    def _close(self, *, end_run: bool) -> None:
+        ledger, self._ledger = self._ledger, None
+        if ledger is not None:
+            ledger.close(end_run=end_run)

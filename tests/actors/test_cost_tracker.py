@@ -1,0 +1,270 @@
+"""The tracker in a real tree: group commit, a disk that fails, restarts while calls are in flight."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+import supervision as sup
+from rubberduck.actors.cost_tracker import (
+    CostTrackerActor,
+    GetSummary,
+    Health,
+    Intend,
+    MarkUncertain,
+    Rows,
+    Settle,
+    Track,
+    Void,
+)
+from rubberduck.core.ledger import AttemptRecord, State
+from rubberduck.errors import InvalidRequest
+from rubberduck.storage import LedgerUnavailable
+from rubberduck.storage.sqlite import SqliteLedger
+from rubberduck.types import Usage
+
+NOON = datetime(2026, 3, 1, 12, 34, 56, tzinfo=UTC)
+USAGE = Usage(100, 20)
+
+
+class Disk(SqliteLedger):
+    """A ledger that can be told to fail, to wait, and how its batches were cut."""
+
+    opened: list[Disk]
+
+    def __init__(self, path, **options):
+        super().__init__(path, **options)
+        self.batches = []
+        self.fails = False
+        self.breaks = False
+        self.writing = threading.Event()
+        self.may_write = threading.Event()
+        self.may_write.set()
+        self.closed_as = None
+
+    def write(self, records):
+        self.writing.set()
+        assert self.may_write.wait(10)
+        if self.breaks:
+            raise RuntimeError("a mistake in our own code")
+        if self.fails:
+            raise LedgerUnavailable("the disk is full; make room")
+        self.batches.append(len(records))
+        return super().write(records)
+
+    def close(self, *, end_run=True):
+        self.closed_as = end_run
+        super().close(end_run=end_run)
+
+
+@pytest.fixture
+def system():
+    with sup.System("books") as system:
+        yield system
+
+
+@pytest.fixture
+def clock():
+    class Wall:
+        now = NOON
+
+        def __call__(self):
+            return self.now
+
+    return Wall()
+
+
+@pytest.fixture
+def disks():
+    return []
+
+
+@pytest.fixture
+def tracker(system, tmp_path, disks, clock):
+    def open_ledger():
+        disks.append(Disk(tmp_path / "ledger.db", run="this run"))
+        return disks[-1]
+
+    def price(provider, model, usage):
+        return Decimal("0.25") if model == "listed" else None
+
+    options = {"price": price, "utcnow": clock}
+    system.supervise(sup.ChildSpec("cost_tracker", CostTrackerActor, args=(open_ledger,), kwargs=options))
+    return system.whereis("cost_tracker")
+
+
+def intent(n=1, **fields):
+    given = {"attempt_id": f"a{n}", "call_id": f"c{n}", "provider": "openai", "model": "gpt-4o", "started_at": NOON}
+    return AttemptRecord(**given | {"reserved": Decimal(2)} | fields)
+
+
+def end(n=1, cost=Decimal("0.5")):
+    return intent(n).settled(USAGE, cost, at=NOON)
+
+
+def test_an_attempt_is_announced_and_settled_once(tracker):
+    assert tracker.ask(Intend(intent())) is True
+    assert tracker.ask(Settle(end())) is True
+    assert tracker.ask(Settle(end())) is False
+    assert tracker.ask(Void(intent())) is False
+    health = tracker.ask(Health())
+    assert (health.written, health.late, health.is_writable) == (2, 2, True)
+    assert tracker.ask(GetSummary()).cost == Decimal("0.5")
+
+
+def test_void_and_uncertain_ends_bear_the_time_and_the_worst_case(tracker):
+    for n in (1, 2, 3):
+        tracker.ask(Intend(intent(n)))
+    tracker.ask(Void(intent(1)))
+    tracker.ask(MarkUncertain(intent(2)))
+    tracker.ask(MarkUncertain(intent(3), reserved=Decimal(1)))
+    rows = tracker.ask(Rows())
+    assert [(row.state, row.ended_at) for row in rows] == [(State.VOID, NOON), *[(State.UNCERTAIN, NOON)] * 2]
+    assert tracker.ask(GetSummary()).uncertain == 3
+
+
+def test_usage_tracked_without_a_call_costs_its_own_word_or_the_list_or_nobody_knows(tracker):
+    assert tracker.ask(Track("openai", "gpt-4o", Usage(1, 1, cost=Decimal("0.125")))) == Decimal("0.125")
+    assert tracker.ask(Track("openai", "listed", USAGE)) == Decimal("0.25")
+    assert tracker.ask(Track("openai", "unheard-of", USAGE)) is None
+    tracker.tell(Track("openai", "listed", USAGE))
+    summary = tracker.ask(GetSummary())
+    assert (summary.cost, summary.unknown, summary.tokens) == (Decimal("0.625"), 1, 362)
+    assert summary.by_model["openai", "listed"].calls == 2
+
+
+def test_a_summary_contains_everything_told_before_it(tracker):
+    for n in range(20):
+        tracker.tell(Settle(end(n)))
+    assert tracker.ask(GetSummary()).cost == 10
+
+
+def test_hour_and_day_are_the_current_ones_and_any_other_word_is_refused(tracker, clock):
+    for n, age in enumerate([0, 33, 35, 12 * 60, 13 * 60]):
+        early = intent(n, started_at=NOON - timedelta(minutes=age))
+        tracker.ask(Settle(early.settled(USAGE, Decimal(1), at=NOON)))
+    assert [tracker.ask(GetSummary(word)).cost for word in ("all", "day", "hour")] == [5, 4, 2]
+    assert tracker.ask(GetSummary((NOON - timedelta(minutes=35), NOON))).cost == 2
+    clock.now = NOON + timedelta(days=1)
+    assert tracker.ask(GetSummary("day")).cost == 0
+    for wrong in ("week", None, 7, (1, 2), (NOON.replace(tzinfo=None), None)):
+        with pytest.raises(InvalidRequest, match=r"timeframe|time zone"):
+            tracker.ask(GetSummary(wrong))
+    assert tracker.ask(Health()).written == 5, "a wrong question must not restart the tracker"
+
+
+def test_writes_that_arrive_during_a_write_share_the_next_one(tracker, disks):
+    tracker.ask(Intend(intent(0)))
+    disk = disks[0]
+    disk.may_write.clear()
+    disk.writing.clear()
+    first = tracker.ask(Intend(intent(1)), block=False)
+    assert disk.writing.wait(10)
+    others = [tracker.ask(Intend(intent(n)), block=False) for n in range(2, 102)]
+    disk.may_write.set()
+    assert first.get(timeout=10) is True
+    assert [other.get(timeout=10) for other in others] == [True] * 100
+    assert disk.batches == [1, 1, 100]
+
+
+def test_a_batch_has_a_largest_size(tracker, disks):
+    tracker.ask(Health())
+    disk = disks[0]
+    disk.may_write.clear()
+    asked = [tracker.ask(Intend(intent(n)), block=False) for n in range(1200)]
+    disk.may_write.set()
+    assert all(future.get(timeout=20) for future in asked)
+    assert max(disk.batches) <= 512
+    assert len(disk.batches) <= 6
+
+
+def test_a_disk_that_fails_is_told_to_every_sender_and_the_same_writes_succeed_later(tracker, disks):
+    tracker.ask(Intend(intent(0)))
+    disks[0].fails = True
+    futures = [tracker.ask(message, block=False) for message in (Intend(intent(1)), Settle(end(0)))]
+    errors = []
+    for future in futures:
+        with pytest.raises(LedgerUnavailable, match="make room") as caught:
+            future.get(timeout=10)
+        errors.append(caught.value)
+    assert errors[0] is not errors[1]
+    health = tracker.ask(Health())
+    assert (health.is_writable, health.failed) == (False, 2)
+    assert "make room" in health.error
+    disks[0].fails = False
+    assert tracker.ask(Intend(intent(1))) is True
+    assert tracker.ask(Settle(end(0))) is True
+    assert tracker.ask(Health()).is_writable
+    assert len(disks) == 1, "a full disk must not restart the tracker"
+
+
+def test_a_crash_answers_what_it_owes_and_the_next_incarnation_keeps_the_books(tracker, disks):
+    tracker.ask(Intend(intent(1)))
+    disks[0].breaks = True
+    with pytest.raises((RuntimeError, sup.ActorDeadError)):
+        tracker.ask(Settle(end(1)), timeout=10)
+    assert disks[0].closed_as is False
+    assert tracker.ask(Settle(end(1)), timeout=10) is True
+    assert len(disks) == 2
+    assert tracker.ask(GetSummary()).cost == Decimal("0.5")
+
+
+def test_a_restart_leaves_the_intents_of_running_calls_alone(tracker, system, disks, tmp_path):
+    """The calls outlive the tracker; had a restart declared them uncertain, their settling would be refused."""
+    tracker.ask(Intend(intent(1)))
+    system.kill(tracker)
+    assert tracker.ask(Health(), timeout=10).recovered == 0
+    stranger = SqliteLedger(tmp_path / "ledger.db", run="another run")
+    assert stranger.recover(NOON) == 0
+    stranger.close()
+    assert tracker.ask(Settle(end(1)), timeout=10) is True
+    assert len(disks) == 2
+
+
+def test_intents_of_a_run_that_ended_become_uncertain_at_the_start(system, tmp_path, clock):
+    earlier = SqliteLedger(tmp_path / "ledger.db", run="an earlier run")
+    earlier.write([intent(1), intent(2)])
+    earlier.close()
+    spec = sup.ChildSpec("cost_tracker", CostTrackerActor, args=(lambda: Disk(tmp_path / "ledger.db"),))
+    system.supervise(spec)
+    tracker = system.whereis("cost_tracker")
+    assert tracker.ask(Health()).recovered == 2
+    assert tracker.ask(GetSummary()).uncertain == 4
+
+
+def test_stopping_writes_what_waits_and_answers_it(system, tmp_path):
+    disk = []
+
+    def open_ledger():
+        disk.append(Disk(tmp_path / "ledger.db"))
+        disk[0].may_write.clear()
+        return disk[0]
+
+    handle = system.supervise(sup.ChildSpec("cost_tracker", CostTrackerActor, args=(open_ledger,)))
+    tracker = system.whereis("cost_tracker")
+    futures = [tracker.ask(Intend(intent(n)), block=False) for n in range(3)]
+    assert disk[0].writing.wait(10)
+    stopping = handle.terminate_child("cost_tracker")
+    disk[0].may_write.set()
+    stopping.get(timeout=10)
+    outcomes = []
+    for future in futures:
+        try:
+            outcomes.append(future.get(timeout=10))
+        except sup.ActorDeadError:
+            outcomes.append("dead")
+    assert disk[0].closed_as is True
+    kept = SqliteLedger(tmp_path / "ledger.db")
+    rows = {row.attempt_id for row in kept.rows()}
+    kept.close()
+    assert rows == {f"a{n}" for n, outcome in enumerate(outcomes) if outcome is True}
+    assert outcomes[0] is True
+
+
+def test_a_ledger_that_cannot_be_opened_stops_the_start_with_the_reason(system, tmp_path):
+    spec = sup.ChildSpec("cost_tracker", CostTrackerActor, args=(lambda: SqliteLedger(tmp_path),))
+    with pytest.raises(sup.StartFailedError, match="is a directory; name a file in it"):
+        system.supervise(spec)

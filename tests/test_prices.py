@@ -1,0 +1,150 @@
+"""Whose word counts about a price, and that nobody asks the network for one."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rubberduck import prices
+from rubberduck.errors import ConfigError
+from rubberduck.prices import PriceBook
+from rubberduck.types import Usage
+
+ROOT = Path(__file__).resolve().parents[1]
+USAGE = Usage(1000, 100)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a price was asked of the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def test_a_listed_model_has_a_price_with_its_source():
+    price = PriceBook().price("openai", "gpt-4o")
+    assert (price.input, price.output, price.cached_input) == (Decimal("2.5"), Decimal(10), Decimal("1.25"))
+    assert price.source.startswith("genai-prices ")
+    assert prices.cost("openai", "gpt-4o-2024-08-06", USAGE) == Decimal("0.0035")
+
+
+def test_a_long_context_pays_its_tier():
+    book = PriceBook()
+    rate = book.price("anthropic", "claude-sonnet-4-5")
+    ((threshold, above),) = rate.tiers
+    assert above.input > rate.input
+    assert book.cost("anthropic", "claude-sonnet-4-5", Usage(threshold + 1, 0)) == (threshold + 1) * above.input / 10**6
+
+
+@pytest.mark.parametrize(
+    ("vendor", "model"),
+    [
+        ("mock", "gpt-4o"),
+        ("openai", "a-model-of-tomorrow"),
+        ("ollama", "llama3"),
+        ("not-openai-at-all", "gpt-4o"),
+        ("openai", "whisper-1"),
+        ("", ""),
+    ],
+)
+def test_what_nobody_lists_has_no_price_and_no_cost(vendor, model):
+    assert PriceBook().price(vendor, model) is None
+    assert PriceBook().cost(vendor, model, USAGE) is None
+
+
+def test_the_local_model_costs_nothing_and_says_why():
+    assert PriceBook().cost("local", "anything", USAGE) == 0
+    assert PriceBook().price("local", "anything").source == "local"
+
+
+def test_the_configuration_wins_over_the_list_and_the_route_over_the_model():
+    book = PriceBook({"gpt-4o": {"input": 1, "output": "2"}, "second/gpt-4o": {"input": 3, "output": 4}})
+    assert book.price("openai", "gpt-4o", route="first/gpt-4o").input == 1
+    assert book.price("openai", "gpt-4o", route="second/gpt-4o").input == 3
+    assert book.price("openai", "gpt-4o").source == "config"
+    assert book.cost("mock", "gpt-4o", USAGE) == Decimal("0.0012")
+    assert book.cost("openai", "gpt-4.1", USAGE) == PriceBook().cost("openai", "gpt-4.1", USAGE)
+
+
+def test_a_float_is_the_digits_it_was_written_with():
+    assert PriceBook({"m": {"input": 0.1, "output": 0.2, "cached_input": 0.3}}).cost(
+        "x", "m", Usage(10, 10, cached_tokens=1)
+    ) == Decimal("0.0000032")
+
+
+def test_every_wrong_override_is_named():
+    wrong = {
+        "a": {"output": 1},
+        "b": {"input": "much"},
+        "c": {"input": -1},
+        "d": {"input": float("nan")},
+        "e": {"input": True},
+        "f": {"input": 1, "ouput": 2},
+        "g": 5,
+        "fine": {"input": 1, "output": None},
+    }
+    with pytest.raises(ConfigError) as caught:
+        PriceBook(wrong)
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [f"prices.{name}" for name in "abcdefg"]
+    assert "ouput" in str(caught.value)
+
+
+def test_a_price_that_depends_on_the_hour_is_asked_for_the_hour():
+    book = PriceBook()
+    night, day = datetime(2026, 1, 1, 20, tzinfo=UTC), datetime(2026, 1, 1, 12, tzinfo=UTC)
+    assert book.cost("deepseek", "deepseek-chat", USAGE, at=night) < book.cost(
+        "deepseek", "deepseek-chat", USAGE, at=day
+    )
+
+
+@settings(deadline=None)
+@given(st.integers(0, 300_000), st.integers(0, 10**6), st.integers(0, 1000), st.integers(0, 1000))
+def test_our_arithmetic_agrees_with_the_lists_own(prompt, completion, cached, written):
+    import genai_prices
+
+    cached, written = min(cached, prompt // 2), min(written, prompt // 2)
+    usage = Usage(prompt, completion, cached_tokens=cached, cache_write_tokens=written)
+    theirs = genai_prices.Usage(
+        input_tokens=prompt, output_tokens=completion, cache_read_tokens=cached, cache_write_tokens=written
+    )
+    for vendor, model in [("openai", "gpt-4o"), ("anthropic", "claude-sonnet-4-5"), ("google", "gemini-2.5-pro")]:
+        listed = genai_prices.calc_price(theirs, model, provider_id=vendor).total_price
+        assert prices.cost(vendor, model, usage) == listed
+
+
+def test_a_cost_takes_microseconds_once_the_model_is_known():
+    """The promise is 10 us; the bound is loose because test machines are busy. The best of five runs counts."""
+    book = PriceBook()
+    book.cost("openai", "gpt-4o", USAGE)
+
+    def run():
+        start = time.perf_counter()
+        for _ in range(1000):
+            book.cost("openai", "gpt-4o", USAGE)
+        return (time.perf_counter() - start) / 1000
+
+    assert min(run() for _ in range(5)) < 50e-6
+
+
+def test_model_names_made_up_by_users_do_not_fill_the_memory(monkeypatch):
+    monkeypatch.setattr(prices, "MAX_REMEMBERED", 10)
+    book = PriceBook()
+    for n in range(50):
+        assert book.price("openai", f"made-up-{n}") is None
+    assert len(book._known) <= 10
+
+
+def test_importing_prices_does_not_load_the_list():
+    script = "import sys, rubberduck.prices; sys.exit('genai_prices' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0

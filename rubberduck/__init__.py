@@ -1,1 +1,50 @@
-"""A supervised actor runtime in front of LLM providers."""
+"""A supervised actor runtime in front of LLM providers.
+
+    from rubberduck import RubberDuck
+
+    with RubberDuck.start() as duck:
+        print(duck.complete({"model": "any", "messages": [{"role": "user", "content": "Hi"}]}).text)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rubberduck import _guard
+
+_guard.check()
+
+if TYPE_CHECKING:
+    from rubberduck.config import Config
+    from rubberduck.runtime import RubberDuck
+    from rubberduck.stream import Stream
+    from rubberduck.types import Choice, Chunk, Delta, Message, Request, Response, Usage
+
+_HOMES = {
+    "RubberDuck": "rubberduck.runtime",
+    "Config": "rubberduck.config",
+    "Stream": "rubberduck.stream",
+    **dict.fromkeys(("Choice", "Chunk", "Delta", "Message", "Request", "Response", "Usage"), "rubberduck.types"),
+}
+
+__all__ = [
+    "Choice",
+    "Chunk",
+    "Config",
+    "Delta",
+    "Message",
+    "Request",
+    "Response",
+    "RubberDuck",
+    "Stream",
+    "Usage",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name at its first use: the command line must not pay for what it does not need."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rubberduck' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

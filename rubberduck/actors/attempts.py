@@ -1,0 +1,318 @@
+"""One request on the wire, with everything that is taken for it and given back after it.
+
+    reserve ─▶ permit ─▶ intent ─▶ the wire ─▶ settle permit, commit reservation, charge the ledger
+
+What is taken is given back exactly once, however the attempt ends; all of it is idempotent by the attempt's id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import supervision as sup
+from rubberduck import telemetry
+from rubberduck.actors import circuit_breaker, components, cost_tracker, rate_limiter
+from rubberduck.actors.board import ProviderDesk, Route
+from rubberduck.core import pricing
+from rubberduck.core.breaker import Permit, Rejected
+from rubberduck.core.classify import Disposition, Settlement, classify
+from rubberduck.core.ledger import AttemptRecord
+from rubberduck.core.limiter import Amounts, Refused
+from rubberduck.errors import (
+    ProviderError,
+    ProviderTimeout,
+    RubberDuckError,
+    ServiceUnavailable,
+    StreamInterrupted,
+)
+from rubberduck.providers.assembly import Assembly
+from rubberduck.telemetry import names as events
+from rubberduck.types import Attempt, Chunk, Request, Response, Usage
+
+if TYPE_CHECKING:
+    from rubberduck.actors.calls import Call, CallRunner
+
+PENALTY_WITHOUT_HINT = 1.0
+LONGEST_PENALTY = 60.0
+
+
+class NotBegun(Exception):
+    """The attempt never began: breaker or limiter said no. `retry_after` is seconds, None if waiting is no help."""
+
+    def __init__(self, reason: str, retry_after: float | None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+@dataclass(slots=True)
+class AttemptRun:
+    """The life of one attempt of one call. `number` counts the call's attempts from 1."""
+
+    runner: CallRunner
+    call: Call
+    route: Route
+    number: int
+    time_limit: float | None
+    first_token_limit: float | None
+    started: float = 0.0
+    first_token_at: float | None = None
+    answer: Assembly = field(default_factory=Assembly)
+    result: Attempt | None = None
+    disposition: Disposition | None = None
+    _record: AttemptRecord | None = None
+    _permit: Permit | None = None
+
+    @property
+    def id(self) -> str:
+        return f"{self.call.id}-{self.number}"
+
+    @property
+    def desk(self) -> ProviderDesk:
+        return self.runner.board.desks[self.route.provider]
+
+    async def complete(self) -> Response:
+        """The whole answer. Raises NotBegun, or how the attempt failed."""
+        request = self._request()
+
+        async def on_the_wire() -> Response:
+            async with self._within(self.time_limit):
+                return await self.desk.provider.complete(request)
+
+        return await self._bracketed(on_the_wire)
+
+    async def stream(self, deliver: Callable[[Chunk], Awaitable[None]]) -> Response:
+        """The same, handing on each chunk as it comes."""
+        request = self._request()
+
+        async def on_the_wire() -> Response:
+            async with self._within(self.time_limit), aclosing(self._chunks(request)) as chunks:  # type: ignore[type-var]
+                async for chunk in chunks:
+                    self.answer.add(chunk)
+                    await deliver(chunk)
+            return self.answer.response(provider=self.route.provider, model=self.route.model)
+
+        return await self._bracketed(on_the_wire)
+
+    async def _chunks(self, request: Request) -> AsyncIterator[Chunk]:
+        """The provider's chunks; the first has a time limit of its own."""
+        async with aclosing(self.desk.provider.stream(request)) as chunks:  # type: ignore[type-var]
+            async with self._within(self.first_token_limit):
+                first = await anext(chunks, None)
+            self.first_token_at = self.runner.now()
+            if first is not None:
+                yield first
+            async for chunk in chunks:
+                yield chunk
+
+    def _request(self) -> Request:
+        request = self.call.request
+        return request if request.model == self.route.model else request.model_copy(update={"model": self.route.model})
+
+    def _within(self, seconds: float | None) -> sup.TimeLimit:
+        return sup.TimeLimit(self.runner.clock, None if seconds is None else self.runner.now() + seconds)
+
+    # -- taking ------------------------------------------------------------------------------------
+
+    async def _bracketed(self, on_the_wire: Callable[[], Awaitable[Response]]) -> Response:
+        runner, call, desk = self.runner, self.call, self.desk
+        reserve = rate_limiter.Reserve(self.id, call.amounts, call.deadline, call.klass, call.deadline - runner.now() + 5)
+        try:
+            await self._take(reserve)
+        except BaseException:
+            await asyncio.shield(self._give_up_reservation())
+            raise
+        stats = desk.stats_of(self.route.model, runner.now())
+        stats.started()
+        desk.inflight += 1
+        self.started = runner.now()
+        try:
+            response = await self._guarded(on_the_wire)
+        except BaseException as error:
+            await self._settle(error, None)
+            raise
+        finally:
+            desk.inflight -= 1
+        return await self._settle(None, response)
+
+    async def _take(self, reserve: rate_limiter.Reserve) -> None:
+        """Reservation, permit, intent: in this order, so that waiting never holds a probe."""
+        runner = self.runner
+        granted = await components.ask(runner.limiter(self.route), reserve)
+        if isinstance(granted, Refused):
+            raise NotBegun(f"rate limit: {granted.reason}", granted.retry_after)
+        permit = await components.ask(runner.breaker(self.route), circuit_breaker.Acquire(self.route.model))
+        if isinstance(permit, Rejected):
+            raise NotBegun(f"circuit {permit.reason}", permit.retry_after)
+        self._permit = permit
+        record = AttemptRecord(
+            attempt_id=self.id,
+            call_id=self.call.id,
+            provider=self.route.provider,
+            model=self.route.model,
+            started_at=datetime.now(UTC),
+            reserved=self._worst_case(),
+            tenant=self.call.tenant,
+            tags=self.call.tags,
+        )
+        try:
+            await components.ask(runner.tracker(), cost_tracker.Intend(record))
+        except BaseException:
+            await asyncio.shield(self._settle_permit(classify(asyncio.CancelledError(), sent=False), None, 0.0))
+            await asyncio.shield(components.ask(runner.tracker(), cost_tracker.Void(record)))
+            raise
+        self._record = record
+
+    async def _give_up_reservation(self) -> None:
+        await components.ask(self.runner.limiter(self.route), rate_limiter.Cancel(self.id))
+
+    def _worst_case(self) -> Decimal | None:
+        amounts = self.call.amounts
+        usage = Usage(int(amounts.input), int(amounts.output))
+        return self.runner.cost(self.desk, self.route, usage)[0]
+
+    # -- the wire ----------------------------------------------------------------------------------
+
+    async def _guarded(self, on_the_wire: Callable[[], Awaitable[Response]]) -> Response:
+        """Only errors of our tree, and cancellation, leave the wire."""
+        try:
+            return await on_the_wire()
+        except TimeoutError as error:
+            raise self._timed_out() from error
+        except (RubberDuckError, asyncio.CancelledError):
+            raise
+        except Exception as error:  # a provider's bug: a third party's code runs here
+            raise ServiceUnavailable(
+                f"{self.route} failed in its own code: {type(error).__name__}: {error}",
+                provider=self.route.provider,
+                model=self.route.model,
+                phase="uncertain",
+                spent=None,
+            ) from error
+
+    def _timed_out(self) -> ProviderError:
+        names: dict[str, Any] = {"provider": self.route.provider, "model": self.route.model, "spent": None}
+        if self.answer.has_output:
+            return StreamInterrupted(f"{self.route} did not finish in time", text=self.answer.text, **names)
+        return ProviderTimeout(f"{self.route} did not answer in time", phase="uncertain", **names)
+
+    # -- giving back -------------------------------------------------------------------------------
+
+    async def _settle(self, error: BaseException | None, response: Response | None) -> Response:
+        """Settle permit, reservation and ledger, each once; a cancellation meanwhile waits for it."""
+        now = self.runner.now()
+        phase = getattr(error, "phase", None)
+        row = self.disposition = classify(error, sent=phase != "not_sent", delivered=self.call.delivered)
+        usage, cost, price = self._bill(error, response)
+        duration = now - self.started
+        first_token = (self.first_token_at or now) - self.started
+        stats = self.desk.stats_of(self.route.model, now)
+        output = usage.completion_tokens if usage is not None else 0
+        pace = (duration - first_token) / output if output and self.first_token_at is not None else None
+        stats.ended(row.breaker, now, ttft=first_token, tpot=pace, duration=duration)
+        outcome = "success" if error is None else type(error).__name__
+        self.result = Attempt(
+            self.route.provider, self.route.model, outcome, self.started - self.call.accepted_at, duration, cost
+        )
+        assert self._record is not None
+        if usage is not None:
+            entry: Any = cost_tracker.Settle(self._record.settled(usage, cost, price, at=datetime.now(UTC)))
+        elif _was_free(error):
+            entry = cost_tracker.Void(self._record)
+        else:
+            entry = cost_tracker.MarkUncertain(self._record)
+        await self._books(entry, row, getattr(error, "retry_after", None), first_token, usage)
+        self._tell(usage, cost, outcome, duration)
+        if response is None:
+            assert error is not None
+            return None  # type: ignore[return-value]  # the caller of this raises
+        assert usage is not None
+        return replace(response, usage=replace(usage, cost=cost))
+
+    async def _books(
+        self, entry: Any, row: Disposition, hint: float | None, first_token: float, usage: Usage | None
+    ) -> None:
+        """All three actors at once, and to the end even if this task is cancelled meanwhile."""
+        work = asyncio.gather(
+            components.ask(self.runner.tracker(), entry),
+            self._settle_permit(row, hint, first_token),
+            self._settle_reservation(row, hint, usage),
+            return_exceptions=True,
+        )
+        cancelled = None
+        while not work.done():
+            try:
+                await asyncio.shield(work)
+            except asyncio.CancelledError as error:
+                cancelled = error
+        for failure in work.result():
+            if isinstance(failure, BaseException):
+                self.runner.bookkeeping_failed(self.id, failure)
+        if cancelled is not None:
+            raise cancelled
+
+    async def _settle_permit(self, row: Disposition, hint: float | None, first_token: float) -> None:
+        if self._permit is None:
+            return
+        settle = circuit_breaker.Settle(self._permit, row.breaker, self.route.model, first_token, row.kind, hint)
+        await components.ask(self.runner.breaker(self.route), settle)
+
+    async def _settle_reservation(self, row: Disposition, hint: float | None, usage: Usage | None) -> None:
+        limiter = self.runner.limiter(self.route)
+        if row.limiter is Settlement.CANCEL:
+            await components.ask(limiter, rate_limiter.Cancel(self.id))
+            return
+        if row.limiter is Settlement.BLOCK:
+            seconds = min(LONGEST_PENALTY, PENALTY_WITHOUT_HINT * 2 ** (self.number - 1)) if hint is None else hint
+            await components.ask(limiter, rate_limiter.Penalise(seconds))
+        await components.ask(limiter, rate_limiter.Commit(self.id, self._used(row.limiter, usage)))
+
+    def _used(self, settlement: Settlement, usage: Usage | None) -> Amounts:
+        estimate = self.call.amounts
+        if usage is not None:
+            return Amounts(1, usage.prompt_tokens, usage.completion_tokens, estimate.concurrency)
+        if settlement in (Settlement.RETURN_TOKENS, Settlement.BLOCK):
+            return Amounts(1, 0, 0, estimate.concurrency)
+        if settlement is Settlement.COMMIT:
+            return estimate
+        received = len(self.answer.text) / 4 if settlement is Settlement.KEEP_RECEIVED else 0
+        return Amounts(1, estimate.input, received, estimate.concurrency)
+
+    def _bill(
+        self, error: BaseException | None, response: Response | None
+    ) -> tuple[Usage | None, Decimal | None, pricing.Price | None]:
+        """What was consumed and what it costs; (None, ...) where only the provider could tell."""
+        usage = response.usage if response is not None else self._partial_usage(error)
+        if usage is None:
+            return None, Decimal(0) if _was_free(error) else None, None
+        cost, price = self.runner.cost(self.desk, self.route, usage)
+        return usage, cost, price
+
+    def _partial_usage(self, error: BaseException | None) -> Usage | None:
+        usage = getattr(error, "usage", None)
+        return usage if isinstance(usage, Usage) and not usage.estimated else None
+
+    def _tell(self, usage: Usage | None, cost: Decimal | None, outcome: str, duration: float) -> None:
+        who = {"provider": self.route.provider, "model": self.route.model, "system": self.runner.system.name}
+        telemetry.execute(
+            events.ATTEMPT_STOP,
+            {"duration": int(duration * 1e9)},
+            {**who, "request_id": self.call.id, "outcome": outcome},
+        )
+        if usage is not None:
+            telemetry.execute(
+                events.COST, {"cost": cost, "tokens": usage.total_tokens}, {**who, "tenant": self.call.tenant}
+            )
+
+
+def _was_free(error: BaseException | None) -> bool:
+    """True if the provider certainly billed nothing: it was never sent, or refused by an error status."""
+    if isinstance(error, ProviderError):
+        return error.phase in ("not_sent", "answered")
+    return isinstance(error, RubberDuckError)

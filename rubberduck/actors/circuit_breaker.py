@@ -1,0 +1,200 @@
+"""Keeps the circuit breakers of one provider's routes, so that all calls see the same circuit."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import supervision as sup
+from rubberduck.core.breaker import (
+    BreakerOptions,
+    BreakerSnapshot,
+    BreakerStats,
+    CircuitBreaker,
+    Event,
+    Outcome,
+    Permit,
+    Rejected,
+    State,
+)
+
+_WORST_FIRST = (State.FORCED_OPEN, State.OPEN, State.HALF_OPEN, State.METRICS_ONLY, State.DISABLED, State.CLOSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Acquire(sup.Ask[Permit | Rejected]):
+    """May I call `model` now? The permit must be settled within `ttl` seconds."""
+
+    model: str | None = None
+    ttl: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settle(sup.Ask[bool]):
+    """How the permitted call ended. `duration` is seconds to the first token, `hint` the server's retry-after."""
+
+    permit: Permit
+    outcome: Outcome
+    model: str | None = None
+    duration: float = 0.0
+    kind: str | None = None
+    hint: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IsOpen(sup.Ask[bool]):
+    """Would a call be refused now?"""
+
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GetState(sup.Ask[State]):
+    """The state of one route, or with None the worst of all."""
+
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GetStats(sup.Ask[Mapping[str, BreakerStats]]):
+    """The books of every route."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForceOpen(sup.Ask[None]):
+    """Refuse everything until Reset; with None on every route."""
+
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFor(sup.Ask[None]):
+    """Open for exactly `duration` seconds."""
+
+    duration: float
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Disable(sup.Ask[None]):
+    """Admit everything and count nothing until Reset."""
+
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsOnly(sup.Ask[None]):
+    """Admit everything, count, and only report."""
+
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reset(sup.Ask[None]):
+    """Close, from wherever it is."""
+
+    model: str | None = None
+
+
+class CircuitBreakerActor(sup.Actor):
+    """Decides whether one provider may be called; it never runs the call.
+
+    Why an actor: calls run side by side, and one circuit must count all their failures.
+    Asks: no one. Restart: comes back as it was; open stays open, half-open gets new probes.
+
+    `publish(model, breaker)` lets readers peek without asking; `on_event(model, event)` hears transitions.
+    """
+
+    def __init__(
+        self,
+        options: BreakerOptions,
+        *,
+        rng: random.Random | None = None,
+        publish: Callable[[str, CircuitBreaker], object] | None = None,
+        on_event: Callable[[str, Event], object] | None = None,
+    ) -> None:
+        super().__init__()
+        self._options = options
+        self._rng = rng or random.Random()
+        self._publish = publish
+        self._on_event = on_event
+        self._breakers: dict[str, CircuitBreaker] = {}
+
+    def on_start(self) -> None:
+        now = self.context.clock.now()
+        for model, snapshot in (self.context.snapshot or {}).items():
+            self._keep(model, CircuitBreaker.restore(snapshot, self._options, now, self._rng))
+
+    def on_receive(self, message: Any) -> Any:
+        now = self.context.clock.now()
+        match message:
+            case Acquire(model=model, ttl=ttl):
+                breaker = self._breaker(model, now)
+                answer: Any = breaker.acquire(now, ttl)
+            case Settle(model=model):
+                breaker = self._breaker(model, now)
+                answer = breaker.settle(
+                    message.permit, message.outcome, now, message.duration, message.kind, message.hint
+                )
+            case IsOpen(model=model):
+                return any(each.peek(now) is not None for each in self._of(model, now))
+            case GetState(model=model):
+                states = {each.state(now) for each in self._of(model, now)}
+                return next(state for state in _WORST_FIRST if state in states)
+            case GetStats():
+                return {model: breaker.stats(now) for model, breaker in self._breakers.items()}
+            case _:
+                return self._operate(message, now)
+        self._report(model or "", breaker, now)
+        return answer
+
+    def _operate(self, message: Any, now: float) -> None:
+        """The operator's levers, on one route or on all."""
+        for breaker in self._of(message.model, now):
+            match message:
+                case ForceOpen():
+                    breaker.force_open(now)
+                case OpenFor(duration=duration):
+                    breaker.open_for(duration, now)
+                case Disable():
+                    breaker.disable(now)
+                case MetricsOnly():
+                    breaker.metrics_only(now)
+                case Reset():
+                    breaker.reset(now)
+                case _:
+                    raise TypeError(f"a circuit breaker does not understand {type(message).__name__}")
+        for model, breaker in self._breakers.items():
+            self._report(model, breaker, now)
+
+    def _breaker(self, model: str | None, now: float) -> CircuitBreaker:
+        breaker = self._breakers.get(model or "")
+        if breaker is None:
+            breaker = self._keep(model or "", CircuitBreaker(self._options, now, self._rng))
+        return breaker
+
+    def _of(self, model: str | None, now: float) -> list[CircuitBreaker]:
+        if model is None and self._breakers:
+            return list(self._breakers.values())
+        return [self._breaker(model, now)]
+
+    def _keep(self, model: str, breaker: CircuitBreaker) -> CircuitBreaker:
+        self._breakers[model] = breaker
+        if self._publish is not None:
+            self._publish(model, breaker)
+        return breaker
+
+    def _report(self, model: str, breaker: CircuitBreaker, now: float) -> None:
+        """After a transition: leave a snapshot to the next incarnation, and tell who listens."""
+        events = breaker.take_events()
+        if not events:
+            return
+        self.remember(self._snapshots(now))
+        if self._on_event is not None:
+            for event in events:
+                self._on_event(model, event)
+
+    def _snapshots(self, now: float) -> dict[str, BreakerSnapshot]:
+        return {model: breaker.snapshot(now) for model, breaker in self._breakers.items()}

@@ -1,0 +1,240 @@
+"""Lets calls wait for their turn, by class and tenant, until a provider has a free slot for them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import inf
+from typing import Any
+
+import supervision as sup
+from rubberduck.core.request_queue import Accepted, Job, Klass, QueueOptions, QueueStats, Rejected, RequestQueue
+
+PULLED = frozenset({"*pulled*"})
+"""The routes of jobs that wait for ProcessNext: no provider's slot moves them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueue(sup.Ask[Accepted | Rejected]):
+    """Let a request wait until somebody asks for it with ProcessNext."""
+
+    request: Any
+    priority: Klass = "normal"
+    tenant: str = ""
+    tokens: float = 1.0
+    deadline: float = inf
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A request handed out by ProcessNext."""
+
+    id: str
+    request: Any
+    priority: Klass
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessNext(sup.Ask[Queued | None]):
+    """The next request that was enqueued, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakeTurn(sup.Ask["Turn | Rejected"]):
+    """Wait until one of the providers in `job.routes` has a free slot. Repeating it keeps the place."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Go. A slot of `provider` is held until Done, or until Moved takes it elsewhere."""
+
+    id: str
+    provider: str
+    waited: float
+
+
+@dataclass(frozen=True, slots=True)
+class Moved(sup.Ask[None]):
+    """The call of this id uses `provider` now."""
+
+    id: str
+    provider: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done(sup.Ask[None]):
+    """The call of this id has ended."""
+
+    id: str
+    ok: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel(sup.Ask[bool]):
+    """Take a waiting job out."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stats(sup.Ask[QueueStats]):
+    """How many wait, and what became of the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Expire:
+    """A deadline has come."""
+
+    at: float
+
+
+class RequestQueueActor(sup.Actor):
+    """Lets calls wait by class and tenant until a provider can take them.
+
+    Why an actor: one order for all calls, whichever thread they come from.
+    Asks: no one. Restart: those who wait ask again with their old sequence number and get their old place; slots
+    in use are remembered.
+
+    `slots` is how many calls each provider takes at once.
+    """
+
+    def __init__(self, options: QueueOptions, slots: Mapping[str, int]) -> None:
+        super().__init__()
+        self._options = options
+        self._slots = slots
+        self._pulled: dict[str, Enqueue] = {}
+        self._waiting: dict[str, tuple[sup.Reply, float]] = {}
+        self._expire_at: float | None = None
+        self._ids = itertools.count(1)
+
+    def on_start(self) -> None:
+        self._queue = RequestQueue(self._options, self.context.clock.now())
+        self._holders: dict[str, str] = {}
+        self._pulled = {}
+        if self.context.snapshot is not None:
+            self._holders, left, self._ids = self.context.snapshot
+            for id, message in left.items():
+                self._enqueue(id, message, self.context.clock.now())
+        self._in_use = {provider: 0 for provider in self._slots}
+        for provider in self._holders.values():
+            self._in_use[provider] += 1
+        self.remember((self._holders, self._pulled, self._ids))
+
+    def on_receive(self, message: Any) -> Any:
+        now = self.context.clock.now()
+        match message:
+            case TakeTurn(job=job):
+                return self._take_turn(job, now)
+            case Done(id=id, ok=ok):
+                self._release(id)
+                self._queue.done(id, ok)
+                self._dispatch(now)
+            case Moved(id=id, provider=provider):
+                self._release(id)
+                self._hold(id, provider)
+                self._dispatch(now)
+            case Cancel(id=id):
+                return self._cancel(id)
+            case Enqueue():
+                return self._enqueue(f"queued-{next(self._ids)}", message, now)
+            case ProcessNext():
+                return self._process_next(now)
+            case Stats():
+                return self._queue.stats(now)
+            case _Expire(at=at):
+                if self._expire_at == at:
+                    self._expire_at = None
+                self._expire(now)
+            case _:
+                raise TypeError(f"a request queue does not understand {type(message).__name__}")
+        return None
+
+    # -- calls, which are told when it is their turn -----------------------------------------------
+
+    def _take_turn(self, job: Job, now: float) -> Any:
+        if job.id in self._holders:
+            return Turn(job.id, self._holders[job.id], 0.0)
+        answer = self._queue.enqueue(job, now)
+        if isinstance(answer, Rejected):
+            return answer
+        if answer.evicted is not None:
+            self._answer(answer.evicted.id, Rejected(answer.evicted.id, "full", None))
+        reply = self.owe()
+        self._waiting[job.id] = (reply, now)
+        self._dispatch(now)
+        self._wake_at_deadline(now)
+        return reply
+
+    def _dispatch(self, now: float) -> None:
+        """Hand out turns as long as somebody who waits could use a free slot."""
+        while self._waiting and (job := self._queue.dispatch(now, self._has_slot)) is not None:
+            reply, since = self._waiting.pop(job.id, (None, now))
+            if reply is None or not reply.is_wanted:
+                self._queue.done(job.id, False)
+                continue
+            provider = min(
+                (route for route in job.routes if self._has_slot(route)), key=lambda route: self._in_use[route]
+            )
+            self._hold(job.id, provider)
+            reply.set(Turn(job.id, provider, now - since))
+
+    def _has_slot(self, provider: str) -> bool:
+        return self._in_use.get(provider, 0) < self._slots.get(provider, 0)
+
+    def _hold(self, id: str, provider: str) -> None:
+        if id not in self._holders and provider in self._in_use:
+            self._holders[id] = provider
+            self._in_use[provider] += 1
+
+    def _release(self, id: str) -> None:
+        provider = self._holders.pop(id, None)
+        if provider is not None:
+            self._in_use[provider] -= 1
+
+    def _cancel(self, id: str) -> bool:
+        self._pulled.pop(id, None)
+        self._waiting.pop(id, None)
+        return bool(self._queue.cancel(id))
+
+    def _answer(self, id: str, value: Any) -> None:
+        reply, _ = self._waiting.pop(id, (None, 0.0))
+        if reply is not None:
+            reply.set(value)
+
+    # -- deadlines ---------------------------------------------------------------------------------
+
+    def _expire(self, now: float) -> None:
+        for job in self._queue.expire(now):
+            self._pulled.pop(job.id, None)
+            self._answer(job.id, Rejected(job.id, "expired", None))
+        self._wake_at_deadline(now)
+
+    def _wake_at_deadline(self, now: float) -> None:
+        at = self._queue.next_deadline() if self._waiting or self._pulled else None
+        if at is not None and (self._expire_at is None or at < self._expire_at):
+            self._expire_at = at
+            self.send_after(self.actor_ref, _Expire(at), max(0.0, at - now))
+
+    # -- requests that wait to be asked for --------------------------------------------------------
+
+    def _enqueue(self, id: str, message: Enqueue, now: float) -> Accepted | Rejected:
+        job = Job(
+            id, message.priority, message.tenant, message.tokens, PULLED, message.deadline, enqueued_at=now
+        )
+        answer = self._queue.enqueue(job, now)
+        if isinstance(answer, Accepted):
+            answer = replace(answer, id=id)
+            self._pulled[id] = message
+            self._wake_at_deadline(now)
+        return answer
+
+    def _process_next(self, now: float) -> Queued | None:
+        job = self._queue.dispatch(now, PULLED)
+        if job is None:
+            return None
+        message = self._pulled.pop(job.id)
+        self._queue.done(job.id, True)
+        return Queued(job.id, message.request, message.priority)

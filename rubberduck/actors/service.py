@@ -1,0 +1,136 @@
+"""The door: takes a request from a caller and gives it to a task that answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import supervision as sup
+from rubberduck.actors.calls import Call, CallRunner
+from rubberduck.errors import CallInterrupted, InvalidRequest, RubberDuckError
+from rubberduck.types import Request, Response
+
+if TYPE_CHECKING:
+    from rubberduck.stream import Stream
+
+PRIORITIES = ("high", "normal", "low")
+LONGEST_TIMEOUT = 86_400.0
+"""A day, in seconds: a longer timeout is a mistake in its unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Complete(sup.Ask[Response]):
+    """Answer `request` as a whole. `timeout` is seconds for everything, `providers` the only ones allowed."""
+
+    request: Request | dict[str, Any]
+    priority: Literal["high", "normal", "low"] = "normal"
+    timeout: float | None = None
+    providers: tuple[str, ...] | None = None
+    tenant: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStream(sup.Ask["Stream"]):
+    """Answer `request` as a stream; the reply comes with its first chunk. Options as for Complete."""
+
+    request: Request | dict[str, Any]
+    priority: Literal["high", "normal", "low"] = "normal"
+    timeout: float | None = None
+    providers: tuple[str, ...] | None = None
+    tenant: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Drain(sup.Ask[None]):
+    """Accept no further calls; those in flight go on."""
+
+
+_VERBS = {"complete": Complete, "stream": OpenStream}
+_OPTIONS = ("priority", "timeout", "providers", "tenant", "tags")
+
+
+class ServiceActor(sup.Actor):
+    """Accepts calls: `ask({"complete": request})`, `ask({"stream": request})`, or the typed messages.
+
+    Why an actor: one address for all callers, in whatever thread, that survives restarts.
+    Asks: no one; each call becomes a task under `calls`, which owes the reply from then on.
+    Restart: forgets nothing, for it keeps nothing.
+    """
+
+    expected_errors = (RubberDuckError,)
+
+    def __init__(self, runner: CallRunner, *, default_timeout: float) -> None:
+        super().__init__()
+        self._runner = runner
+        self._default_timeout = default_timeout
+
+    def on_start(self) -> None:
+        self._draining = bool(self.context.snapshot)
+
+    def on_receive(self, message: Any) -> Any:
+        if isinstance(message, Drain):
+            self._draining = True
+            self.remember(True)
+            return None
+        order = message if isinstance(message, Complete | OpenStream) else _read(message)
+        if self._draining:
+            raise CallInterrupted("RubberDuck is stopping and takes no further calls")
+        call = self._call(order)
+        reply = self.owe()
+        if reply.deadline is not None and reply.deadline < call.deadline:
+            call = replace(call, deadline=reply.deadline)
+        reply.forward(self._runner.calls_ref(), sup.RunTask(self._runner.run, (call,), takes_reply=True))
+        return reply
+
+    def _call(self, order: Complete | OpenStream) -> Call:
+        request = Request.parse(order.request)
+        if order.priority not in PRIORITIES:
+            raise InvalidRequest(f"priority is one of {', '.join(PRIORITIES)}, not {order.priority!r}", field="priority")
+        now = self.context.clock.now()
+        return Call(
+            request=request,
+            is_stream=isinstance(order, OpenStream),
+            klass=order.priority,
+            accepted_at=now,
+            deadline=now + _timeout(order.timeout, self._default_timeout),
+            providers=_providers(order.providers),
+            tenant=order.tenant,
+            tags=dict(order.tags),
+        )
+
+
+def _read(message: Any) -> Complete | OpenStream:
+    """A plain dict as one of the typed messages."""
+    if not isinstance(message, Mapping):
+        raise InvalidRequest(
+            f'ask the service {{"complete": request}} or {{"stream": request}}, not a {type(message).__name__}'
+        )
+    verbs = [verb for verb in _VERBS if verb in message]
+    if len(verbs) != 1:
+        raise InvalidRequest(f"a message to the service has one of the keys {', '.join(_VERBS)}; this has {verbs or 'none'}")
+    if unknown := set(message) - {*_VERBS, *_OPTIONS}:
+        known = ", ".join(_OPTIONS)
+        raise InvalidRequest(f"unknown option {sorted(map(str, unknown))[0]!r}; there are {known}")
+    options = {name: message[name] for name in _OPTIONS if message.get(name) is not None}
+    return _VERBS[verbs[0]](message[verbs[0]], **options)
+
+
+def _timeout(value: Any, default: float) -> float:
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LONGEST_TIMEOUT:
+        raise InvalidRequest(
+            f"timeout is a number of seconds above 0 and at most {LONGEST_TIMEOUT:.0f}, not {value!r}", field="timeout"
+        )
+    return float(value)
+
+
+def _providers(value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if isinstance(value, str) or not all(isinstance(name, str) for name in value):
+        raise InvalidRequest(f"providers is a list of names, not {value!r}", field="providers")
+    return tuple(value)

@@ -1,0 +1,104 @@
+"""The supervision tree of a RubberDuck, as child specs.
+
+    root                             one_for_one
+    ├─ cost_tracker                  the ledger; first up, last down
+    ├─ providers                     a provider that keeps crashing is paused, it never takes the others down
+    │  └─ provider:<name>            one_for_one
+    │     ├─ rate_limiter:<name>
+    │     ├─ circuit_breaker:<name>
+    │     └─ what the provider itself needs, such as a local engine
+    ├─ request_queue
+    ├─ calls                         one temporary task per call in flight
+    └─ service
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import supervision as sup
+from rubberduck.actors.board import Board, ProviderDesk
+from rubberduck.actors.calls import CallRunner
+from rubberduck.actors.circuit_breaker import CircuitBreakerActor
+from rubberduck.actors.cost_tracker import CostTrackerActor
+from rubberduck.actors.rate_limiter import RateLimiterActor
+from rubberduck.actors.request_queue import RequestQueueActor
+from rubberduck.actors.service import ServiceActor
+from rubberduck.config import Config
+from rubberduck.core.breaker import Event
+from rubberduck.core.limiter import Limiter
+from rubberduck.core.request_queue import QueueOptions
+from rubberduck.errors import CallInterrupted
+
+IDEMPOTENT = sup.Mailbox(redeliver=3)
+"""All messages between our actors carry an id and may be handled twice, so one in flight at a crash comes back."""
+
+
+def children(
+    config: Config,
+    board: Board,
+    runner: CallRunner,
+    open_ledger: Callable[[], Any],
+    on_breaker_event: Callable[[str, str, Event], object],
+) -> list[sup.ChildSpec]:
+    """The children of the root, in the order of their start."""
+    providers = [_provider(desk, on_breaker_event) for desk in board.desks.values()]
+    slots = {name: desk.limiter_options.max_concurrency for name, desk in board.desks.items()}
+    return [
+        sup.ChildSpec(
+            "cost_tracker", CostTrackerActor, args=(open_ledger,), kwargs={"price": runner.price_of}, mailbox=IDEMPOTENT
+        ),
+        sup.supervisor("providers", *providers, **_limits(config), on_exhausted=sup.pause(1.0)),
+        sup.ChildSpec(
+            "request_queue", RequestQueueActor, args=(_queue_options(config), slots), mailbox=IDEMPOTENT
+        ),
+        sup.tasks("calls", lost=_lost_call),
+        sup.ChildSpec(
+            "service", ServiceActor, args=(runner,), kwargs={"default_timeout": config.timeout}, mailbox=IDEMPOTENT
+        ),
+    ]
+
+
+def _limits(config: Config) -> dict[str, Any]:
+    return {"max_restarts": config.supervision.max_restarts, "max_seconds": config.supervision.max_seconds}
+
+
+def _provider(desk: ProviderDesk, on_breaker_event: Callable[[str, str, Event], object]) -> sup.ChildSpec:
+    def publish_limiter(limiter: Limiter) -> None:
+        desk.limiter = limiter
+
+    limiter = sup.ChildSpec(
+        f"rate_limiter:{desk.name}",
+        RateLimiterActor,
+        args=(desk.name, desk.limiter_options),
+        kwargs={"publish": publish_limiter},
+        mailbox=IDEMPOTENT,
+    )
+    breaker = sup.ChildSpec(
+        f"circuit_breaker:{desk.name}",
+        CircuitBreakerActor,
+        args=(desk.breaker_options,),
+        kwargs={"publish": desk.breakers.__setitem__, "on_event": functools.partial(on_breaker_event, desk.name)},
+        mailbox=IDEMPOTENT,
+    )
+    own = getattr(desk.provider, "children", list)()
+    return sup.supervisor(f"provider:{desk.name}", limiter, breaker, *own, max_restarts=30, max_seconds=10.0, on_exhausted=sup.pause(1.0))
+
+
+def _queue_options(config: Config) -> QueueOptions:
+    queue = config.queue
+    bounds = {name: bound for name, bound in dict(queue.max_per_class).items() if bound is not None}
+    return QueueOptions(
+        max_queue_size=config.max_queue_size,
+        max_per_class=bounds or None,
+        max_per_tenant=queue.max_per_tenant,
+        max_tokens=queue.max_tokens,
+        when_full=queue.when_full,
+        weights=dict(queue.weights),
+    )
+
+
+def _lost_call(reason: sup.Exit | Any) -> CallInterrupted:
+    return CallInterrupted(f"the call was lost inside RubberDuck ({reason}); it may have been sent", spent=None)

@@ -1,0 +1,77 @@
+"""Reads vendors' JSON without trusting it: a field of the wrong type counts as absent.
+
+Nothing here raises on strange values. Text comes back free of lone surrogates, which no encoder would take.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+LARGEST_COUNT = 2**53
+"""Counters beyond this are nonsense, and would not survive a JSON or SQL round trip."""
+
+
+def parse_json(body: bytes | str) -> Any:
+    """The value that a body holds. Raises ValueError where it is no JSON, or nested beyond reading."""
+    try:
+        return json.loads(body)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def as_dict(value: object) -> dict[str, Any]:
+    """The value if it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def as_list(value: object) -> list[Any]:
+    """The value if it is an array, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def as_text(value: object) -> str:
+    """The value if it is a string, else an empty one."""
+    if not isinstance(value, str) or value.isascii():
+        return value if isinstance(value, str) else ""
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def as_name(value: object) -> str | None:
+    """The value if it is a string that says something, else None. Numbers are written out."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value) if abs(value) <= LARGEST_COUNT else None
+    return as_text(value) or None
+
+
+def as_count(value: object) -> int | None:
+    """The value if it can be a number of things, else None."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LARGEST_COUNT:
+        return None
+    return int(value)
+
+
+def as_json_text(value: object) -> str:
+    """Tool arguments as JSON text: strings as they are, objects written out, absent ones empty."""
+    if value is None or isinstance(value, str):
+        return as_text(value)
+    try:
+        return as_text(json.dumps(value, ensure_ascii=False))
+    except (ValueError, RecursionError):
+        return ""
+
+
+def is_whole_json(text: str) -> bool:
+    """Whether a text is one complete JSON value."""
+    try:
+        parse_json(text)
+    except ValueError:
+        return False
+    return True
+
+
+def made_id(*parts: object, prefix: str = "call_") -> str:
+    """An id for something that came without one: the same parts give the same id."""
+    digest = hashlib.blake2b(repr(parts).encode("utf-8", "replace"), digest_size=12).hexdigest()
+    return prefix + digest

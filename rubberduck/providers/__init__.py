@@ -1,0 +1,68 @@
+"""The vendors: each module turns our requests into one vendor's bytes, and its bytes into our answers.
+
+`resolve` finds a provider's class by what the configuration calls it.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from rubberduck.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rubberduck.providers.base import Provider
+
+ENTRY_POINT_GROUP = "rubberduck.providers"
+
+_BUILT_IN = {
+    "openai": "rubberduck.providers.openai:OpenAI",
+    "anthropic": "rubberduck.providers.anthropic:Anthropic",
+    "local": "rubberduck.providers.local:LocalProvider",
+    "mock": "rubberduck.providers.mock:Mock",
+}
+
+
+def resolve(module: str | type) -> type[Provider]:
+    """The provider class for a word, an entry point's name, a path "package.module:Class", or a class itself.
+
+    Built-in words win over entry points. Only the module that is asked for is imported.
+
+    Raises:
+        ConfigError: there is no such class, or it is no provider.
+    """
+    found = module if isinstance(module, type) else _find(module)
+    from rubberduck.providers.base import Provider  # imports the HTTP client, which a mere look at words needs not
+
+    if not (isinstance(found, type) and issubclass(found, Provider)):
+        raise ConfigError(
+            f"module {module!r} is no provider: it must be a subclass of rubberduck.providers.base.Provider"
+        )
+    return found
+
+
+def _find(module: str) -> object:
+    if path := _BUILT_IN.get(module):
+        return _load(module, path)
+    installed = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
+    if path := installed.get(module):
+        return _load(module, path)
+    if ":" in module:
+        return _load(module, module)
+    known = sorted({*_BUILT_IN, *installed})
+    near = get_close_matches(module, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}, or a path 'package.module:Class'"
+    raise ConfigError(f"there is no provider module {module!r}; {hint}")
+
+
+def _load(module: str, path: str) -> object:
+    place, _, name = path.partition(":")
+    try:
+        found: object = import_module(place)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"provider module {module!r} cannot be loaded: {error}") from error
+    return found

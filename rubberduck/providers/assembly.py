@@ -1,0 +1,139 @@
+"""Puts the chunks of a stream together into the answer that they are parts of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rubberduck.types import (
+    Choice,
+    Chunk,
+    Delta,
+    FinishReason,
+    FunctionCall,
+    Message,
+    Response,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+
+
+@dataclass(slots=True)
+class _Call:
+    id: str = ""
+    name: str = ""
+    arguments: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Answer:
+    content: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    refusal: list[str] = field(default_factory=list)
+    calls: dict[int, _Call] = field(default_factory=dict)
+    finish_reason: FinishReason | None = None
+    raw_finish_reason: str | None = None
+
+    def add(self, chunk: Chunk) -> None:
+        self.content.append(chunk.delta.content)
+        self.reasoning.append(chunk.delta.reasoning)
+        self.refusal.append(chunk.delta.refusal)
+        for fragment in chunk.delta.tool_calls:
+            call = self.calls.setdefault(fragment.index, _Call())
+            call.id = call.id or fragment.id or ""
+            call.name = call.name or fragment.name or ""
+            call.arguments.append(fragment.arguments)
+        if chunk.finish_reason is not None:
+            self.finish_reason, self.raw_finish_reason = chunk.finish_reason, chunk.raw_finish_reason
+
+    def message(self) -> Message:
+        text, refusal, reasoning = "".join(self.content), "".join(self.refusal), "".join(self.reasoning)
+        return Message(
+            role="assistant",
+            content=text if text or not (self.calls or refusal) else None,
+            tool_calls=tuple(
+                ToolCall(id=call.id, function=FunctionCall(name=call.name, arguments="".join(call.arguments)))
+                for _, call in sorted(self.calls.items())
+            ),
+            refusal=refusal or None,
+            reasoning=reasoning or None,
+        )
+
+
+class Assembly:
+    """The answer so far. Add each chunk as it comes; ask at any time."""
+
+    def __init__(self) -> None:
+        self._answers: dict[int, _Answer] = {}
+        self._id = ""
+        self._model = ""
+        self.usage: Usage | None = None
+        self.has_output = False
+
+    def add(self, chunk: Chunk) -> None:
+        """Count a chunk in."""
+        delta = chunk.delta
+        self._answers.setdefault(chunk.index, _Answer()).add(chunk)
+        self._id = self._id or chunk.id or ""
+        self._model = self._model or chunk.model or ""
+        self.usage = chunk.usage or self.usage
+        self.has_output = self.has_output or bool(
+            delta.content or delta.reasoning or delta.refusal or delta.tool_calls or chunk.finish_reason
+        )
+
+    @property
+    def text(self) -> str:
+        """The text of the first choice so far."""
+        first = self._answers.get(0)
+        return "".join(first.content) if first else ""
+
+    @property
+    def written(self) -> str:
+        """Everything that the model wrote so far, in all choices, for counting."""
+        return "".join(
+            piece
+            for answer in self._answers.values()
+            for pieces in (
+                answer.reasoning,
+                answer.content,
+                answer.refusal,
+                *(c.arguments for c in answer.calls.values()),
+            )
+            for piece in pieces
+        )
+
+    def response(self, *, provider: str = "", model: str = "", created: int = 0) -> Response:
+        """The answer as one that was not streamed. `model` stands in where no chunk named one."""
+        choices = tuple(
+            Choice(index, answer.message(), answer.finish_reason or FinishReason.UNKNOWN, answer.raw_finish_reason)
+            for index, answer in sorted(self._answers.items())
+        )
+        usage = self.usage or Usage(estimated=True)
+        return Response(
+            id=self._id, model=self._model or model, choices=choices, usage=usage, created=created, provider=provider
+        )
+
+
+def as_chunks(response: Response) -> list[Chunk]:
+    """An answer that came whole, as the chunks of a stream: one for each choice, then the usage."""
+    chunks = [
+        Chunk(
+            index=choice.index,
+            delta=Delta(
+                content=choice.message.text,
+                role="assistant",
+                tool_calls=tuple(
+                    ToolCallDelta(number, call.id, call.function.name, call.function.arguments)
+                    for number, call in enumerate(choice.message.tool_calls)
+                ),
+                reasoning=choice.message.reasoning or "",
+                refusal=choice.message.refusal or "",
+            ),
+            finish_reason=choice.finish_reason,
+            raw_finish_reason=choice.raw_finish_reason,
+            id=response.id or None,
+            model=response.model or None,
+        )
+        for choice in response.choices
+    ]
+    return chunks if response.usage.estimated else [*chunks, Chunk(usage=response.usage)]

@@ -1,0 +1,333 @@
+"""What a provider is: six callbacks, and a ready-made half for those that speak HTTP.
+
+To write one, subclass `HTTPProvider` and fill in how a request and an answer look as bytes (`encode`, `decode`,
+`stream_decoder`, `classify`: no I/O in them), or subclass `Provider` and do everything yourself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from rubberduck import errors
+from rubberduck.errors import ConfigError, InvalidRequest, MissingApiKey, RubberDuckError, StreamInterrupted
+from rubberduck.providers.assembly import Assembly, as_chunks
+from rubberduck.providers.stream_decoder import StreamDecoder
+from rubberduck.transport import StreamReply, Timeouts, Transport, TransportError
+from rubberduck.types import Chunk, Request, Response, Usage
+
+if TYPE_CHECKING:
+    from rubberduck.config import ProviderConfig
+
+_log = logging.getLogger("rubberduck.providers")
+_LONGEST_ERROR_BYTES = 1024 * 1024
+_LONGEST_BODY_BYTES = 16 * 1024 * 1024
+_DRAIN_S = 1.0
+"""How long to wait, after an answer's proper end, for the end of the HTTP body that makes the socket reusable."""
+
+_OWN_FIELDS = frozenset({"model", "messages", "stream"})
+
+
+class Provider(ABC):
+    """Somebody who answers requests. `name` is the one in the configuration.
+
+    The model in a request, and every `model` argument, is the provider's own name for it. One object serves
+    many calls at once, all on one event loop.
+    """
+
+    word: ClassVar[str] = ""
+    """The name under which the vendor's prices are listed; empty for none."""
+    name: str
+
+    @classmethod
+    @abstractmethod
+    def init(cls, config: ProviderConfig) -> Self:
+        """Make one from its configuration. Raises ConfigError, MissingApiKey."""
+
+    @abstractmethod
+    async def complete(self, request: Request) -> Response:
+        """Answer a request. `usage` is whole, its `cost` None. Raises a `RubberDuckError`."""
+
+    @abstractmethod
+    def stream(self, request: Request) -> AsyncIterator[Chunk]:
+        """Answer a request piece by piece: an async generator, whose `aclose` gives the answer up.
+
+        It ends normally only after a whole answer. The last chunk carries the usage.
+        """
+
+    @abstractmethod
+    def supports_model(self, model: str) -> bool:
+        """Whether this provider has the model."""
+
+    def count_tokens(self, text: str, model: str) -> int:
+        """How many tokens a text is for a model, at least approximately."""
+        from rubberduck import tokens  # loads vocabularies; most imports of this module never count
+
+        return tokens.count(text, model)
+
+    def estimate_cost(self, usage: Usage, model: str) -> Decimal | None:
+        """What a usage costs in USD, or None where the price is unknown."""
+        from rubberduck import prices  # loads the price list; most imports of this module never price
+
+        return prices.cost(self.word, model, usage)
+
+    async def aclose(self) -> None:
+        """Let go of sockets and the like. Calls in flight fail."""
+        return
+
+
+class HTTPProvider(Provider):
+    """A provider behind an HTTP API. Subclasses translate; this class does the I/O and names its failures."""
+
+    default_base_url: ClassVar[str]
+    key_variable: ClassVar[str]
+
+    def __init__(self, config: ProviderConfig) -> None:
+        self.config = config
+        self.name = config.name
+        self.base_url = (config.base_url or self.default_base_url).rstrip("/")
+        self.key = self._find_key(config)
+        self._warned: set[str] = set()
+        self._url = urlsplit(self.base_url)
+        if self._url.scheme not in ("http", "https") or not self._url.hostname:
+            raise ConfigError(f"providers.{self.name}.base_url must be an http(s) URL, not {self.base_url!r}")
+        self._timeouts = _timeouts(config)
+        self._stream_timeouts = replace(self._timeouts, first_byte=config.first_token_timeout)
+        self._transport = Transport(
+            pool_size=config.pool.size,
+            pool_idle=config.pool.idle,
+            http_client=config.http_client,
+            transport=config.transport,
+        )
+
+    @classmethod
+    def init(cls, config: ProviderConfig) -> Self:
+        return cls(config)
+
+    def _find_key(self, config: ProviderConfig) -> str | None:
+        """The configured key, or the environment's; the latter never goes to a server of another name."""
+        if config.api_keys:
+            return config.api_keys[0].get_secret_value()
+        if config.base_url is not None:
+            return None
+        if key := os.environ.get(self.key_variable):
+            return key
+        raise MissingApiKey(
+            f"providers.{config.name} has no api_key: set it, or the environment variable {self.key_variable}",
+            variable=self.key_variable,
+            provider=config.name,
+        )
+
+    # --- to be filled in: pure translation
+
+    @abstractmethod
+    def encode(self, request: Request) -> tuple[str, dict[str, str], dict[str, Any]]:
+        """The path below `base_url`, the headers and the body of a call. Raises InvalidRequest."""
+
+    @abstractmethod
+    def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Response:
+        """The answer in a whole HTTP response. Raises what `classify` says, or ProtocolError."""
+
+    @abstractmethod
+    def stream_decoder(self) -> StreamDecoder:
+        """A reader for one stream."""
+
+    @abstractmethod
+    def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> RubberDuckError:
+        """The error that an HTTP response stands for."""
+
+    def warnings(self, request: Request) -> tuple[str, ...]:
+        """What the provider will not honour in a request that it answers all the same."""
+        return ()
+
+    # --- the doing
+
+    async def complete(self, request: Request) -> Response:
+        request = _with_stream(request, False)
+        url, headers, content = self._outgoing(request)
+        try:
+            reply = await self._transport.post(url, headers=headers, content=content, timeouts=self._timeouts)
+            response = self.decode(reply.status, reply.headers, reply.body)
+        except TransportError as error:
+            raise self._lost(error, request) from error
+        except RubberDuckError as error:
+            raise self._labelled(error, request) from None
+        return self._with_usage(response, request)
+
+    async def stream(self, request: Request) -> AsyncGenerator[Chunk]:
+        request = _with_stream(request, True)
+        answer = Assembly()
+        try:
+            async with aclosing(self._chunks(request, answer)) as chunks:
+                async for chunk in chunks:
+                    answer.add(chunk)
+                    yield chunk
+        except TransportError as error:
+            raise self._lost(error, request, answer) from error
+        except RubberDuckError as error:
+            raise self._broken(error, request, answer) from error.__cause__
+        if answer.usage is None:
+            yield Chunk(usage=self._estimate(request, answer.written))
+
+    async def _chunks(self, request: Request, answer: Assembly) -> AsyncGenerator[Chunk]:
+        url, headers, content = self._outgoing(request)
+        timeouts = self._stream_timeouts
+        async with await self._transport.stream(url, headers=headers, content=content, timeouts=timeouts) as reply:
+            if reply.status != 200:
+                raise self.classify(reply.status, reply.headers, await reply.read(_LONGEST_ERROR_BYTES))
+            if reply.headers.get("content-type", "").startswith("application/json"):
+                # Some servers do not stream, whatever they are asked.
+                body = await reply.read(_LONGEST_BODY_BYTES)
+                for chunk in as_chunks(self.decode(reply.status, reply.headers, body)):
+                    yield chunk
+                return
+            decoder = self.stream_decoder()
+            try:
+                async for chunk in _decoded(reply, decoder):
+                    yield chunk
+            finally:
+                answer.usage = answer.usage or decoder.usage
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+    def _outgoing(self, request: Request) -> tuple[str, dict[str, str], bytes]:
+        for warning in self.warnings(request):
+            if warning not in self._warned:
+                self._warned.add(warning)
+                _log.warning("%s: %s", self.name, warning)
+        try:
+            path, headers, body = self.encode(request)
+        except RubberDuckError as error:
+            raise self._labelled(error, request) from None
+        url = urlunsplit(self._url._replace(path=self._url.path + path))
+        return url, {"Content-Type": "application/json"} | headers, _json_bytes(body)
+
+    # --- naming what went wrong
+
+    def _labelled(self, error: RubberDuckError, request: Request) -> RubberDuckError:
+        """The error with provider and model filled in, and our key removed from what the server wrote."""
+        error.provider, error.model = self.name, request.model
+        if self.key and self.key in error.message:
+            error.message = error.message.replace(self.key, "***")
+            error.args = (error.message,)
+        return error
+
+    def _lost(self, error: TransportError, request: Request, answer: Assembly | None = None) -> RubberDuckError:
+        """The error for a connection that failed, by how far the call had come."""
+        if answer is not None and answer.has_output:
+            return self._interrupted(f"the stream broke off ({error.kind})", request, answer)
+        kinds: dict[str, type[errors.ProviderError]] = {
+            "timeout": errors.ProviderTimeout,
+            "too_large": errors.ProtocolError,
+            "malformed": errors.ProtocolError,
+        }
+        phase = "uncertain" if error.phase == "after_output" else error.phase
+        return kinds.get(error.kind, errors.ServiceUnavailable)(
+            f"{self.name} did not answer ({error.kind}): {error}",
+            provider=self.name,
+            model=request.model,
+            phase=phase,
+            spent=Decimal(0) if phase == "not_sent" else None,
+        )
+
+    def _interrupted(self, what: str, request: Request, answer: Assembly) -> StreamInterrupted:
+        return StreamInterrupted(
+            f"{self.name}: {what}; what came before is in `text`",
+            text=answer.text,
+            usage=answer.usage,
+            provider=self.name,
+            model=request.model,
+            spent=None,
+        )
+
+    def _broken(self, error: RubberDuckError, request: Request, answer: Assembly) -> RubberDuckError:
+        """The error that ended a stream, with what had come before it: as its own, or as its cause."""
+        self._labelled(error, request)
+        if isinstance(error, StreamInterrupted):
+            error.text, error.usage = answer.text, error.usage or answer.usage
+            error.phase = "after_output" if answer.has_output else "uncertain"
+        elif answer.has_output:
+            error.__cause__ = self._interrupted("the server reported an error in its answer", request, answer)
+            error.spent = None
+            if isinstance(error, errors.ProviderError):
+                error.phase = "after_output"
+        return error
+
+    # --- usage that the server did not tell
+
+    def _with_usage(self, response: Response, request: Request) -> Response:
+        if not response.usage.estimated:
+            return response
+        written = "".join(
+            (choice.message.reasoning or "")
+            + choice.message.text
+            + "".join(call.function.arguments for call in choice.message.tool_calls)
+            for choice in response.choices
+        )
+        return replace(response, usage=self._estimate(request, written))
+
+    def _estimate(self, request: Request, written: str) -> Usage:
+        asked = sum(self.count_tokens(message.text, request.model) for message in request.messages)
+        return Usage(asked, self.count_tokens(written, request.model), estimated=True)
+
+
+def merge_extra(body: dict[str, Any], request: Request) -> dict[str, Any]:
+    """The body with the request's `extra` in it. What routes and bills a call cannot be changed by it."""
+    for name in _OWN_FIELDS & request.extra.keys():
+        raise InvalidRequest(f"extra.{name}: set `{name}` in the request itself", field=f"extra.{name}")
+    return body | request.extra
+
+
+def _with_stream(request: Request, stream: bool) -> Request:
+    return request if request.stream is stream else request.model_copy(update={"stream": stream})
+
+
+def _json_bytes(body: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        return json.dumps(body, separators=(",", ":")).encode()
+
+
+def _timeouts(config: ProviderConfig) -> Timeouts:
+    defaults = Timeouts(total=config.timeout)
+    connect = defaults.connect if config.connect_timeout is None else config.connect_timeout
+    idle = defaults.idle if config.idle_timeout is None else config.idle_timeout
+    return replace(defaults, connect=connect, idle=idle)
+
+
+async def _decoded(reply: StreamReply, decoder: StreamDecoder) -> AsyncGenerator[Chunk]:
+    """The chunks of a stream, up to its proper end. A connection lost behind that end is no loss."""
+    try:
+        async for data in reply:
+            for chunk in decoder.feed(data):
+                yield chunk
+            decoder.check()
+            if decoder.done:
+                await _drain(reply)
+                return
+    except TransportError:
+        if not decoder.is_whole:
+            raise
+    for chunk in decoder.end():
+        yield chunk
+
+
+async def _drain(reply: StreamReply) -> None:
+    """Read past the answer's end, so that the socket can be used again. The answer is whole: failures are nothing."""
+    try:
+        async with asyncio.timeout(_DRAIN_S):
+            async for _ in reply:
+                pass
+    except (TransportError, TimeoutError):
+        pass

@@ -1,0 +1,139 @@
+"""What reading a vendor's event stream has in common, whatever the events mean.
+
+A decoder is fed bytes, however they are split, and gives the same chunks and the same error in the same order.
+That is why an error is kept until the chunks before it were handed out.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from rubberduck.core.sse import Event, MalformedStream, SSEDecoder
+from rubberduck.errors import ProtocolError, RubberDuckError, StreamInterrupted
+from rubberduck.providers import failures
+from rubberduck.providers.reading import parse_json
+from rubberduck.types import Chunk, Usage
+
+_FIELDS = (b"data", b"event", b"id", b"retry", b":")
+
+
+class StreamDecoder(ABC):
+    """Turns the bytes of one stream into chunks; the last chunk carries the usage.
+
+    `done` is true once the stream's own end came. `is_whole` is true when nothing would be missing if the
+    connection were lost now. `usage` is what the stream has told so far.
+    """
+
+    def __init__(self, provider: str) -> None:
+        self._provider = provider
+        self._events = SSEDecoder()
+        self._head = b""
+        self._has_begun = False
+        self._fault: RubberDuckError | None = None
+        self.usage: Usage | None = None
+        self.done = False
+
+    @property
+    @abstractmethod
+    def is_whole(self) -> bool:
+        """Whether the answer is complete."""
+
+    @abstractmethod
+    def _read(self, event: str, said: dict[str, Any]) -> list[Chunk]:
+        """The chunks in one event."""
+
+    @abstractmethod
+    def _finish(self) -> list[Chunk]:
+        """The last chunks of a whole answer; makes the decoder `done`."""
+
+    def _is_end_mark(self, data: str) -> bool:
+        return False
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        """The chunks that these bytes complete. Raises what is wrong with the stream, or what the server reports."""
+        self.check()
+        self._note_head(data)
+        chunks: list[Chunk] = []
+        try:
+            self._read_all(self._events.feed(data), chunks)
+            self._events.feed(b"")  # raises what it found behind the events it gave
+        except MalformedStream as error:
+            self._fault = self._nonsense(str(error))
+        except RubberDuckError as error:
+            self._fault = error
+        if not chunks:
+            self.check()
+        return chunks
+
+    def check(self) -> None:
+        """Raise the error found behind the chunks of the last `feed`, if there is one."""
+        if self._fault is not None:
+            raise self._fault
+
+    def end(self) -> list[Chunk]:
+        """The last chunks, when no more bytes come.
+
+        Raises:
+            StreamInterrupted: when the answer is not whole.
+            ProtocolError: when what came was no event stream at all.
+        """
+        self.check()
+        chunks: list[Chunk] = []
+        try:
+            self._read_all(self._events.end(), chunks)
+        except MalformedStream as error:
+            if not self.is_whole:
+                raise self._nonsense(str(error)) from None
+        if self.done:
+            return chunks
+        if not self._has_begun and self._is_no_event_stream():
+            raise self._nonsense("the answer is no event stream")
+        if not self.is_whole:
+            raise StreamInterrupted(
+                f"{self._provider} ended the stream before the answer was complete",
+                usage=self.usage,
+                provider=self._provider,
+                status=200,
+                spent=None,
+            )
+        return chunks + self._finish()
+
+    def _read_all(self, events: list[Event], chunks: list[Chunk]) -> None:
+        for event in events:
+            if not self.done:
+                chunks += self._read_event(event)
+
+    def _read_event(self, event: Event) -> list[Chunk]:
+        if self._is_end_mark(event.data.strip()):
+            return self._finish()
+        try:
+            said = parse_json(event.data)
+        except ValueError:
+            if event.partial:
+                return []
+            if event.event == "error":
+                raise self._reported(event.data) from None
+            raise self._nonsense("an event is no JSON") from None
+        if event.event == "error" and not isinstance(said, dict):
+            raise self._reported(said)
+        if not isinstance(said, dict):
+            raise self._nonsense("an event is no JSON object")
+        self._has_begun = True
+        return self._read(event.event, said)
+
+    def _reported(self, said: object) -> RubberDuckError:
+        return failures.make_error(failures.read_fault(said), 200, {}, self._provider)
+
+    def _nonsense(self, what: str) -> ProtocolError:
+        return ProtocolError(
+            f"{self._provider} sent what is not its format: {what}", provider=self._provider, status=200, spent=None
+        )
+
+    def _note_head(self, data: bytes) -> None:
+        if len(self._head) < 16:
+            self._head = (self._head + data).removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n")[:16]
+
+    def _is_no_event_stream(self) -> bool:
+        """Whether the first line is none that an event stream can have, however short it was cut."""
+        return not any(self._head.startswith(field) or field.startswith(self._head) for field in _FIELDS)

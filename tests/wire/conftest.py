@@ -18,6 +18,8 @@ class Answer:
         self.head = f"HTTP/1.1 {status} Status\r\n" + "".join(f"{k}: {v}\r\n" for k, v in headers.items())
         self.pieces = [body[at : at + size] for at in range(0, len(body), size)] if size else [body] * bool(body)
         self.whole = whole
+        self.connections = 0
+        self.hung_up = asyncio.Event()
 
 
 @asynccontextmanager
@@ -25,6 +27,7 @@ async def serving(answer: Answer) -> AsyncIterator[str]:
     """The URL of a server that gives this answer to everything."""
 
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answer.connections += 1
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).lower()
@@ -39,7 +42,7 @@ async def serving(answer: Answer) -> AsyncIterator[str]:
                     break
                 writer.write(b"0\r\n\r\n")
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client has gone
+            answer.hung_up.set()
         finally:
             writer.close()
 

@@ -64,6 +64,7 @@ class Rig:
         self.live: dict[str, int] = {}  # from Start until its end has been reported
         self.stopping: set[str] = set()
         self.open: set[str] = set()
+        self.held: set[str] = set()
         self.log: list[str] = []
         self.emitted: list[Emit] = []
         self.replies: dict[int, Any] = {}
@@ -186,9 +187,12 @@ class Rig:
                 self.emitted.append(effect)
             case Hold(id=id):
                 assert id in self.open
+                assert id not in self.live, f"held {id} while it lives"
+                self.held.add(id)
             case Close(id=id):
                 assert id not in self.live, f"closed {id} while it lives"
                 self.open.discard(id)
+                self.held.discard(id)
             case StartedAll():
                 self.is_started = True
             case Finish(reason=reason):
@@ -199,6 +203,8 @@ class Rig:
     def _start(self, effect: Start) -> None:
         assert effect.id not in self.live, f"started {effect.id} beside its old incarnation"
         assert not self.asked_to_end, f"started {effect.id} while ending"
+        assert effect.id not in self.open or effect.id in self.held, f"{effect.id} was neither held nor closed"
+        self.held.discard(effect.id)
         self.log.append(f"+{effect.id}")
         if effect.restart_reason is not None:
             self.restart_times[effect.id].append(self.now)

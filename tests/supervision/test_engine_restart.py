@@ -278,7 +278,7 @@ def exhaust(rig: Rig, id: str = "a") -> None:
 
 
 def test_a_pause_waits_as_restarting_then_forgets_the_window_and_tries_again() -> None:
-    rig = Rig([child("a")], on_exhausted=pause(10))
+    rig = Rig([child("a")], on_exhausted=pause(10), max_seconds=1000)
     rig.rand = 0.5
     exhaust(rig)
     assert states(rig) == {"a": "restarting"}

@@ -122,6 +122,18 @@ def test_a_child_already_being_stopped_is_waited_for_in_its_turn() -> None:
     assert rig.replies[token] == Ended(Shutdown())
 
 
+def test_a_child_that_is_gone_before_its_turn_hurries_nobody() -> None:
+    rig = Rig([child("a"), child("b"), child("c")])
+    rig.stops["b"] = rig.stops["c"] = "hang"
+    rig.call(TerminateChild("b"))
+    rig.shut_down()
+    rig.take_log()
+    rig.exit("b", Shutdown())
+    assert rig.take_log() == []
+    rig.exit("c", Shutdown())
+    assert rig.take_log() == ["-a"]
+
+
 def test_a_second_shutdown_changes_nothing() -> None:
     rig = Rig([child("a")])
     rig.tell(ShutdownRequested(Shutdown("first")))
@@ -242,6 +254,17 @@ def test_it_arms_one_timer_for_each_distinct_timeout() -> None:
     assert rig.finished is None
     rig.advance(1.0)
     assert rig.take_log() == ["!b"]
+    assert rig.finished == Shutdown()
+
+
+def test_a_child_that_is_being_terminated_keeps_the_time_it_was_given() -> None:
+    rig = dynamic(child("a", shutdown=5))
+    rig.stops["a"] = "hang"
+    rig.call(TerminateChild("a"))
+    rig.advance(4.0)
+    rig.shut_down()
+    assert len(rig.armed) == 1
+    rig.advance(1.0)
     assert rig.finished == Shutdown()
 
 

@@ -91,6 +91,13 @@ def test_traffic_earns_a_fifth_of_a_repeat_each() -> None:
     assert sum(budget.spend(0.0) for _ in range(100)) == 23
 
 
+def test_traffic_of_more_than_ten_seconds_ago_earns_nothing() -> None:
+    budget = RetryBudget()
+    for _ in range(100):
+        budget.first(0.5)
+    assert sum(budget.spend(10.6) for _ in range(100)) == 3
+
+
 @given(st.lists(st.tuples(st.floats(0, 3), st.booleans()), max_size=120))
 def test_extras_never_exceed_the_budget_of_the_last_ten_seconds(events: list[tuple[float, bool]]) -> None:
     budget, now = RetryBudget(), 0.0

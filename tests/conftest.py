@@ -1,4 +1,7 @@
-"""What holds for every test: no network but loopback, nothing left running, and a skip that can be made to count."""
+"""What holds for every test: no network but loopback, nothing of the user's own, nothing left running.
+
+With `--strict-skips` a skip counts as a failure, but for want of the recorded answers.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import ipaddress
 import os
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -18,6 +22,7 @@ import pytest
 T = TypeVar("T")
 Eventually = Callable[..., Any]
 
+CASSETTES = "RUBBERDUCK_CASSETTES"
 ROOT = Path(__file__).resolve().parent.parent
 GRACE = 2.0  # seconds that an actor or thread told to stop may take
 OURS = ("supervision", "duck")  # how the names of our own threads begin
@@ -146,6 +151,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("--help"):
         sys.addaudithook(watch_network)
+        forget_the_user(config)
+
+
+def forget_the_user(config: pytest.Config) -> None:
+    """No test reads the keys and the configuration of whoever runs it, or writes into their ledger and caches."""
+    folder = tempfile.TemporaryDirectory(prefix="rubberduck-tests-")
+    config.add_cleanup(folder.cleanup)
+    for name in ("CONFIG", "STATE", "DATA", "CACHE"):
+        os.environ[f"XDG_{name}_HOME"] = str(Path(folder.name) / name.lower())
+    for name in list(os.environ):
+        if name == "RUBBERDUCK_CONFIG" or name.startswith(("RUBBERDUCK__", "OPENAI_", "ANTHROPIC_")):
+            del os.environ[name]
 
 
 def reason_to_fail(config: pytest.Config, report: pytest.TestReport | pytest.CollectReport) -> str | None:
@@ -178,7 +195,7 @@ def pytest_make_collect_report(
 @pytest.fixture(scope="session")
 def cassettes() -> Path:
     """The folder of answers recorded from real providers: $RUBBERDUCK_CASSETTES, or beside the checkout."""
-    folder = Path(os.environ.get("RUBBERDUCK_CASSETTES") or ROOT.parent / "shared" / "cassettes")
+    folder = Path(os.environ.get(CASSETTES) or ROOT.parent / "shared" / "cassettes")
     if not folder.is_dir():
-        pytest.skip(f"{ALLOWED_SKIP} no folder {folder}; set RUBBERDUCK_CASSETTES to where they are")
+        pytest.skip(f"{ALLOWED_SKIP} no folder {folder}; set {CASSETTES} to where they are")
     return folder

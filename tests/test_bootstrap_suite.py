@@ -198,3 +198,19 @@ def test_cassettes_are_found_by_the_variable_or_skipped_with_a_reason(
     result = suite.runpytest_subprocess("--strict-skips", "-rs")
     result.assert_outcomes(skipped=1)
     result.stdout.fnmatch_lines(["*cassettes: no folder /nowhere*"])
+
+
+def test_nothing_of_the_user_reaches_a_test(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "real")
+    monkeypatch.setenv("RUBBERDUCK_CONFIG", "real.yaml")
+    monkeypatch.setenv("XDG_STATE_HOME", "/real")
+    suite.makepyfile(
+        """
+        import os
+
+        def test_sees_nothing():
+            assert not {"OPENAI_API_KEY", "RUBBERDUCK_CONFIG"} & os.environ.keys()
+            assert os.environ["XDG_STATE_HOME"] != "/real"
+        """
+    )
+    suite.runpytest_subprocess().assert_outcomes(passed=1)

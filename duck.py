@@ -227,10 +227,10 @@ def venv_python() -> Path:
 def prepare(names: Sequence[str], *, optional: Sequence[str] = ()) -> None:
     """Makes `.venv` hold the named locks; returns at once where it does. `optional` ones may fail, with a word."""
     wanted = wanted_stamp(names)
-    if plan(Stamp.read(STAMP), wanted).is_empty:
+    if plan(installed(), wanted).is_empty:
         return
     with only_one_at_a_time():
-        found = Stamp.read(STAMP)  # again: someone else may have done it while we waited
+        found = installed()  # again: someone else may have done it while we waited
         todo = plan(found, wanted)
         if todo.is_empty:
             return
@@ -240,6 +240,10 @@ def prepare(names: Sequence[str], *, optional: Sequence[str] = ()) -> None:
         done = build(todo, optional)
         Stamp(wanted.python, wanted.platform, {**kept, **{name: wanted.locks[name] for name in done}}).write(STAMP)
         say(f"ready in {time.monotonic() - started:.0f} s")
+
+
+def installed() -> Stamp | None:
+    return Stamp.read(STAMP) if venv_python().exists() else None
 
 
 def announce(todo: Plan) -> None:

@@ -67,6 +67,8 @@ class Installer:
             raise self.failure
         (self.site / "pip").mkdir(parents=True, exist_ok=True)
         (self.site / "hook.pth").write_text("import os")
+        duck.venv_python().parent.mkdir(exist_ok=True)
+        duck.venv_python().touch()
 
 
 def chat(*arguments: str, cwd: Path, **environ: str) -> tuple[str, ...]:
@@ -265,6 +267,13 @@ def test_a_changed_lock_is_built_anew(installer: Installer, checkout: Path) -> N
     duck.prepare(["run"])
     assert installer.steps == ["create", "run"] * 2
     assert not (checkout / ".venv" / "leftover").exists()
+
+
+def test_an_environment_without_its_python_is_built_anew(installer: Installer) -> None:
+    duck.prepare(["run"])
+    duck.venv_python().unlink()
+    duck.prepare(["run"])
+    assert installer.steps == ["create", "run"] * 2
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])

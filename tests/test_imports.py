@@ -13,7 +13,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 STDLIB = frozenset(sys.stdlib_module_names)
-FOUNDATION = frozenset({"rubberduck.types", "rubberduck.errors", "rubberduck.events", "rubberduck.stream"})
+FOUNDATION = frozenset(
+    {"rubberduck.types", "rubberduck.errors", "rubberduck.events", "rubberduck.stream", "rubberduck.wakers"}
+)
 BELOW_PROVIDERS = FOUNDATION | {
     "rubberduck.core",
     "rubberduck.config",
@@ -33,7 +35,8 @@ ARROWS: dict[str, frozenset[str]] = {
     "rubberduck.errors": frozenset(),
     "rubberduck.types": frozenset({"rubberduck.errors"}),
     "rubberduck.events": frozenset({"rubberduck.types", "rubberduck.errors"}),
-    "rubberduck.stream": frozenset({"rubberduck.types", "rubberduck.errors", "rubberduck.core"}),
+    "rubberduck.wakers": frozenset(),
+    "rubberduck.stream": frozenset({"rubberduck.types", "rubberduck.errors", "rubberduck.core", "rubberduck.wakers"}),
     "rubberduck.transport": FOUNDATION | {"rubberduck.core"},
     "rubberduck.tokens": FOUNDATION | {"rubberduck.core"},
     "rubberduck.prices": FOUNDATION | {"rubberduck.core"},

@@ -86,11 +86,6 @@ class LocalProvider(OpenAI):
             await self.engine.stop()
         await self.aclose()
 
-    async def aclose(self) -> None:
-        await super().aclose()
-        if self.engine is not None:
-            self.engine.kill()  # for an actor that was killed and could not do it
-
     # --- calls
 
     async def complete(self, request: Request) -> Response:

@@ -33,7 +33,7 @@ class LocalEngineActor(sup.Actor):
         self._engine = engine
         self._watch: asyncio.Task[None] | None = None
 
-    async def on_start(self) -> None:
+    async def on_start(self) -> None:  # type: ignore[override]  # hooks may be async; Pykka's are not
         await self._engine.start()
         self._watch = asyncio.create_task(self._report_the_end())
 
@@ -47,7 +47,7 @@ class LocalEngineActor(sup.Actor):
             case _:
                 assert_never(message)
 
-    async def on_stop(self) -> None:
+    async def on_stop(self) -> None:  # type: ignore[override]
         if self._watch is not None:
             self._watch.cancel()
         await self._engine.stop()

@@ -78,8 +78,7 @@ def _serve(settings: dict[str, Any]) -> Any:
     params.model_alias = {settings["alias"]}
     params.n_parallel = settings["slots"]
     params.n_ctx = settings["slots"] * settings["context_tokens"]
-    if settings.get("threads"):
-        params.cpuparams.n_threads = settings["threads"]
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["threads"]
     for name, value in settings.get("sampling", {}).items():
         setattr(params.sampling, name, value)
     params.hostnames, params.port = ["127.0.0.1"], 0

@@ -14,7 +14,8 @@ from typing import Any
 
 class CommonParams(SimpleNamespace):
     def __init__(self) -> None:
-        super().__init__(model=SimpleNamespace(path=""), cpuparams=SimpleNamespace(), sampling=SimpleNamespace())
+        super().__init__(model=SimpleNamespace(path=""), cpuparams=SimpleNamespace())
+        self.cpuparams_batch, self.sampling = SimpleNamespace(), SimpleNamespace()
 
 
 class Server:

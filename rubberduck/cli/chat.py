@@ -114,7 +114,7 @@ def _whole(duck: Any, manner: Manner, request: dict[str, Any], begun: float) -> 
         click.echo(json.dumps(as_json(response, seconds), ensure_ascii=False, indent=2))
         return response.text
     click.echo(response.text)
-    _tell(response, seconds, reason)
+    _tell(response, seconds, reason, response)
     return response.text
 
 
@@ -131,18 +131,18 @@ def _streamed(duck: Any, manner: Manner, request: dict[str, Any], begun: float) 
         finally:
             if written:
                 click.echo()
-        _tell(stream, time.monotonic() - begun, reason)
+        _tell(stream, time.monotonic() - begun, reason, stream.response)
     return "".join(written)
 
 
-def _tell(answer: Any, seconds: float, reason: FinishReason | None) -> None:
+def _tell(answer: Any, seconds: float, reason: FinishReason | None, whole: Response | None) -> None:
     told = summary.line(
         provider=answer.provider,
         model=answer.model,
         usage=answer.usage,
         seconds=seconds,
         finish_reason=reason,
-        attempts=getattr(answer, "attempts", ()),
+        attempts=whole.attempts if whole else (),
     )
     click.secho(told, err=True, dim=True)
 

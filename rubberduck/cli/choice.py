@@ -20,7 +20,6 @@ MODELS = {
     "openai": "gpt-4.1-mini",
     "anthropic": "claude-haiku-4-5",
     "local": "smollm2",
-    "ollama": "llama3.2",
     "mock": "mock",
 }
 """What each built-in provider is asked for where no model is named: cheap, and known for its price."""

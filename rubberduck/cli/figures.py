@@ -12,7 +12,7 @@ def money(amount: Decimal | None) -> str:
     if amount == 0:
         return "free"
     places = 2 if abs(amount) >= 1 else max(2, 1 - amount.adjusted())
-    return f"${amount.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP):,}"
+    return f"${amount.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP):,f}"
 
 
 def span(seconds: float) -> str:

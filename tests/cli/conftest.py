@@ -15,7 +15,7 @@ import pytest
 
 from rubberduck.cli import main
 from rubberduck.cli.surroundings import Surroundings
-from rubberduck.types import Attempt, Choice, Chunk, Delta, FinishReason, Message, Response, Usage
+from rubberduck.types import Choice, Chunk, Delta, FinishReason, Message, Response, Usage
 
 
 class FakeStream:
@@ -24,7 +24,7 @@ class FakeStream:
     def __init__(self, pieces: Sequence[str | BaseException | FinishReason]) -> None:
         self._pieces = pieces
         self.provider, self.model, self.usage = "fake", "parrot", Usage(3, 4, cost=Decimal("0.00012"))
-        self.attempts: tuple[Attempt, ...] = ()
+        self.response: Response | None = None
         self.closed = False
 
     def __enter__(self) -> Self:

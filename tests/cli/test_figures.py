@@ -21,6 +21,7 @@ from rubberduck.cli.figures import money, size, span
         (Decimal("0.5"), "$0.50"),
         (Decimal("0.123"), "$0.12"),
         (Decimal("1234.567"), "$1,234.57"),
+        (Decimal("1e-12"), "$0.0000000000010"),
     ],
 )
 def test_money(amount: Decimal | None, told: str) -> None:
@@ -31,7 +32,9 @@ def test_money(amount: Decimal | None, told: str) -> None:
 def test_money_is_never_told_as_nothing_nor_far_off(amount: Decimal) -> None:
     told = Decimal(money(amount)[1:].replace(",", ""))
     assert told > 0
-    assert abs(told - amount) <= max(amount * Decimal("0.05"), Decimal(0)) or abs(told - amount) <= Decimal("0.005")
+    assert abs(told - amount) <= max(
+        amount * Decimal("0.05"), Decimal("0.005") if amount >= Decimal("0.1") else Decimal(0)
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,64 @@
+"""The two kinds of time that the demonstration can run on."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pykka
+
+LONGEST_WAIT_S = 60.0
+_STEP_S = 0.05
+_SETTLE_S = 0.004
+"""Real seconds in which the actors do what a step of virtual time made due."""
+
+
+class RealTime:
+    """Seconds as they are."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+
+    def now(self) -> float:
+        """Seconds since the beginning."""
+        return time.monotonic() - self._begun
+
+    def wait(self, seconds: float) -> None:
+        """Let so many seconds pass."""
+        time.sleep(seconds)
+
+    def result(self, future: Any) -> Any:
+        """Wait for an answer. Raises what was raised, or pykka.Timeout."""
+        return future.get(timeout=LONGEST_WAIT_S)
+
+
+class VirtualTime:
+    """Seconds that pass when nobody has anything to do."""
+
+    def __init__(self) -> None:
+        from supervision.testing import ManualClock  # the test kit, which nothing else here needs
+
+        self.clock = ManualClock()
+        self._begun = self.clock.now()
+
+    def now(self) -> float:
+        """Virtual seconds since the beginning."""
+        return float(self.clock.now() - self._begun)
+
+    def wait(self, seconds: float) -> None:
+        """Let so many virtual seconds pass, a step at a time."""
+        end = self.clock.now() + seconds
+        while self.clock.now() < end:
+            self.clock.advance(_STEP_S)
+            time.sleep(_SETTLE_S)
+
+    def result(self, future: Any) -> Any:
+        """Let time pass until there is an answer. Raises what was raised, or pykka.Timeout."""
+        end = self.clock.now() + LONGEST_WAIT_S
+        while True:
+            try:
+                return future.get(timeout=_SETTLE_S)
+            except pykka.Timeout:
+                if self.clock.now() > end:
+                    raise
+                self.clock.advance(_STEP_S)

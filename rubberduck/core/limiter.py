@@ -6,7 +6,7 @@ books its start, in the order in which they became first; nobody overtakes a boo
 is never starved by small ones. Every waiter gets one answer: from `reserve`, or later from `poll`.
 
 Reservation ids are the caller's. Asking again with the same id, after a crash for instance, gets the same
-answer and is charged once.
+answer and is charged once, until the reservation is cancelled.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ class Amounts:
     @property
     def tokens(self) -> float:
         return self.input + self.output
+
+
+NOTHING = Amounts(0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +282,12 @@ class Limiter:
 
         False, and no effect, if `reservation` holds nothing: settled already, lost, or never granted.
         """
+        if not self._settle(reservation, actual, now):
+            return False
+        self._remember(reservation)
+        return True
+
+    def _settle(self, reservation: str, actual: Amounts, now: float) -> bool:
         held = self._held.pop(reservation, None)
         if held is None:
             return False
@@ -287,16 +296,18 @@ class Limiter:
             meter.settle(cell, taken, spent, now)
         self._in_flight -= held.amounts.concurrency
         self._mean_hold += 0.1 * (now - held.since - self._mean_hold)
-        self._remember(reservation)
         return True
 
     def cancel(self, reservation: str, now: float) -> bool:
-        """Give everything back, or leave the line; for what was never sent. False if there was nothing."""
+        """Give everything back, or leave the line; for what was never sent. False if there was nothing.
+
+        The id is free again: asking with it once more is a new question.
+        """
         waiter = self._waiting.get(reservation)
         if waiter is not None:
             self._leave_line(waiter)
             return True
-        return self.commit(reservation, Amounts(0, 0, 0, 0), now)
+        return self._settle(reservation, NOTHING, now)
 
     def penalise(self, until: float) -> None:
         """Grant nothing before `until`: the provider said so. Never shortens an earlier penalty."""

@@ -115,11 +115,20 @@ def test_settling_is_idempotent_and_so_is_asking_again() -> None:
     for _ in range(3):
         assert books.reserve("a", ONE, 0.0) == Granted("a")
     assert books.stats(0.0).tokens == 9
-    assert [books.cancel("a", 0.0), books.cancel("a", 0.0), books.commit("a", ONE, 0.0)] == [True, False, False]
-    assert books.stats(0.0).tokens == 10
+    assert [books.commit("a", ONE, 0.0), books.commit("a", ONE, 0.0), books.cancel("a", 0.0)] == [True, False, False]
     assert books.reserve("a", ONE, 0.0) == Granted("a"), "a question repeated late is answered as before"
-    assert books.stats(0.0).tokens == 10
+    assert books.stats(0.0).tokens == 9
     assert books.stats(0.0).in_flight == 0
+
+
+def test_a_cancelled_id_is_free_again_and_no_free_pass() -> None:
+    books = limiter(capacity=1, refill_rate=1)
+    books.reserve("a", ONE, 0.0)
+    assert [books.cancel("a", 0.0), books.cancel("a", 0.0)] == [True, False]
+    assert books.stats(0.0).tokens == 1
+    assert books.reserve("a", ONE, 0.0) == Granted("a")
+    assert books.stats(0.0).tokens == 0
+    assert books.stats(0.0).in_flight == 1
 
 
 def test_asking_again_while_waiting_keeps_the_place() -> None:

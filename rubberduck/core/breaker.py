@@ -20,9 +20,20 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
 
-from rubberduck.core.sliding import CountWindow, TimeWindow
+from rubberduck.core.breaker_counts import BreakerOptions, Counts
+
+__all__ = [
+    "BreakerOptions",
+    "BreakerSnapshot",
+    "BreakerStats",
+    "CircuitBreaker",
+    "Event",
+    "Outcome",
+    "Permit",
+    "Rejected",
+    "State",
+]
 
 PROBE_CHECK_DELAY = 1.0
 """Seconds after which to ask again while probes are out: about as long as a probe takes to be answered."""
@@ -46,42 +57,6 @@ class Outcome(StrEnum):
     FAILURE = "failure"
     IGNORED = "ignored"
     CANCELLED = "cancelled"
-
-
-@dataclass(frozen=True, slots=True)
-class BreakerOptions:
-    """When a circuit opens and how it comes back. Times are seconds; None switches a rule off.
-
-    Open time is min(open_max, reset_timeout * open_multiplier ** k), plus up to `open_jitter` of itself, where
-    k counts the failed half-opens since the last close. `slow_call_after` compares with the time to first token.
-    `window_size` is calls for a "count" window (100) and seconds for a "time" window (30).
-    """
-
-    failure_threshold: int | None = 5
-    reset_timeout: float = 60.0
-    success_threshold: int = 3
-    half_open_max_probes: int = 1
-    half_open_max_wait: float | None = None
-    half_open_wait_leads_to: Literal["open", "closed"] = "open"
-    permit_ttl: float = 125.0
-    open_multiplier: float = 1.0
-    open_max: float = 300.0
-    open_jitter: float = 0.0
-    window: Literal["count", "time"] | None = None
-    window_size: float | None = None
-    minimum_calls: int = 10
-    failure_rate: float = 0.5
-    slow_call_after: float | None = None
-    slow_call_rate: float = 1.0
-
-    def __post_init__(self) -> None:
-        at_least_one = (self.failure_threshold or 1, self.success_threshold, self.half_open_max_probes)
-        if min(*at_least_one, self.minimum_calls) < 1 or self.failure_threshold == 0:
-            raise ValueError("thresholds, half_open_max_probes and minimum_calls are at least 1")
-        if not (
-            self.reset_timeout >= 0 and self.permit_ttl > 0 and self.open_multiplier >= 1 and self.open_jitter >= 0
-        ):
-            raise ValueError("reset_timeout and open_jitter are >= 0, permit_ttl > 0, open_multiplier >= 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +145,7 @@ class CircuitBreaker:
         self._out: dict[int, float] = {}
         self._events: list[Event] = []
         self._rejected = self._late = self._settled_twice = 0
-        self._consecutive = self._probe_successes = 0
-        self._reported = False
-        self._window: CountWindow | TimeWindow | None = None
-        self._wipe_counts()
+        self._counts = Counts(options)
 
     # -- calls ---------------------------------------------------------------------------------------------
 
@@ -211,8 +183,7 @@ class CircuitBreaker:
             self._settled_twice += 1
             return False
         if self._state is not State.DISABLED and (outcome is Outcome.SUCCESS or outcome is Outcome.FAILURE):
-            slow_after = self._options.slow_call_after
-            slow = slow_after is not None and duration > slow_after
+            slow = self._counts.is_slow(duration)
             self._count(outcome is Outcome.FAILURE, slow, now, kind or outcome.value, hint)
         return True
 
@@ -277,17 +248,17 @@ class CircuitBreaker:
 
     def stats(self, now: float) -> BreakerStats:
         refusal = self.peek(now)
-        failure_rate, slow_rate = self._rates(now)
+        failure_rate, slow_rate = self._counts.rates(now)
         return BreakerStats(
             state=self.state(now),
             generation=self._generation,
             retry_after=refusal.retry_after if refusal else 0.0,
-            consecutive_failures=self._consecutive,
-            calls=self._window.calls if self._window else 0,
+            consecutive_failures=self._counts.consecutive,
+            calls=self._counts.window.calls if self._counts.window else 0,
             failure_rate=failure_rate,
             slow_call_rate=slow_rate,
             permits_out=len(self._out),
-            probe_successes=self._probe_successes,
+            probe_successes=self._counts.probe_successes,
             rejected=self._rejected,
             late=self._late,
             settled_twice=self._settled_twice,
@@ -296,7 +267,9 @@ class CircuitBreaker:
     def snapshot(self, now: float) -> BreakerSnapshot:
         self._advance(now)
         remaining = max(0.0, self._open_until - now) if self._state is State.OPEN else 0.0
-        return BreakerSnapshot(self._state, self._generation, remaining, self._failed_half_opens, self._consecutive)
+        return BreakerSnapshot(
+            self._state, self._generation, remaining, self._failed_half_opens, self._counts.consecutive
+        )
 
     @classmethod
     def restore(
@@ -313,7 +286,7 @@ class CircuitBreaker:
         breaker._generation = snapshot.generation + 1
         breaker._open_until = now + snapshot.remaining
         breaker._failed_half_opens = snapshot.failed_half_opens
-        breaker._consecutive = snapshot.consecutive_failures
+        breaker._counts.consecutive = snapshot.consecutive_failures
         breaker._start_half_open_clock(now)
         return breaker
 
@@ -332,7 +305,7 @@ class CircuitBreaker:
         elif state is State.OPEN:
             self._open_until = now + max(self._open_time(), hint or 0.0)
         if state is not State.OPEN:
-            self._wipe_counts()
+            self._counts = Counts(self._options)
         self._start_half_open_clock(now)
         if state is not before:
             name = _EVENT_NAMES.get(state, state.value)
@@ -386,18 +359,13 @@ class CircuitBreaker:
         if self._state is State.HALF_OPEN:
             self._count_probe(failed, slow, now, kind, hint)
             return
-        self._consecutive = self._consecutive + 1 if failed else 0
-        if self._window is not None:
-            self._window.record(failed, slow, now)
-        elif not failed:
-            return
-        exceeded = self._exceeded(now)
+        exceeded = self._counts.add(failed, slow, now)
         if exceeded is None:
             return
         if self._state is State.CLOSED:
             self._enter(State.OPEN, now, f"{exceeded}: {kind}", hint)
-        elif not self._reported:
-            self._reported = True
+        elif not self._counts.reported:
+            self._counts.reported = True
             self._events.append(
                 Event("threshold_exceeded", self._state, self._state, self._generation, now, f"{exceeded}: {kind}")
             )
@@ -407,40 +375,6 @@ class CircuitBreaker:
             self._failed_half_opens += 1
             self._enter(State.OPEN, now, f"probe_failed: {kind}" if failed else "probe_slow", hint)
             return
-        self._probe_successes += 1
-        if self._probe_successes >= self._options.success_threshold:
+        self._counts.probe_successes += 1
+        if self._counts.probe_successes >= self._options.success_threshold:
             self._enter(State.CLOSED, now, "probes_succeeded")
-
-    def _exceeded(self, now: float) -> str | None:
-        options = self._options
-        if options.failure_threshold is not None and self._consecutive >= options.failure_threshold:
-            return "failure_threshold"
-        failure_rate, slow_rate = self._rates(now)
-        if failure_rate is not None and failure_rate >= options.failure_rate:
-            return "failure_rate"
-        if slow_rate is not None and options.slow_call_after is not None and slow_rate >= options.slow_call_rate:
-            return "slow_call_rate"
-        return None
-
-    def _rates(self, now: float) -> tuple[float | None, float | None]:
-        window = self._window
-        if window is None:
-            return None, None
-        window.advance(now)
-        minimum = self._options.minimum_calls
-        if isinstance(window, CountWindow):
-            minimum = min(minimum, window.size)
-        if window.calls < minimum:
-            return None, None
-        return window.failures / window.calls, window.slow / window.calls
-
-    def _wipe_counts(self) -> None:
-        options = self._options
-        self._consecutive = 0
-        self._probe_successes = 0
-        self._reported = False
-        self._window = None
-        if options.window == "count":
-            self._window = CountWindow(int(options.window_size or 100))
-        elif options.window == "time":
-            self._window = TimeWindow(options.window_size or 30.0)

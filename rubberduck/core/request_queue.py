@@ -1,33 +1,33 @@
 """Decides which waiting call is sent next.
 
 Classes share what is dispatched by weight (17:2:1, in estimated tokens), tenants within a class equally, and
-a tenant's own calls go first come, first served. The rule is deficit round robin with its quantum made
-vanishingly small, which is start-time fair queueing: no rounds and no quantum to tune. Every flow, class or
-tenant, has a start tag; the flow with the least tag is served and its tag grows by tokens / weight. A flow
-that was empty or blocked starts again at the current virtual time: it neither saves share up nor owes any.
-
-Calls are kept by their set of routes. A set whose routes are all blocked is passed over as a whole; nobody
-looks at the calls in it, they pay nothing and keep their place.
-
-Source: Shreedhar and Varghese, "Efficient Fair Queuing using Deficit Round Robin", 1995; Goyal, Vin and Cheng,
-"Start-time Fair Queueing", 1996.
+a tenant's own calls go first come, first served. Calls are kept by their set of routes. A set whose routes
+are all blocked is passed over as a whole; nobody looks at the calls in it, they pay nothing and keep their place.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, Literal
+from typing import Literal
 
-Klass = Literal["high", "normal", "low"]
-CLASSES: tuple[Klass, ...] = ("high", "normal", "low")
+from rubberduck.core.fair_share import ANYWHERE, CLASSES, Entry, FairClass, Heap, Job, Klass, Tenant
+
+__all__ = [
+    "ANYWHERE",
+    "CLASSES",
+    "Accepted",
+    "Job",
+    "Klass",
+    "QueueOptions",
+    "QueueStats",
+    "Rejected",
+    "RequestQueue",
+]
+
 WEIGHTS: Mapping[str, float] = {"high": 17.0, "normal": 2.0, "low": 1.0}
-ANYWHERE: frozenset[str] = frozenset()
-"""The routes of a job that may go as soon as anybody asks."""
-
 FIRST_DRAIN_GUESS = 1.0
 LONGEST_DRAIN_GUESS = 60.0
 
@@ -53,24 +53,6 @@ class QueueOptions:
             raise ValueError("max_queue_size is at least 1")
         if set(self.weights) != set(CLASSES) or not all(weight > 0 for weight in self.weights.values()):
             raise ValueError(f"weights name {', '.join(CLASSES)}, each > 0")
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A call that waits. Times are monotonic seconds; `tokens` is the estimate it is charged with.
-
-    `routes` are those that could take it; empty means any. A job enqueued again after a restart brings its old
-    `enqueued_at` and `seq` and with them its old place; a new one leaves `seq` None.
-    """
-
-    id: str
-    klass: Klass = "normal"
-    tenant: str = ""
-    tokens: float = 1.0
-    routes: frozenset[str] = ANYWHERE
-    deadline: float = inf
-    enqueued_at: float = 0.0
-    seq: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,149 +92,17 @@ class QueueStats:
     oldest_wait: float
 
 
-class _Entry:
-    """A job in its place. Out of the queue it stays behind as a tombstone until its heaps come across it."""
-
-    __slots__ = ("alive", "job", "order")
-
-    def __init__(self, job: Job, order: tuple[float, int]) -> None:
-        self.job = job
-        self.order = order
-        self.alive = True
-
-
-class _Heap:
-    """Entries by key, least first. Tombstones are swept out when they outnumber the living."""
-
-    __slots__ = ("_items", "_swept_at")
-
-    def __init__(self) -> None:
-        self._items: list[tuple[Any, int, _Entry]] = []
-        self._swept_at = 64
-
-    def push(self, key: Any, tie: int, entry: _Entry) -> None:
-        if len(self._items) >= self._swept_at:
-            self._items = [item for item in self._items if item[2].alive]
-            heapq.heapify(self._items)
-            self._swept_at = 2 * len(self._items) + 64
-        heapq.heappush(self._items, (key, tie, entry))
-
-    def first(self) -> _Entry | None:
-        items = self._items
-        while items:
-            entry = items[0][2]
-            if entry.alive:
-                return entry
-            heapq.heappop(items)
-        return None
-
-
-class _Tenant:
-    """One tenant of one class: its jobs by route set, and its start tag."""
-
-    __slots__ = ("depth", "lanes", "name", "tag", "tie")
-
-    def __init__(self, name: str, tag: float, tie: int) -> None:
-        self.name = name
-        self.tag = tag
-        self.tie = tie
-        self.depth = 0
-        self.lanes: dict[frozenset[str], _Heap] = {}
-
-
-_Found = tuple[float, int, tuple[float, int], _Tenant, _Entry]
-"""A tenant's next job, in the order of service: start tag, tie, place among the tenant's own."""
-
-
-class _Class:
-    """One class: tenants, and for each route set the tenants that have jobs for it, by start tag."""
-
-    __slots__ = ("_in_debt", "_ties", "by_routes", "depth", "newest", "tag", "tenants", "virtual_time", "weight")
-
-    def __init__(self, weight: float) -> None:
-        self.weight = weight
-        self.tag = 0.0
-        self.virtual_time = 0.0
-        self.depth = 0
-        self.tenants: dict[str, _Tenant] = {}
-        self.by_routes: dict[frozenset[str], list[tuple[float, int, _Tenant]]] = {}
-        self.newest = _Heap()
-        self._in_debt: list[tuple[float, int, _Tenant]] = []
-        self._ties = 0
-
-    def add(self, entry: _Entry) -> None:
-        job = entry.job
-        tenant = self.tenants.get(job.tenant)
-        if tenant is None:
-            self._ties += 1
-            tenant = self.tenants[job.tenant] = _Tenant(job.tenant, self.virtual_time, self._ties)
-        lane = tenant.lanes.get(job.routes)
-        if lane is None:
-            lane = tenant.lanes[job.routes] = _Heap()
-            heapq.heappush(self.by_routes.setdefault(job.routes, []), (tenant.tag, tenant.tie, tenant))
-        lane.push(entry.order, 0, entry)
-        tenant.depth += 1
-        self.depth += 1
-
-    def remove(self, entry: _Entry) -> None:
-        entry.alive = False
-        self.depth -= 1
-        tenant = self.tenants[entry.job.tenant]
-        tenant.depth -= 1
-        if not self.depth:
-            self._start_afresh()
-        elif not tenant.depth:
-            # One that comes back at once must not find its last job forgotten, or it would always be first.
-            heapq.heappush(self._in_debt, (tenant.tag, tenant.tie, tenant))
-            self._forget_who_is_even()
-
-    def next_for(self, routes: frozenset[str]) -> _Found | None:
-        """Who is next among the tenants with jobs for `routes`."""
-        tenants = self.by_routes.get(routes)
-        while tenants:
-            tag, tie, tenant = tenants[0]
-            lane = tenant.lanes[routes]
-            entry = lane.first()
-            if entry is None:
-                heapq.heappop(tenants)
-                del tenant.lanes[routes]
-            elif tag < tenant.tag:
-                heapq.heapreplace(tenants, (tenant.tag, tie, tenant))
-            else:
-                return tag, tie, entry.order, tenant, entry
-        self.by_routes.pop(routes, None)
-        return None
-
-    def charge(self, tenant: _Tenant, tokens: float) -> None:
-        self.virtual_time = max(self.virtual_time, tenant.tag)
-        tenant.tag = self.virtual_time + tokens
-        self._forget_who_is_even()
-
-    def _forget_who_is_even(self) -> None:
-        while self._in_debt and self._in_debt[0][0] <= self.virtual_time:
-            tenant = heapq.heappop(self._in_debt)[2]
-            if not tenant.depth and self.tenants.get(tenant.name) is tenant and tenant.tag <= self.virtual_time:
-                del self.tenants[tenant.name]
-
-    def _start_afresh(self) -> None:
-        """Among none, none owes anything."""
-        self.tenants.clear()
-        self.by_routes.clear()
-        self._in_debt.clear()
-        self.virtual_time = 0.0
-
-
 class RequestQueue:
     """The calls that wait for a route. Not a mailbox: it decides order, bounds and deadlines, and runs nothing."""
 
     def __init__(self, options: QueueOptions, now: float) -> None:
         self._options = options
-        self._classes = {name: _Class(options.weights[name]) for name in CLASSES}
+        self._classes = {name: FairClass(options.weights[name]) for name in CLASSES}
         self._virtual_time = 0.0
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, Entry] = {}
         self._per_tenant: dict[str, int] = {}
         self._tokens = 0.0
-        self._deadlines = _Heap()
+        self._deadlines = Heap()
         self._overdue: list[Job] = []
         self._next_seq = 1
         self._in_process: dict[str, None] = {}
@@ -288,7 +138,7 @@ class RequestQueue:
     def _place(self, job: Job) -> int:
         seq = self._next_seq if job.seq is None else job.seq
         self._next_seq = max(self._next_seq, seq + 1)
-        entry = _Entry(job, (job.enqueued_at, seq))
+        entry = Entry(job, (job.enqueued_at, seq))
         self._entries[job.id] = entry
         line = self._classes[job.klass]
         if not line.depth:
@@ -428,18 +278,21 @@ class RequestQueue:
 
     # -- within --------------------------------------------------------------------------------------------
 
-    def _next(self, ready: Ready) -> tuple[_Class, _Tenant, _Entry] | None:
-        best: tuple[_Class, _Tenant, _Entry] | None = None
+    def _next(self, ready: Ready) -> tuple[FairClass, Tenant, Entry] | None:
+        best: tuple[FairClass, Tenant, Entry] | None = None
         best_tag = inf
         for line in self._classes.values():
             if not line.depth:
                 continue
             tag = max(line.tag, self._virtual_time)
-            if tag < best_tag and (found := _next_in(line, ready)) is not None:
+            if tag >= best_tag:
+                continue
+            found = line.next_among([routes for routes in line.by_routes if _is_ready(routes, ready)])
+            if found is not None:
                 best, best_tag = (line, found[3], found[4]), tag
         return best
 
-    def _remove(self, entry: _Entry) -> None:
+    def _remove(self, entry: Entry) -> None:
         job = entry.job
         del self._entries[job.id]
         self._classes[job.klass].remove(entry)
@@ -455,17 +308,6 @@ class RequestQueue:
             self._seconds_per_job = seconds if known is None else known + 0.05 * (seconds - known)
         self._drained_at = now
         self._was_backlogged = bool(self._entries)
-
-
-def _next_in(line: _Class, ready: Ready) -> _Found | None:
-    """The next job of a class among the route sets that are ready."""
-    best: _Found | None = None
-    for routes in list(line.by_routes):
-        if _is_ready(routes, ready):
-            found = line.next_for(routes)
-            if found is not None and (best is None or found[:3] < best[:3]):
-                best = found
-    return best
 
 
 def _is_ready(routes: frozenset[str], ready: Ready) -> bool:

@@ -46,7 +46,7 @@ class ProviderConfig(Section):
     Python; give "30s" or a timedelta to be plain.
     """
 
-    name: str
+    name: str = Field(exclude=True)  # in a file it is the key that the rest stands under
     module: Annotated[str | type[Any], WithJsonSchema({"type": "string"})] = ""
     api_keys: tuple[SecretStr, ...] = ()
     base_url: str | None = None

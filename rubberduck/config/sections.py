@@ -9,9 +9,9 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_serializer, field_validator, model_validator
 
-from rubberduck.config.scalars import Duration, Flag, Number, Share, Whole
+from rubberduck.config.scalars import Duration, Flag, Number, Share, Whole, as_text
 
 _HOUR = 3600.0
 
@@ -37,7 +37,7 @@ class CircuitBreakerConfig(Section):
     success_threshold: Annotated[int, Whole(1, 1_000_000)] = 3
     half_open_max_probes: Annotated[int, Whole(1, 10_000)] = 1
     half_open_max_wait: Annotated[float, Duration()] | None = None
-    half_open_then: Literal["open", "closed"] = "open"
+    half_open_wait_leads_to: Literal["open", "closed"] = "open"
     permit_ttl: Annotated[float, Duration()] | None = None
     open_multiplier: Annotated[float, Number(1, 100)] = 1.0
     open_max: Annotated[float, Duration()] = 300.0
@@ -60,6 +60,10 @@ class CircuitBreakerConfig(Section):
             case "time":
                 return Duration(1.0, _HOUR).read(value)
         raise ValueError('says nothing without `window`; add window: "count" or window: "time"')
+
+    @field_serializer("window_size", when_used="json-unless-none")
+    def _write_window_size(self, size: float) -> int | str:
+        return as_text(size) if self.window == "time" else int(size)
 
     @model_validator(mode="after")
     def _opening_fits(self) -> Self:
@@ -137,18 +141,13 @@ class ClassBounds(Section):
 
 
 class QueueConfig(Section):
-    """How calls wait for a provider, beside the common bound `max_queue_size`.
-
-    `tenants` maps a tenant's name to its weight among the tenants of a class; one that is not named has 1.
-    """
+    """How calls wait for a provider, beside the common bound `max_queue_size`. `max_tokens` are estimated ones."""
 
     when_full: Literal["reject", "evict_lower"] = "reject"
     max_per_class: ClassBounds = ClassBounds()
     max_per_tenant: Annotated[int, Whole(1, 10_000_000)] | None = None
     max_tokens: Annotated[int, Whole(1, 10**12)] | None = None
     weights: ClassWeights = ClassWeights()
-    tenants: dict[str, Annotated[float, Number(0.001, 1000)]] = Field(default_factory=dict)
-    adaptive_lifo: Annotated[bool, Flag()] = False
 
 
 class CacheConfig(Section):
@@ -182,7 +181,7 @@ class PriceConfig(Section):
     output: Decimal
     cached_input: Decimal | None = None
 
-    @field_validator("input", "output", "cached_input", mode="plain")
+    @field_validator("input", "output", "cached_input", mode="before")
     @classmethod
     def _read_price(cls, value: Any) -> Decimal | None:
         if value is None:

@@ -94,6 +94,20 @@ def test_a_long_reset_timeout_lifts_the_usual_longest_opening() -> None:
     assert CircuitBreakerConfig.model_validate({"reset_timeout": "10m"}).open_max == 600.0
 
 
+def test_what_is_dumped_as_json_can_be_loaded_again() -> None:
+    source = {
+        "providers": {"mock": {"timeout": "1.5s", "models": "a", "pool": {"idle": "2m"}}, "mine": {"module": "mock"}},
+        "models": {"smart": ["mock/a", "mine/b"]},
+        "rate_limits": {"mock": {"capacity": 5, "refill_rate": 0.5, "unit": "tokens"}},
+        "circuit_breaker": {"window": "time", "window_size": "10s", "half_open_max_wait": "90s"},
+        "retry": {"base_delay": 250, "retry_budget": "10%"},
+        "prices": {"mock/a": {"input": "0.15", "output": 1}},
+        "cache": {},
+    }
+    config = Config.load(source, environ={})
+    assert Config.load(config.model_dump(mode="json"), environ={}) == config
+
+
 def test_prices_are_exact() -> None:
     prices: Any = {"mock/x": {"input": 0.1, "output": "0.30", "cached_input": Decimal("0.05")}}
     price = Config.load({"providers": {"mock": {}}, "prices": prices}, environ={}).prices["mock/x"]

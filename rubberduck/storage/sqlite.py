@@ -125,7 +125,7 @@ class SqliteLedger:
         """Turn the intents that dead runs left into uncertain entries; says how many there were."""
         with self._failing_as(LedgerUnavailable, "recover"), self._transaction():
             left = self._db.execute("select distinct run from attempts where state = 'intent'").fetchall()
-            dead = [run for (run,) in left if run != self._run and not self._is_alive(run)]
+            dead = [run for (run,) in left if not self._is_alive(run)]
             if not dead:
                 return 0
             return self._db.execute(
@@ -223,6 +223,7 @@ class SqliteLedger:
         return run
 
     def _is_alive(self, run: int) -> bool:
+        """Our own run is: we hold it. Nothing in memory has another owner."""
         return self.path == ":memory:" or runs.is_alive(self._runs_path, run)
 
     # -- writing

@@ -43,6 +43,7 @@ def test_a_long_context_pays_its_tier():
     book = PriceBook()
     rate = book.price("anthropic", "claude-sonnet-4-5")
     ((threshold, above),) = rate.tiers
+    assert threshold == 200_000
     assert above.input > rate.input
     assert book.cost("anthropic", "claude-sonnet-4-5", Usage(threshold + 1, 0)) == (threshold + 1) * above.input / 10**6
 

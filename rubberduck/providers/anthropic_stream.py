@@ -6,7 +6,7 @@ with `message_delta`, whose counts are cumulative and replace those before them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rubberduck.providers.reading import as_count, as_dict, as_json_text, as_name, as_text, made_id
@@ -53,7 +53,10 @@ class _ToolUse:
 
 
 class AnthropicStreamDecoder(StreamDecoder):
-    """Turns message events into chunks. Unknown events, blocks and deltas are passed over."""
+    """Turns message events into chunks. Unknown events, blocks and deltas are passed over.
+
+    The role comes with the first chunk that says more than it.
+    """
 
     def __init__(self, provider: str) -> None:
         super().__init__(provider)
@@ -63,6 +66,7 @@ class AnthropicStreamDecoder(StreamDecoder):
         self._tools: dict[int, _ToolUse] = {}
         self._tools_seen = 0
         self._raw: str | None = None
+        self._has_spoken = False
 
     @property
     def is_whole(self) -> bool:
@@ -72,7 +76,7 @@ class AnthropicStreamDecoder(StreamDecoder):
         index = as_count(said.get("index")) or 0
         match as_name(said.get("type")) or event:
             case "message_start":
-                return [self._start(as_dict(said.get("message")))]
+                return self._start(as_dict(said.get("message")))
             case "content_block_start":
                 return self._start_block(index, as_dict(said.get("content_block")))
             case "content_block_delta":
@@ -90,10 +94,10 @@ class AnthropicStreamDecoder(StreamDecoder):
             case _:
                 return []
 
-    def _start(self, message: dict[str, Any]) -> Chunk:
+    def _start(self, message: dict[str, Any]) -> list[Chunk]:
         self._id, self._model = as_text(message.get("id")), as_text(message.get("model"))
         self._count(message)
-        return self._chunk(Delta(role="assistant"))
+        return []
 
     def _count(self, said: dict[str, Any]) -> None:
         counts = as_dict(said.get("usage"))
@@ -137,7 +141,12 @@ class AnthropicStreamDecoder(StreamDecoder):
             raise self._nonsense("the stream holds no message")
         self.done = True
         reason = finish_reason(self._raw, has_tools=self._tools_seen > 0)
-        return [Chunk(0, Delta(), reason, self.usage, self._raw, self._id or None, self._model or None)]
+        return [self._chunk(Delta(), reason, self.usage, self._raw)]
 
-    def _chunk(self, delta: Delta) -> Chunk:
-        return Chunk(0, delta, None, None, None, self._id or None, self._model or None)
+    def _chunk(
+        self, delta: Delta, reason: FinishReason | None = None, usage: Usage | None = None, raw: str | None = None
+    ) -> Chunk:
+        if not self._has_spoken:
+            self._has_spoken = True
+            delta = replace(delta, role="assistant")
+        return Chunk(0, delta, reason, usage, raw, self._id or None, self._model or None)

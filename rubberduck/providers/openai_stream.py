@@ -21,12 +21,17 @@ _MOST_CHOICES = 1024
 @dataclass(slots=True)
 class _ChoiceSoFar:
     tools: dialects.ToolFragments = field(default_factory=dialects.ToolFragments)
+    role: str | None = None
     refused: bool = False
+    begun: bool = False
     finished: bool = False
 
 
 class OpenAIStreamDecoder(StreamDecoder):
-    """Turns `chat.completion.chunk` events into chunks, one for each choice that says something."""
+    """Turns `chat.completion.chunk` events into chunks, one for each choice that says something.
+
+    The role comes with the first chunk that says more than it.
+    """
 
     def __init__(self, provider: str) -> None:
         super().__init__(provider)
@@ -62,15 +67,19 @@ class OpenAIStreamDecoder(StreamDecoder):
             delta = replace(delta, tool_calls=delta.tool_calls + choice.tools.unsaid())
             reason = dialects.finish_reason(raw, has_tools=bool(choice.tools), refused=choice.refused)
         if delta == _NOTHING and reason is None:
-            return None
+            return None  # a chunk that is handed on is a sign of progress
+        if not choice.begun:
+            choice.begun = True
+            delta = replace(delta, role=choice.role)
         return self._chunk(index, delta, reason, raw if reason else None)
 
     def _delta(self, said: dict[str, Any], choice: _ChoiceSoFar) -> Delta:
         text, reasoning = dialects.content_of(said)
         refusal = as_text(said.get("refusal"))
         choice.refused = choice.refused or bool(refusal)
+        choice.role = choice.role or as_name(said.get("role"))
         calls = tuple(choice.tools.add(fragment, self._id) for fragment in dialects.tool_calls_of(said))
-        return Delta(text, as_name(said.get("role")), calls, reasoning, refusal)
+        return Delta(text, None, calls, reasoning, refusal)
 
     def _finish(self) -> list[Chunk]:
         if not self._choices:

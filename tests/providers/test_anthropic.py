@@ -422,6 +422,13 @@ def test_later_counts_replace_earlier_ones(streamed: Any) -> None:
     assert (usage.prompt_tokens, usage.completion_tokens) == (105, 9)
 
 
+def test_a_null_count_is_no_count(streamed: Any) -> None:
+    end_turn = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}
+    usage = {"input_tokens": None, "cache_read_input_tokens": None, "output_tokens": 4}
+    last_usage = streamed(START, {**end_turn, "usage": usage}, STOP)[-1].usage
+    assert (last_usage.prompt_tokens, last_usage.cached_tokens, last_usage.completion_tokens) == (15, 5, 4)
+
+
 def test_streams_tool_calls_with_and_without_arguments(streamed: Any) -> None:
     chunks = streamed(
         START,

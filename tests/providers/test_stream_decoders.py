@@ -86,6 +86,11 @@ def test_one_finished_choice_of_two_is_an_interruption(sse: Any) -> None:
     assert isinstance(read(body)[1], errors.StreamInterrupted)
 
 
+def test_a_choice_ends_once(sse: Any) -> None:
+    chunks, _ = read(sse(part({"content": "Hi"}, "length"), part(reason="length"), part(reason="stop")))
+    assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == [FinishReason.LENGTH]
+
+
 def test_what_follows_done_is_nothing(sse: Any) -> None:
     assert answer(sse(part({"content": "Hi"}, "stop")) + b"data: {broken\n\n").text == "Hi"
 
@@ -135,6 +140,12 @@ def test_a_first_chunk_without_choices_says_nothing(sse: Any) -> None:
     )
     response = answer(body)
     assert (response.id, response.model, response.text) == ("c1", "m", "Hi")
+
+
+def test_the_role_alone_is_no_progress_and_comes_with_the_first_text(sse: Any) -> None:
+    events = [part({"role": "assistant", "content": ""}), part({"content": "a"}), part({"content": "b"}, "stop")]
+    chunks, _ = read(sse(*events))
+    assert [(chunk.delta.role, chunk.delta.content) for chunk in chunks] == [("assistant", "a"), (None, "b")]
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
@@ -292,10 +303,11 @@ def test_a_stream_without_any_answer_is_a_protocol_error() -> None:
     assert isinstance(read(b'data: {"type":"message_stop"}\n\n', decoder=decoder)[1], errors.ProtocolError)
 
 
-def test_a_broken_stream_stays_broken(sse: Any) -> None:
+@pytest.mark.parametrize("event", [b"data: {broken\n\n", b'data: "\xff"\n\n'])
+def test_a_broken_stream_stays_broken(sse: Any, event: bytes) -> None:
     decoder = OpenAIStreamDecoder("vendor")
-    decoder.feed(sse(part({"content": "Hi"}), "{broken", done=False))
-    for again in (lambda: decoder.feed(b""), decoder.end, decoder.check):
+    decoder.feed(sse(part({"content": "Hi"}), done=False) + event)
+    for again in (decoder.check, lambda: decoder.feed(b""), decoder.end):
         with pytest.raises(errors.ProtocolError):
             again()
 

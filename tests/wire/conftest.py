@@ -10,7 +10,10 @@ import pytest
 
 
 class Answer:
-    """What the server sends. Without `whole`, the connection breaks off in the middle of the body."""
+    """What the server sends. Without `whole`, the connection breaks off in the middle of the body.
+
+    The end of the body waits for `may_end`, which is set unless a test clears it.
+    """
 
     def __init__(
         self, status: int, headers: Mapping[str, str], body: bytes, size: int | None = None, *, whole: bool = True
@@ -20,6 +23,8 @@ class Answer:
         self.whole = whole
         self.connections = 0
         self.hung_up = asyncio.Event()
+        self.may_end = asyncio.Event()
+        self.may_end.set()
 
 
 @asynccontextmanager
@@ -40,6 +45,7 @@ async def serving(answer: Answer) -> AsyncIterator[str]:
                         await writer.drain()
                 if not answer.whole:
                     break
+                await answer.may_end.wait()
                 writer.write(b"0\r\n\r\n")
         except (ConnectionError, asyncio.IncompleteReadError):
             answer.hung_up.set()

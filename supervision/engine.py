@@ -54,8 +54,6 @@ from supervision.exits import (
 )
 from supervision.strategy import DROP_CHILD, AutoShutdown, Pause, Restart, Strategy, SupervisorOptions
 
-_INCIDENTS_REMEMBERED = 16
-
 
 class Engine:
     """One supervisor's mind.
@@ -85,7 +83,7 @@ class Engine:
         self._final: Reason | None = None
         self._deferred: deque[Event] = deque()
         self._parked: dict[str, deque[Call]] = {}
-        self._incidents: deque[Hashable] = deque(maxlen=_INCIDENTS_REMEMBERED)
+        self._incidents: dict[Hashable, float] = {}
         self._now = 0.0
         self._rand = 0.0
 
@@ -282,14 +280,16 @@ class Engine:
             self._exhausted(child)
 
     def _is_tolerated(self, child: Child) -> bool:
-        """Counts the restart; one that shares its incident with a counted one is free."""
+        """Counts the restart; one that shares its incident with one still in the window is free."""
         incident, child.incident = child.incident, None
-        if incident is not None and incident in self._incidents:
+        oldest = self._now - self._roster.options.max_seconds
+        self._incidents = {known: at for known, at in self._incidents.items() if at >= oldest}
+        if incident in self._incidents:
             return True
         if not self._roster.intensity.allow(self._now):
             return False
         if incident is not None:
-            self._incidents.append(incident)
+            self._incidents[incident] = self._now
         return True
 
     def _replace(self, child: Child) -> None:

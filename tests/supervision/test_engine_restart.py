@@ -210,6 +210,14 @@ def test_exits_of_one_incident_count_once() -> None:
     assert rig.engine.window(rig.now) == (2, 3)
 
 
+def test_an_incident_that_has_left_the_window_excuses_nobody() -> None:
+    rig = Rig([child("a")])
+    rig.exit("a", Abandoned("scheduler"), incident="loop")
+    rig.advance(5.1)
+    rig.exit("a", Abandoned("scheduler"), incident="loop")
+    assert rig.engine.window(rig.now) == (1, 3)
+
+
 def test_an_incident_excuses_no_later_crash() -> None:
     rig = Rig([child("a")], max_restarts=1)
     rig.exit("a", Abandoned("scheduler"), incident="loop 7")

@@ -8,7 +8,17 @@ import pytest
 from engine_rig import BOOM, NORMAL, Rig, child
 
 from supervision.child import pause
-from supervision.engine_types import Ended, RestartChild, ShutdownRequested, StartChild, TerminateChild, WhichChildren
+from supervision.engine_types import (
+    ChildIgnored,
+    ChildStartFailed,
+    Ended,
+    Ok,
+    RestartChild,
+    ShutdownRequested,
+    StartChild,
+    TerminateChild,
+    WhichChildren,
+)
 from supervision.exits import Abandoned, GaveUp, Killed, Reason, Shutdown
 
 
@@ -107,6 +117,21 @@ def test_a_child_whose_start_hangs_is_asked_to_stop_too() -> None:
     rig.shut_down()
     assert rig.take_log() == ["-a"]
     assert rig.finished == Shutdown()
+
+
+@pytest.mark.parametrize("answer", [ChildStartFailed("a", 2, BOOM), ChildIgnored("a", 2)])
+def test_a_start_that_comes_to_nothing_after_the_request_to_stop_is_a_stop(
+    answer: ChildStartFailed | ChildIgnored,
+) -> None:
+    rig = Rig([child("a")])
+    rig.starts["a"] = ["hang"]
+    rig.exit("a")
+    rig.stops["a"] = "hang"
+    token = rig.call_only(TerminateChild("a"))
+    rig.inbox.append(answer)
+    rig.settle()
+    assert rig.replies[token] == Ok()
+    assert (rig.live, rig.open, rig.armed, rig.names_emitted()) == ({}, set(), [], [])
 
 
 def test_a_child_already_being_stopped_is_waited_for_in_its_turn() -> None:

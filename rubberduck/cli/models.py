@@ -57,7 +57,7 @@ def _built_in(around: Surroundings) -> Iterator[Offer]:
         yield _offer(provider, provider, MODELS[provider], note)
     note = "" if local_model.is_available() else f"not installed: {local_model.INSTALL_LINE}"
     yield Offer(f"local/{MODELS['local']}", "0", "0", note)
-    yield Offer("mock/mock", "0", "0", "pretends; for trying out")
+    yield Offer("mock/mock", None, None, "pretends; for trying out")
 
 
 def _configured(config: Any) -> Iterator[Offer]:
@@ -72,7 +72,7 @@ def _configured(config: Any) -> Iterator[Offer]:
 
 
 def _offer(provider: str, vendor: str, model: str, note: str) -> Offer:
-    if vendor in ("local", "ollama", "mock"):
+    if vendor in ("local", "ollama"):
         return Offer(f"{provider}/{model}", "0", "0", note)
     from rubberduck.prices import PriceBook
 

@@ -9,9 +9,14 @@ from typing import Any
 
 
 def start_duck(config: Any, **options: Any) -> Any:
-    """Start the runtime; imports it only now."""
+    """Start the runtime; imports it only now. Its log is for `--verbose`: a command tells what failed by itself."""
+    import logging
+
     import rubberduck
 
+    if not logging.getLogger().handlers:
+        for name in ("rubberduck", "supervision"):
+            logging.getLogger(name).addHandler(logging.NullHandler())
     return rubberduck.RubberDuck.start(config, **options)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import re
+from pathlib import Path
 from typing import Any
 
 import click
@@ -65,7 +67,16 @@ def version() -> str:
     try:
         return metadata.version("rubberduck-llm")
     except metadata.PackageNotFoundError:
+        return _version_of_checkout(Path(rubberduck.__file__).parents[1] / "pyproject.toml")
+
+
+def _version_of_checkout(project: Path) -> str:
+    """A checkout runs without being installed, and then has no metadata but its project file."""
+    try:
+        found = re.search(r'^version = "([^"]+)"', project.read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
         return "unknown"
+    return f"{found[1]} (checkout)" if found else "unknown"
 
 
 def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
@@ -76,14 +87,17 @@ def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool
 
 def _note_verbose(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
     if wanted:
+        import logging
+
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         ctx.ensure_object(Surroundings).verbose = True
 
 
 def verbose_option(command: Any) -> Any:
-    """`--verbose`: tracebacks for who looks into a failure."""
-    return click.option("--verbose", is_flag=True, expose_value=False, callback=_note_verbose, help="Show tracebacks.")(
-        command
-    )
+    """`--verbose`: log and tracebacks for who looks into a failure."""
+    return click.option(
+        "--verbose", is_flag=True, expose_value=False, callback=_note_verbose, help="Show the log and tracebacks."
+    )(command)
 
 
 @click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import supervision as sup
 from rubberduck import telemetry
@@ -76,7 +76,10 @@ class RubberDuck:
 
     @classmethod
     def start(
-        cls, config: Config | Mapping[str, Any] | str | Path | None = None, *, clock: sup.Clock | None = None,
+        cls,
+        config: Config | Mapping[str, Any] | str | Path | None = None,
+        *,
+        clock: sup.Clock | None = None,
         transport: Any = None,
     ) -> RubberDuck:
         """Start a tree by a configuration: a dict, a Config, or a path to YAML or TOML. None is the mock provider.
@@ -113,7 +116,7 @@ class RubberDuck:
     @property
     def service(self) -> sup.ActorRef:
         """The ServiceActor's ref: `duck.service.ask({"complete": request})`."""
-        return self.actor("service")
+        return cast("sup.ActorRef", self.actor("service"))
 
     def complete(self, request: Request | dict[str, Any], **options: Any) -> Response:
         """Ask a model and wait for the whole answer. Options: priority, timeout (seconds), providers, tenant, tags.
@@ -137,7 +140,7 @@ class RubberDuck:
 
     def _blocking(self, message: dict[str, Any]) -> Any:
         if asyncio._get_running_loop() is not None:
-            raise RuntimeError("this would block the event loop: use `await duck.acomplete(...)` or `duck.astream(...)`")
+            raise RuntimeError("this would block the event loop: use `duck.acomplete` or `duck.astream` in a coroutine")
         try:
             return self.service.ask(message)
         except sup.ActorDeadError as error:
@@ -152,7 +155,7 @@ class RubberDuck:
     # -- looking -----------------------------------------------------------------------------------
 
     def actor(self, name: str) -> Any:
-        """The named ref of an actor or supervisor of the tree, such as "circuit_breaker:openai". It survives restarts."""
+        """The ref of an actor or supervisor of the tree, such as "circuit_breaker:openai"; it survives restarts."""
         for path in (name, f"providers/{name}", f"providers/provider:{name.partition(':')[2]}/{name}"):
             if (ref := self.system.whereis(path)) is not None:
                 return ref
@@ -221,10 +224,12 @@ class RubberDuck:
         for desk in self._board.desks.values():
             calls.run(desk.provider.aclose).get(timeout=5)
 
-    def __enter__(self) -> RubberDuck:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def _breaker_event(self, provider: str, model: str, event: Event) -> None:

@@ -12,8 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import TypeVar
-
+from typing import Self, TypeVar
 
 from rubberduck.errors import Cancelled
 from rubberduck.types import Chunk, Response, Usage
@@ -63,19 +62,23 @@ class Stream:
 
     async def write(self, chunk: Chunk) -> None:
         """Hand a chunk to the reader; waits while the buffer is full. Raises Cancelled once it was closed."""
-        while True:
-            with self._lock:
-                if self._closed:
-                    raise Cancelled("the stream was closed by its reader")
-                if len(self._chunks) < CAPACITY:
-                    self._chunks.append(chunk)
-                    reader, self._reader = self._reader, None
-                    break
-                room = asyncio.get_running_loop().create_future()
-                self._writer = Waker(asyncio.get_running_loop(), room)
+        while (room := self._write_or_wait(chunk)) is not None:
             await room
+
+    def _write_or_wait(self, chunk: Chunk) -> asyncio.Future[None] | None:
+        """None if the chunk was taken; else what will be done when there may be room."""
+        with self._lock:
+            if self._closed:
+                raise Cancelled("the stream was closed by its reader")
+            if len(self._chunks) >= CAPACITY:
+                loop = asyncio.get_running_loop()
+                self._writer = Waker(loop, loop.create_future())
+                return self._writer.future
+            self._chunks.append(chunk)
+            reader, self._reader = self._reader, None
         if reader is not None:
             reader.wake()
+        return None
 
     def end(self, response: Response) -> None:
         """The answer is whole."""
@@ -165,13 +168,15 @@ class Stream:
         """As `close`."""
         self.close()
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
-    async def __aenter__(self) -> Stream:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -187,5 +192,3 @@ class Stream:
 
 class _End(Exception):
     """There is nothing more to read."""
-
-

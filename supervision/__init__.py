@@ -1,15 +1,15 @@
 # rubberduck-llm: supervision
 """OTP-style supervision for Pykka actors.
 
-    import supervision as sup
+import supervision as sup
 
-    class Counter(sup.Actor):
-        def on_start(self): self.n = 0
-        async def on_receive(self, message): self.n += message; return self.n
+class Counter(sup.Actor):
+    def on_start(self): self.n = 0
+    async def on_receive(self, message): self.n += message; return self.n
 
-    with sup.System("demo") as system:
-        system.supervise(sup.ChildSpec("counter", Counter))
-        system.whereis("counter").ask(1)
+with sup.System("demo") as system:
+    system.supervise(sup.ChildSpec("counter", Counter))
+    system.whereis("counter").ask(1)
 """
 
 from __future__ import annotations

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from supervision.clock import Timer
     from supervision.message import Reply
 
+AnyRef = pykka.ActorRef[Any]
+"""Any ref at all: ours, or one of Pykka's own."""
+
 logger = logging.getLogger("supervision")
 _tokens = itertools.count(1)
 
@@ -122,7 +125,7 @@ class ActorTools:
             other.name.monitors.pop(own.links.pop(other), None)
             own.name.monitors.pop(other.links.pop(own, 0), None)
 
-    def send_after(self, ref: ActorRef, message: Any, delay: float) -> Timer:
+    def send_after(self, ref: AnyRef, message: Any, delay: float) -> Timer:
         """Tell `ref` a message in `delay` seconds, unless this incarnation ends before or cancels it."""
         own, token = self._incarnation, next(_tokens)
 
@@ -134,7 +137,7 @@ class ActorTools:
         own.at_end[token] = timer.cancel
         return timer
 
-    def interval(self, ref: ActorRef, message: Any, period: float) -> Timer:
+    def interval(self, ref: AnyRef, message: Any, period: float) -> Timer:
         """Tell `ref` a message every `period` seconds until this incarnation ends or cancels it."""
         return _Interval(self._incarnation, ref, message, period)
 
@@ -142,7 +145,7 @@ class ActorTools:
 class _Interval:
     """A message that repeats: each firing arranges the next, so a late one never piles up."""
 
-    def __init__(self, own: Incarnation, ref: ActorRef, message: Any, period: float) -> None:
+    def __init__(self, own: Incarnation, ref: AnyRef, message: Any, period: float) -> None:
         if period <= 0:
             raise ValueError(f"a period is longer than 0 seconds, not {period}")
         self._own, self._ref, self._message, self._period = own, ref, message, period
@@ -161,7 +164,7 @@ class _Interval:
         self._timer.cancel()
 
 
-def _tell_if_open(ref: ActorRef, message: Any) -> None:
+def _tell_if_open(ref: AnyRef, message: Any) -> None:
     try:
         ref.tell(message)
     except pykka.ActorDeadError:  # counted there as a dead letter; a timer has nobody to tell
@@ -209,7 +212,13 @@ class Actor(ActorTools, pykka.Actor):
     """
 
     expected_errors: tuple[type[BaseException], ...] = ()
-    _actor_ref = _ref_property  # type: ignore[assignment]
+    _actor_ref = _ref_property
+
+    def on_start(self) -> Any:
+        """Prepare for messages. May be async, and return IGNORE, or something for the starter."""
+
+    def on_stop(self) -> Any:
+        """Clean up after an orderly end. May be async. Not called after a crash or a kill."""
 
     @staticmethod
     def _create_actor_inbox() -> Any:
@@ -244,7 +253,8 @@ def supervised(actor_class: type[pykka.Actor]) -> type[pykka.Actor]:
         "__module__": actor_class.__module__,
         "__qualname__": actor_class.__qualname__,
     }
-    return type(actor_class)(actor_class.__name__, (actor_class, ActorTools), members)
+    make: Any = type(actor_class)
+    return cast("type[pykka.Actor]", make(actor_class.__name__, (actor_class, ActorTools), members))
 
 
 def hosted_in_thread(actor_class: type[pykka.Actor]) -> bool:
@@ -301,7 +311,9 @@ def _standalone(actor_class: type[pykka.Actor]) -> Incarnation:
     return _StandaloneLife(name, actor_class, _Standalone(), scheduler=scheduler)
 
 
-def make_incarnation(name: Name, make: Callable[[], pykka.Actor], owner: Any, scheduler: Any, **options: Any) -> Incarnation:
+def make_incarnation(
+    name: Name, make: Callable[[], pykka.Actor], owner: Any, scheduler: Any, **options: Any
+) -> Incarnation:
     """The incarnation that fits the class behind `name`: a task on `scheduler`, or a thread."""
     if hosted_in_thread(name.actor_class):
         return ThreadIncarnation(name, make, owner, **options)

@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from supervision.scheduler import Scheduler
 
 
@@ -96,7 +98,7 @@ class TimeLimit:
         self._is_over = False
         self._task: asyncio.Task[Any] | None = None
 
-    async def __aenter__(self) -> TimeLimit:
+    async def __aenter__(self) -> Self:
         if self._at is not None:
             loop = asyncio.get_running_loop()
             self._task = asyncio.current_task()
@@ -108,7 +110,9 @@ class TimeLimit:
             self._is_over = True
             self._task.cancel()
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         task, self._task = self._task, None
         if self._timer is not None:
             self._timer.cancel()

@@ -1,14 +1,14 @@
 """Every error of this package.
 
-    SpecError(ValueError)               a child spec or an option is wrong; nothing has started
-    SupervisionError
-    ├─ StartFailedError                 a child could not be started
-    ├─ BlockingInScheduler              blocking would stop every actor of this scheduler
-    ├─ DeadlockError                    the reply waited for waits, in the end, for the waiter
-    ├─ MailboxFull                      the actor has too many messages waiting
-    └─ SystemClosed                     the system has been stopped
-    ActorDeadError(pykka.ActorDeadError)  nobody will answer; says why in `reason`
-    └─ ActorStuck                       the actor was abandoned in the middle of this message
+SpecError(ValueError)               a child spec or an option is wrong; nothing has started
+SupervisionError
+├─ StartFailedError                 a child could not be started
+├─ BlockingInScheduler              blocking would stop every actor of this scheduler
+├─ DeadlockError                    the reply waited for waits, in the end, for the waiter
+├─ MailboxFull                      the actor has too many messages waiting
+└─ SystemClosed                     the system has been stopped
+ActorDeadError(pykka.ActorDeadError)  nobody will answer; says why in `reason`
+└─ ActorStuck                       the actor was abandoned in the middle of this message
 """
 
 from __future__ import annotations

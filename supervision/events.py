@@ -52,7 +52,9 @@ class EventStream:
             key = self._count
             self._listeners[key] = listener
             if self._thread is None:
-                self._thread = threading.Thread(target=self._deliver, name=f"supervision-events-{self._name}", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._deliver, name=f"supervision-events-{self._name}", daemon=True
+                )
                 self._thread.start()
         return lambda: self._unsubscribe(key)
 

@@ -139,18 +139,7 @@ class ForkLost:
         return "left behind in the parent process by fork"
 
 
-Reason = (
-    Normal
-    | Shutdown
-    | Crash
-    | Killed
-    | StartFailed
-    | StartTimeout
-    | Abandoned
-    | GaveUp
-    | NoProc
-    | ForkLost
-)
+Reason = Normal | Shutdown | Crash | Killed | StartFailed | StartTimeout | Abandoned | GaveUp | NoProc | ForkLost
 
 
 def is_orderly(reason: Reason) -> bool:

@@ -146,7 +146,7 @@ class AskFuture(pykka.ThreadingFuture[T]):
                 yield
                 return cast("T", self.get())
             if self._get_hook is not None:
-                return (yield from _in_side_thread(loop, self.get).__await__())
+                return cast("T", (yield from _in_side_thread(loop, self.get).__await__()))
             with waits.edge(self):
                 yield from self._suspend(loop)
         return cast("T", self._outcome())
@@ -232,6 +232,7 @@ def _in_side_thread(loop: asyncio.AbstractEventLoop, function: Callable[[], Any]
             result.set_exception(error)
 
     def work() -> None:
+        outcome: tuple[Any, BaseException | None]
         try:
             outcome = (function(), None)
         except BaseException as error:  # handed to the awaiter, whatever it is
@@ -243,6 +244,3 @@ def _in_side_thread(loop: asyncio.AbstractEventLoop, function: Callable[[], Any]
 
     threading.Thread(target=work, name="supervision-get", daemon=True).start()
     return result
-
-
-

@@ -27,7 +27,7 @@ from pykka._introspection import get_attr_directly
 from supervision import faults, waits
 from supervision.child import IGNORE
 from supervision.errors import ActorDeadError, ActorStuck
-from supervision.exits import Abandoned, Crash, Exit, Killed, Normal, Reason, Shutdown, StartFailed
+from supervision.exits import Abandoned, Crash, Exit, Killed, Normal, Reason, StartFailed
 from supervision.mailbox import Envelope, Fenced
 from supervision.message import Reply
 
@@ -155,7 +155,8 @@ class Incarnation:
         try:
             if faults.armed:
                 await faults.hit("before_start", self.name.path)
-            actor = self.actor = self.actor or self._construct()
+            actor: Any = self.actor or self._construct()
+            self.actor = actor
             info = await self._call(actor.on_start)
             if faults.armed:
                 await faults.hit("after_start", self.name.path)
@@ -233,6 +234,7 @@ class Incarnation:
             name.dead_letter(envelope, pykka.Timeout("the message waited past its deadline"))
             return
         if future is not None and (future.abandoned or future.done):
+            future.settle(error=pykka.Timeout("nobody waited for the answer any more"))
             return
         envelope.deliveries += 1
         self.current = envelope

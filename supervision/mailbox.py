@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 class Envelope(PykkaEnvelope[Any]):
     """A message on its way. `deadline` is a time of the system's clock; `deliveries` counts how often it was taken."""
 
-    __slots__ = ("deadline", "deliveries", "sent_at")
+    __slots__ = ("deadline", "deliveries")
+
+    reply_to: AskFuture[Any] | None
 
     def __init__(self, message: Any, reply_to: AskFuture[Any] | None = None, deadline: float | None = None) -> None:
         self.message = message
@@ -94,7 +96,8 @@ class Mailbox:
         """Full: apply the policy, under the lock."""
         policy = self.spec.overflow
         if policy == "drop_old":
-            self._name.dead_letter(self._user.popleft(), MailboxFull(f"{self._name.path}: dropped as the oldest message"))
+            dropped = MailboxFull(f"{self._name.path}: dropped as the oldest message")
+            self._name.dead_letter(self._user.popleft(), dropped)
             self._user.append(envelope)
             waiter, self._waiter = self._waiter, None
             return waiter

@@ -63,7 +63,7 @@ class Name:
         self.dead_letters = 0
         self.waiting: list[AskFuture[Any]] = []
         self.state_blob: Any = None
-        self.monitors: dict[int, Callable[[Exit], None]] = {}
+        self.monitors: dict[int, Callable[[Exit], object]] = {}
         self.ref: ActorRef = getattr(actor_class, "ref_class", ActorRef)(self)
         _live_names.add(self)
 
@@ -95,7 +95,7 @@ class Name:
 
     # -- ends ----------------------------------------------------------------------------------------
 
-    def on_exit(self, token: int, callback: Callable[[Exit], None]) -> bool:
+    def on_exit(self, token: int, callback: Callable[[Exit], object]) -> bool:
         """Have `callback` called with the exit of the present incarnation. False if there is none."""
         if self.incarnation is None or self.incarnation.exit is not None:
             return False
@@ -132,14 +132,14 @@ class ActorRef(pykka.ActorRef[Any]):
     def name(self) -> Name:
         return self._name
 
-    @property
+    @property  # type: ignore[override]  # an attribute in the base; here it changes with the incarnation
     def _actor_weakref(self) -> Any:
         """Pykka's proxies look at the actor through this."""
         incarnation = self._name.incarnation
         return lambda: None if incarnation is None else incarnation.actor
 
-    @property
-    def actor_stopped(self) -> threading.Event:  # type: ignore[override]
+    @property  # type: ignore[override]  # an attribute in the base; here it changes with the incarnation
+    def actor_stopped(self) -> threading.Event:
         incarnation = self._name.incarnation
         if incarnation is None or incarnation.actor is None:
             return self._name.never_started_event
@@ -188,7 +188,7 @@ class ActorRef(pykka.ActorRef[Any]):
                 _arm_timeout(name, future, timeout)
             return future
         if not future.done and on_scheduler_thread():
-            raise BlockingInScheduler(f"asking {name.path} with block=True would block this scheduler: block=False, and await")
+            raise BlockingInScheduler(f"asking {name.path} would block this scheduler: use block=False, and await")
         try:
             return future.get(timeout=timeout)
         except pykka.Timeout:
@@ -212,9 +212,7 @@ class ActorRef(pykka.ActorRef[Any]):
 
 
 def _arm_timeout(name: Name, future: AskFuture[Any], timeout: float) -> None:
-    timer = name.clock.call_at(
-        name.now() + timeout, lambda: future.settle(error=pykka.Timeout(f"{timeout} seconds"))
-    )
+    timer = name.clock.call_at(name.now() + timeout, lambda: future.settle(error=pykka.Timeout(f"{timeout} seconds")))
     future.on_done(timer.cancel)
 
 

@@ -28,9 +28,7 @@ class NamedProxy:
 
     def __eq__(self, other: object) -> bool:
         return (
-            isinstance(other, NamedProxy)
-            and self.actor_ref is other.actor_ref
-            and self._attr_path == other._attr_path
+            isinstance(other, NamedProxy) and self.actor_ref is other.actor_ref and self._attr_path == other._attr_path
         )
 
     def __hash__(self) -> int:

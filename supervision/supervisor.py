@@ -83,6 +83,7 @@ class Shell:
         self.on_finish: Callable[[Reason], object] | None = None
         self._ending = False
         self._crashed = False
+        self._one_less: asyncio.Future[None] | None = None
 
     def handle(self, event: say.Event) -> None:
         """Let the engine decide and do what it says. A crashed supervisor decides nothing more."""
@@ -91,7 +92,7 @@ class Shell:
         for effect in self.engine.decide(event, self.system.clock.now(), rand=random.random()):
             self._do(effect)
 
-    def _do(self, effect: say.Effect) -> None:
+    def _do(self, effect: say.Effect) -> None:  # noqa: C901  (one arm for each effect)
         match effect:
             case say.Start():
                 self._start(effect)
@@ -135,15 +136,15 @@ class Shell:
         if order.restart_reason is not None:
             name.restarts += 1
         life = _Life(self, order.id, order.epoch, drain=name.mailbox.spec.drain)
-        incarnation_class = functools.partial(SupervisorIncarnation) if issubclass(actor_class, Supervisor) else None
         options: dict[str, Any] = {
             "expected_errors": spec.expected_errors,
             "restart_reason": order.restart_reason,
             "attempt": order.attempt,
             "kill_grace": self.system.kill_grace,
         }
-        if incarnation_class is not None:
-            life.incarnation = incarnation_class(name, make, life, scheduler=self.system.supervisors, **options)
+        if issubclass(actor_class, Supervisor):
+            supervisors = self.system.supervisors
+            life.incarnation = SupervisorIncarnation(name, make, life, scheduler=supervisors, **options)
         else:
             scheduler = spec.scheduler or self.system.workers
             life.incarnation = make_incarnation(name, make, life, scheduler, **options)
@@ -153,6 +154,13 @@ class Shell:
     def _life(self, id: str, epoch: int) -> _Life | None:
         life = self.live.get(id)
         return life if life is not None and life.epoch == epoch else None
+
+    def forget(self, life: _Life) -> None:
+        """This incarnation is gone."""
+        if self.live.get(life.id) is life:
+            del self.live[life.id]
+        if self._one_less is not None and not self._one_less.done():
+            self._one_less.set_result(None)
 
     def _child_path(self, id: str) -> str:
         return f"{self.path}/{id}" if id else self.path
@@ -215,7 +223,8 @@ class Shell:
         for life in list(self.live.values()):
             life.incarnation.kill()
         while self.live:
-            await asyncio.sleep(0.001)
+            self._one_less = asyncio.get_running_loop().create_future()
+            await self._one_less
 
     # -- for users ---------------------------------------------------------------------------------
 
@@ -273,8 +282,7 @@ class _Life:
 
     def _ended(self, exit: Exit) -> None:
         shell = self.shell
-        if shell.live.get(self.id) is self:
-            del shell.live[self.id]
+        shell.forget(self)
         shell.system.child_exited(self.incarnation, exit)
         try:
             shell.handle(self._event(exit.reason))
@@ -408,7 +416,7 @@ class Supervisor(Actor):
         self._specs = specs
         self.shell: Shell | None = None
 
-    async def on_start(self) -> None:
+    async def on_start(self) -> None:  # type: ignore[override]  # Pykka knows plain hooks only
         name = self._incarnation.name
         assert name.system is not None, "a supervisor lives in a System"
         shell = self.shell = Shell(name.system, name.path, self._specs, self._options)
@@ -444,7 +452,7 @@ class Supervisor(Actor):
         self.shell.handle(say.Call(reply.set, message))
         return reply
 
-    async def on_stop(self) -> None:
+    async def on_stop(self) -> None:  # type: ignore[override]  # as on_start
         assert self.shell is not None
         if not self.shell.finished.done():
             self.shell.shut_down(Shutdown())
@@ -458,6 +466,15 @@ def supervisor(id: str, *specs: ChildSpec, restart: str = "permanent", **options
 
 
 __all__ = [
-    "AlreadyStarted", "INFINITY", "Mailbox", "Shell", "Started", "Supervisor", "SupervisorHandle", "check_children",
-    "hosted_in_thread", "is_orderly", "supervisor",
+    "AlreadyStarted",
+    "INFINITY",
+    "Mailbox",
+    "Shell",
+    "Started",
+    "Supervisor",
+    "SupervisorHandle",
+    "check_children",
+    "hosted_in_thread",
+    "is_orderly",
+    "supervisor",
 ]

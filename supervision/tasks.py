@@ -117,7 +117,7 @@ class TaskSupervisor(Actor):
         else:
             reply.set(value)
 
-    async def on_stop(self) -> None:
+    async def on_stop(self) -> None:  # type: ignore[override]  # Pykka knows plain hooks only
         """Cancel what still runs and give it `shutdown` seconds to end."""
         tasks = list(self._tasks)
         for task in tasks:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One address of the tree. Times are seconds; `state` is starting, running, busy, restarting, stopping or stopped."""
+    """One address of the tree, times in seconds.
+
+    `state` is starting, running, busy, restarting, stopping or stopped.
+    """
 
     path: str
     kind: str

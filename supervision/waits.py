@@ -44,7 +44,9 @@ class edge:  # noqa: N801  (a context manager, read as a word)
                 raise DeadlockError(" waits for ".join(name.path for name in circle))
             waiter.name.waiting.append(self._future)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._waiter is not None:
             with _lock:
                 self._waiter.name.waiting.remove(self._future)

@@ -20,7 +20,7 @@ from rubberduck import telemetry
 from rubberduck.actors import circuit_breaker, components, cost_tracker, rate_limiter
 from rubberduck.actors.board import ProviderDesk, Route
 from rubberduck.core import pricing
-from rubberduck.core.breaker import Permit, Rejected
+from rubberduck.core.breaker import Outcome, Permit, Rejected
 from rubberduck.core.classify import Disposition, Settlement, classify
 from rubberduck.core.ledger import AttemptRecord
 from rubberduck.core.limiter import Amounts, Refused
@@ -122,7 +122,8 @@ class AttemptRun:
 
     async def _bracketed(self, on_the_wire: Callable[[], Awaitable[Response]]) -> Response:
         runner, call, desk = self.runner, self.call, self.desk
-        reserve = rate_limiter.Reserve(self.id, call.amounts, call.deadline, call.klass, call.deadline - runner.now() + 5)
+        ttl = call.deadline - runner.now() + 5
+        reserve = rate_limiter.Reserve(self.id, call.amounts, call.deadline, call.klass, ttl)
         try:
             await self._take(reserve)
         except BaseException:
@@ -164,10 +165,15 @@ class AttemptRun:
         try:
             await components.ask(runner.tracker(), cost_tracker.Intend(record))
         except BaseException:
-            await asyncio.shield(self._settle_permit(classify(asyncio.CancelledError(), sent=False), None, 0.0))
-            await asyncio.shield(components.ask(runner.tracker(), cost_tracker.Void(record)))
+            await asyncio.shield(self._take_back(permit, record))
             raise
         self._record = record
+
+    async def _take_back(self, permit: Permit, record: AttemptRecord) -> None:
+        """Nothing was sent: the permit decides nothing, the intent is void."""
+        settle = circuit_breaker.Settle(permit, Outcome.CANCELLED, self.route.model)
+        await components.ask(self.runner.breaker(self.route), settle)
+        await components.ask(self.runner.tracker(), cost_tracker.Void(record))
 
     async def _give_up_reservation(self) -> None:
         await components.ask(self.runner.limiter(self.route), rate_limiter.Cancel(self.id))
@@ -238,40 +244,39 @@ class AttemptRun:
     async def _books(
         self, entry: Any, row: Disposition, hint: float | None, first_token: float, usage: Usage | None
     ) -> None:
-        """All three actors at once, and to the end even if this task is cancelled meanwhile."""
-        work = asyncio.gather(
-            components.ask(self.runner.tracker(), entry),
-            self._settle_permit(row, hint, first_token),
-            self._settle_reservation(row, hint, usage),
-            return_exceptions=True,
-        )
+        """Tell all three actors at once, and see it through even if this task is cancelled meanwhile."""
+        runner, route = self.runner, self.route
+        orders: list[tuple[sup.ActorRef, Any]] = [(runner.tracker(), entry)]
+        if self._permit is not None:
+            permit, model = self._permit, route.model
+            settle = circuit_breaker.Settle(permit, row.breaker, model, first_token, row.kind, hint)
+            orders.append((runner.breaker(route), settle))
+        limiter = runner.limiter(route)
+        if row.limiter is Settlement.BLOCK:
+            orders.append((limiter, rate_limiter.Penalise(self._penalty(hint))))
+        if row.limiter is Settlement.CANCEL:
+            orders.append((limiter, rate_limiter.Cancel(self.id)))
+        else:
+            orders.append((limiter, rate_limiter.Commit(self.id, self._used(row.limiter, usage))))
+        replies = [(ref, message, ref.ask(message, block=False)) for ref, message in orders]
         cancelled = None
-        while not work.done():
-            try:
-                await asyncio.shield(work)
-            except asyncio.CancelledError as error:
-                cancelled = error
-        for failure in work.result():
-            if isinstance(failure, BaseException):
-                self.runner.bookkeeping_failed(self.id, failure)
+        for ref, message, future in replies:
+            while True:
+                try:
+                    await components.answer_of(ref, message, future)
+                except asyncio.CancelledError as error:
+                    # What was taken is given back in any case: tell it again, for the telling was cancelled too.
+                    cancelled, future = error, ref.ask(message, block=False)
+                    continue
+                except RubberDuckError as failure:
+                    runner.bookkeeping_failed(self.id, failure)
+                break
         if cancelled is not None:
             raise cancelled
 
-    async def _settle_permit(self, row: Disposition, hint: float | None, first_token: float) -> None:
-        if self._permit is None:
-            return
-        settle = circuit_breaker.Settle(self._permit, row.breaker, self.route.model, first_token, row.kind, hint)
-        await components.ask(self.runner.breaker(self.route), settle)
-
-    async def _settle_reservation(self, row: Disposition, hint: float | None, usage: Usage | None) -> None:
-        limiter = self.runner.limiter(self.route)
-        if row.limiter is Settlement.CANCEL:
-            await components.ask(limiter, rate_limiter.Cancel(self.id))
-            return
-        if row.limiter is Settlement.BLOCK:
-            seconds = min(LONGEST_PENALTY, PENALTY_WITHOUT_HINT * 2 ** (self.number - 1)) if hint is None else hint
-            await components.ask(limiter, rate_limiter.Penalise(seconds))
-        await components.ask(limiter, rate_limiter.Commit(self.id, self._used(row.limiter, usage)))
+    def _penalty(self, hint: float | None) -> float:
+        """How long, in seconds, a refused provider is left alone."""
+        return min(LONGEST_PENALTY, PENALTY_WITHOUT_HINT * 2.0 ** (self.number - 1)) if hint is None else hint
 
     def _used(self, settlement: Settlement, usage: Usage | None) -> Amounts:
         estimate = self.call.amounts

@@ -98,9 +98,7 @@ class Board:
         provider, slash, rest = model.partition("/")
         if slash and rest and provider in self.desks:
             return (Route(provider, rest),)
-        return tuple(
-            Route(name, model) for name, desk in self.desks.items() if desk.provider.supports_model(model)
-        )
+        return tuple(Route(name, model) for name, desk in self.desks.items() if desk.provider.supports_model(model))
 
     def _why_not(self, name: str, model: str, allowed: set[str]) -> str:
         if name not in allowed:
@@ -111,5 +109,3 @@ class Board:
 def _route(text: str) -> Route:
     provider, _, model = text.partition("/")
     return Route(provider, model)
-
-

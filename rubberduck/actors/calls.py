@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
@@ -29,7 +30,6 @@ from rubberduck.errors import (
     Cancelled,
     ConfigError,
     DeadlineExceeded,
-    ProviderError,
     QueueFull,
     RubberDuckError,
 )
@@ -41,6 +41,7 @@ from rubberduck.types import Attempt, Chunk, Request, Response, Usage
 
 logger = logging.getLogger("rubberduck")
 
+ONE_REQUEST = Amounts()
 UNBOUNDED_OUTPUT = 1024
 """The output assumed of a request without max_tokens, in tokens."""
 FIRST_TOKEN_LIMIT = 10.0
@@ -80,7 +81,7 @@ class Call:
     tenant: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    amounts: Amounts = Amounts()
+    amounts: Amounts = ONE_REQUEST
     delivered: bool = False
     queue_wait: float = 0.0
     begun: int = 0
@@ -105,6 +106,7 @@ class CallRunner:
         self._retry = _retry_options(config)
         self._debug = DebugLog.of(config)
         self._in_flight = 0
+        self._drained: asyncio.Event | None = None
         self.cache: ResponseCache[Response] | None = None
         if config.cache is not None:
             self.cache = ResponseCache(config.cache.ttl, config.cache.max_entries)
@@ -173,13 +175,15 @@ class CallRunner:
         except asyncio.CancelledError:
             self._tell_failure(call, who, started, self._finish_with(call, reply, _lost(call)))
             raise
-        except Exception as error:  # whatever it is, the caller is owed an answer
+        except Exception as error:  # noqa: BLE001  (whatever it is, the caller is owed an answer)
             self._tell_failure(call, who, started, self._finish_with(call, reply, self._as_ours(call, error)))
         else:
             self._succeed(call, reply, response)
             self._tell_success(who, started, response)
         finally:
             self._in_flight -= 1
+            if self._drained is not None and not self._in_flight:
+                self._drained.set()
 
     def _succeed(self, call: Call, reply: sup.Reply, response: Response) -> None:
         if call.stream is not None:
@@ -206,7 +210,7 @@ class CallRunner:
             )
         if isinstance(error, RubberDuckError):
             return error
-        logger.exception("a bug in the course of call %s", call.id, exc_info=error)
+        logger.error("a bug in the course of call %s", call.id, exc_info=error)
         return CallInterrupted(f"RubberDuck failed in its own code: {type(error).__name__}: {error}", spent=None)
 
     async def _answer(self, call: Call, reply: sup.Reply) -> Response:
@@ -343,9 +347,7 @@ class CallRunner:
                 task = asyncio.current_task()
                 loop = asyncio.get_running_loop()
                 assert task is not None
-                call.stream = Stream(
-                    run.route.provider, run.route.model, call.id, lambda: _cancel_on(loop, task)
-                )
+                call.stream = Stream(run.route.provider, run.route.model, call.id, lambda: _cancel_on(loop, task))
                 call.delivered = True
                 reply.set(call.stream)
             await call.stream.write(chunk)
@@ -413,8 +415,10 @@ class CallRunner:
 
     async def drained(self, until: float) -> None:
         """Return when no call is in flight, or at `until` (real time, in seconds)."""
-        while self._in_flight and time.monotonic() < until:
-            await asyncio.sleep(0.005)
+        self._drained = asyncio.Event()
+        if self._in_flight:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._drained.wait(), max(0.0, until - time.monotonic()))
 
     def start_error(self, error: sup.StartFailedError) -> RubberDuckError:
         """A tree that did not start, in the user's terms."""
@@ -430,7 +434,8 @@ def _cancel_on(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None
 
 def _counts_tokens(desk: ProviderDesk) -> bool:
     options = desk.limiter_options
-    return options.unit == "tokens" or options.input_tokens_per_min is not None or options.output_tokens_per_min is not None
+    limits_per_minute = (options.input_tokens_per_min, options.output_tokens_per_min)
+    return options.unit == "tokens" or any(limit is not None for limit in limits_per_minute)
 
 
 def _retry_options(config: Config) -> RetryOptions:
@@ -456,6 +461,3 @@ def _lost(call: Call) -> CallInterrupted:
 
 def _size(response: Response) -> int:
     return 512 + sum(len(choice.message.text) for choice in response.choices)
-
-
-__all__ = ["Call", "CallRunner", "ProviderError", "Trace"]

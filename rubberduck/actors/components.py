@@ -19,15 +19,21 @@ async def ask(ref: sup.ActorRef, message: sup.Ask[R]) -> R:
     Raises:
         RubberDuckError: the component's own answer, or CallInterrupted if it is gone for good.
     """
+    return await answer_of(ref, message, ref.ask(message, block=False))
+
+
+async def answer_of(ref: sup.ActorRef, message: sup.Ask[R], future: Any) -> R:
+    """The same for a message that has been sent already: `future` is its reply."""
     died: BaseException | None = None
     for _ in range(MOST_ASKED):
         try:
-            answer: Any = await ref.ask(message, block=False)
-            return answer  # type: ignore[no-any-return]
+            answer: R = await future
+            return answer
         except RubberDuckError:
             raise
-        except Exception as error:  # the crash that took the question with it
+        except Exception as error:  # noqa: BLE001  (the crash that took the question with it)
             died = error
         if not ref.is_alive():
             break
+        future = ref.ask(message, block=False)
     raise CallInterrupted(f"{ref.path} could not answer: {died}") from died

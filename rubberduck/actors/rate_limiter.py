@@ -11,6 +11,8 @@ import supervision as sup
 from rubberduck.core.limiter import Amounts, Granted, Klass, Limiter, LimiterOptions, LimiterStats, Refused, Wait
 from rubberduck.errors import RateLimited
 
+ONE_REQUEST = Amounts()
+
 
 @dataclass(frozen=True, slots=True)
 class CheckRate(sup.Ask[Granted | RateLimited]):
@@ -24,7 +26,7 @@ class Reserve(sup.Ask[Granted | Refused]):
     """Take `amounts`, waiting for them until `deadline` (the system clock). Repeating an id charges once."""
 
     id: str
-    amounts: Amounts = Amounts()
+    amounts: Amounts = ONE_REQUEST
     deadline: float = inf
     klass: Klass = "normal"
     ttl: float | None = None
@@ -125,9 +127,7 @@ class RateLimiterActor(sup.Actor):
         return None
 
     def _reserve(self, message: Reserve, now: float) -> Any:
-        answer = self._limiter.reserve(
-            message.id, message.amounts, now, message.deadline, message.klass, message.ttl
-        )
+        answer = self._limiter.reserve(message.id, message.amounts, now, message.deadline, message.klass, message.ttl)
         if not isinstance(answer, Wait):
             return answer
         reply = self.owe()
@@ -163,5 +163,5 @@ def _last_balances(books: Limiter | None, now: float) -> Any:
         return None
     try:
         return books.snapshot(now)
-    except Exception:  # books that a crash left torn are worth nothing; an empty limiter is safe
+    except Exception:  # noqa: BLE001  (books that a crash left torn are worth nothing; an empty limiter is safe)
         return None

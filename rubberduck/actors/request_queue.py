@@ -118,7 +118,7 @@ class RequestQueueActor(sup.Actor):
             self._holders, left, self._ids = self.context.snapshot
             for id, message in left.items():
                 self._enqueue(id, message, self.context.clock.now())
-        self._in_use = {provider: 0 for provider in self._slots}
+        self._in_use = dict.fromkeys(self._slots, 0)
         for provider in self._holders.values():
             self._in_use[provider] += 1
         self.remember((self._holders, self._pulled, self._ids))
@@ -221,9 +221,7 @@ class RequestQueueActor(sup.Actor):
     # -- requests that wait to be asked for --------------------------------------------------------
 
     def _enqueue(self, id: str, message: Enqueue, now: float) -> Accepted | Rejected:
-        job = Job(
-            id, message.priority, message.tenant, message.tokens, PULLED, message.deadline, enqueued_at=now
-        )
+        job = Job(id, message.priority, message.tenant, message.tokens, PULLED, message.deadline, enqueued_at=now)
         answer = self._queue.enqueue(job, now)
         if isinstance(answer, Accepted):
             answer = replace(answer, id=id)

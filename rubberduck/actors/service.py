@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import supervision as sup
 from rubberduck.actors.calls import Call, CallRunner
 from rubberduck.errors import CallInterrupted, InvalidRequest, RubberDuckError
+from rubberduck.stream import Stream
 from rubberduck.types import Request, Response
-
-if TYPE_CHECKING:
-    from rubberduck.stream import Stream
 
 PRIORITIES = ("high", "normal", "low")
 LONGEST_TIMEOUT = 86_400.0
@@ -32,7 +30,7 @@ class Complete(sup.Ask[Response]):
 
 
 @dataclass(frozen=True, slots=True)
-class OpenStream(sup.Ask["Stream"]):
+class OpenStream(sup.Ask[Stream]):
     """Answer `request` as a stream; the reply comes with its first chunk. Options as for Complete."""
 
     request: Request | dict[str, Any]
@@ -48,7 +46,7 @@ class Drain(sup.Ask[None]):
     """Accept no further calls; those in flight go on."""
 
 
-_VERBS = {"complete": Complete, "stream": OpenStream}
+_VERBS: dict[str, type[Complete | OpenStream]] = {"complete": Complete, "stream": OpenStream}
 _OPTIONS = ("priority", "timeout", "providers", "tenant", "tags")
 
 
@@ -88,7 +86,8 @@ class ServiceActor(sup.Actor):
     def _call(self, order: Complete | OpenStream) -> Call:
         request = Request.parse(order.request)
         if order.priority not in PRIORITIES:
-            raise InvalidRequest(f"priority is one of {', '.join(PRIORITIES)}, not {order.priority!r}", field="priority")
+            known = ", ".join(PRIORITIES)
+            raise InvalidRequest(f"priority is one of {known}, not {order.priority!r}", field="priority")
         now = self.context.clock.now()
         return Call(
             request=request,
@@ -110,10 +109,11 @@ def _read(message: Any) -> Complete | OpenStream:
         )
     verbs = [verb for verb in _VERBS if verb in message]
     if len(verbs) != 1:
-        raise InvalidRequest(f"a message to the service has one of the keys {', '.join(_VERBS)}; this has {verbs or 'none'}")
+        wanted, found = " or ".join(_VERBS), " and ".join(verbs) or "neither"
+        raise InvalidRequest(f"a message to the service has one of the keys {wanted}; this has {found}")
     if unknown := set(message) - {*_VERBS, *_OPTIONS}:
         known = ", ".join(_OPTIONS)
-        raise InvalidRequest(f"unknown option {sorted(map(str, unknown))[0]!r}; there are {known}")
+        raise InvalidRequest(f"unknown option {min(map(str, unknown))!r}; there are {known}")
     options = {name: message[name] for name in _OPTIONS if message.get(name) is not None}
     return _VERBS[verbs[0]](message[verbs[0]], **options)
 

@@ -1,15 +1,15 @@
 """The supervision tree of a RubberDuck, as child specs.
 
-    root                             one_for_one
-    ├─ cost_tracker                  the ledger; first up, last down
-    ├─ providers                     a provider that keeps crashing is paused, it never takes the others down
-    │  └─ provider:<name>            one_for_one
-    │     ├─ rate_limiter:<name>
-    │     ├─ circuit_breaker:<name>
-    │     └─ what the provider itself needs, such as a local engine
-    ├─ request_queue
-    ├─ calls                         one temporary task per call in flight
-    └─ service
+root                             one_for_one
+├─ cost_tracker                  the ledger; first up, last down
+├─ providers                     a provider that keeps crashing is paused, it never takes the others down
+│  └─ provider:<name>            one_for_one
+│     ├─ rate_limiter:<name>
+│     ├─ circuit_breaker:<name>
+│     └─ what the provider itself needs, such as a local engine
+├─ request_queue
+├─ calls                         one temporary task per call in flight
+└─ service
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ from rubberduck.errors import CallInterrupted
 IDEMPOTENT = sup.Mailbox(redeliver=3)
 """All messages between our actors carry an id and may be handled twice, so one in flight at a crash comes back."""
 
+_REST = sup.pause(1.0)
+"""What a provider that keeps crashing is given before it is started again."""
+
 
 def children(
     config: Config,
@@ -44,16 +47,15 @@ def children(
     on_breaker_event: Callable[[str, str, Event], object],
 ) -> list[sup.ChildSpec]:
     """The children of the root, in the order of their start."""
-    providers = [_provider(desk, on_breaker_event) for desk in board.desks.values()]
+    limits = _limits(config)
+    providers = [_provider(desk, limits, on_breaker_event) for desk in board.desks.values()]
     slots = {name: desk.limiter_options.max_concurrency for name, desk in board.desks.items()}
     return [
         sup.ChildSpec(
             "cost_tracker", CostTrackerActor, args=(open_ledger,), kwargs={"price": runner.price_of}, mailbox=IDEMPOTENT
         ),
-        sup.supervisor("providers", *providers, **_limits(config), on_exhausted=sup.pause(1.0)),
-        sup.ChildSpec(
-            "request_queue", RequestQueueActor, args=(_queue_options(config), slots), mailbox=IDEMPOTENT
-        ),
+        sup.supervisor("providers", *providers, **limits, on_exhausted=_REST),
+        sup.ChildSpec("request_queue", RequestQueueActor, args=(_queue_options(config), slots), mailbox=IDEMPOTENT),
         sup.tasks("calls", lost=_lost_call),
         sup.ChildSpec(
             "service", ServiceActor, args=(runner,), kwargs={"default_timeout": config.timeout}, mailbox=IDEMPOTENT
@@ -65,7 +67,9 @@ def _limits(config: Config) -> dict[str, Any]:
     return {"max_restarts": config.supervision.max_restarts, "max_seconds": config.supervision.max_seconds}
 
 
-def _provider(desk: ProviderDesk, on_breaker_event: Callable[[str, str, Event], object]) -> sup.ChildSpec:
+def _provider(
+    desk: ProviderDesk, limits: dict[str, Any], on_breaker_event: Callable[[str, str, Event], object]
+) -> sup.ChildSpec:
     def publish_limiter(limiter: Limiter) -> None:
         desk.limiter = limiter
 
@@ -83,8 +87,8 @@ def _provider(desk: ProviderDesk, on_breaker_event: Callable[[str, str, Event], 
         kwargs={"publish": desk.breakers.__setitem__, "on_event": functools.partial(on_breaker_event, desk.name)},
         mailbox=IDEMPOTENT,
     )
-    own = getattr(desk.provider, "children", list)()
-    return sup.supervisor(f"provider:{desk.name}", limiter, breaker, *own, max_restarts=30, max_seconds=10.0, on_exhausted=sup.pause(1.0))
+    own: list[sup.ChildSpec] = getattr(desk.provider, "children", list)()
+    return sup.supervisor(f"provider:{desk.name}", limiter, breaker, *own, **limits, on_exhausted=_REST)
 
 
 def _queue_options(config: Config) -> QueueOptions:

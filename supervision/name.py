@@ -132,14 +132,14 @@ class ActorRef(pykka.ActorRef[Any]):
     def name(self) -> Name:
         return self._name
 
-    @property  # type: ignore[override]  # an attribute in the base; here it changes with the incarnation
-    def _actor_weakref(self) -> Any:
+    @property
+    def _actor_weakref(self) -> Any:  # type: ignore[override]  # it changes with the incarnation
         """Pykka's proxies look at the actor through this."""
         incarnation = self._name.incarnation
         return lambda: None if incarnation is None else incarnation.actor
 
-    @property  # type: ignore[override]  # an attribute in the base; here it changes with the incarnation
-    def actor_stopped(self) -> threading.Event:
+    @property
+    def actor_stopped(self) -> threading.Event:  # type: ignore[override]  # as above
         incarnation = self._name.incarnation
         if incarnation is None or incarnation.actor is None:
             return self._name.never_started_event

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from decimal import Decimal
@@ -22,7 +22,7 @@ from rubberduck import errors
 from rubberduck.errors import ConfigError, InvalidRequest, MissingApiKey, RubberDuckError, StreamInterrupted
 from rubberduck.providers.assembly import Assembly, as_chunks
 from rubberduck.providers.stream_decoder import StreamDecoder
-from rubberduck.transport import StreamReply, Timeouts, Transport, TransportError
+from rubberduck.transport import Reply, StreamReply, Timeouts, Transport, TransportError
 from rubberduck.types import Chunk, Request, Response, Usage
 
 if TYPE_CHECKING:
@@ -86,7 +86,13 @@ class Provider(ABC):
 
 
 class HTTPProvider(Provider):
-    """A provider behind an HTTP API. Subclasses translate; this class does the I/O and names its failures."""
+    """A provider behind an HTTP API. Subclasses translate; this class does the I/O and names its failures.
+
+    `on_headers` is called with the model, the status and the headers of each answer as they arrive: a rate limiter
+    learns from them. It must not block.
+    """
+
+    on_headers: Callable[[str, int, Mapping[str, str]], None] | None = None
 
     default_base_url: ClassVar[str]
     key_variable: ClassVar[str]
@@ -156,6 +162,7 @@ class HTTPProvider(Provider):
         url, headers, content = self._outgoing(request)
         try:
             reply = await self._transport.post(url, headers=headers, content=content, timeouts=self._timeouts)
+            self._show(request, reply)
             response = self.decode(reply.status, reply.headers, reply.body)
         except TransportError as error:
             raise self._lost(error, request) from error
@@ -182,6 +189,7 @@ class HTTPProvider(Provider):
         url, headers, content = self._outgoing(request)
         timeouts = self._stream_timeouts
         async with await self._transport.stream(url, headers=headers, content=content, timeouts=timeouts) as reply:
+            self._show(request, reply)
             if reply.status != 200:
                 raise self.classify(reply.status, reply.headers, await reply.read(_LONGEST_ERROR_BYTES))
             if reply.headers.get("content-type", "").startswith("application/json"):
@@ -211,6 +219,10 @@ class HTTPProvider(Provider):
             raise self._labelled(error, request) from None
         url = urlunsplit(self._url._replace(path=self._url.path + path))
         return url, {"Content-Type": "application/json"} | headers, _json_bytes(body)
+
+    def _show(self, request: Request, reply: Reply | StreamReply) -> None:
+        if self.on_headers is not None:
+            self.on_headers(request.model, reply.status, reply.headers)
 
     # --- naming what went wrong
 

@@ -82,6 +82,7 @@ _ADVICE = {
     errors.AuthenticationFailed: "check the api_key of this provider",
     errors.QuotaExceeded: "check the account's credit and spend limit",
     errors.ModelNotFound: "check the model's name and the provider's base_url",
+    errors.ProtocolError: "check the provider's base_url",
 }
 
 
@@ -151,6 +152,8 @@ def _status(inner: dict[str, Any]) -> int | None:
 
 def error_class(fault: Fault, status: int) -> type[RubberDuckError]:
     """Which error a fault is, under an HTTP status."""
+    if status != 200 and status < 400:
+        return errors.ProtocolError
     for word in (fault.code, fault.type):
         if word and word.lower() in _BY_WORD:
             return _BY_WORD[word.lower()]
@@ -192,7 +195,7 @@ def make_error(
 
 def _explain(chosen: type[RubberDuckError], fault: Fault, status: int, provider: str) -> str:
     said = fault.message[:LONGEST_MESSAGE] or fault.code or fault.type or "no explanation"
-    where = f"answered {status}" if status >= 400 else "reported an error in its answer"
+    where = f"answered {status}" if status != 200 else "reported an error in its answer"
     advice = f" ({_ADVICE[chosen]})" if chosen in _ADVICE else ""
     return f"{provider} {where}: {said}{advice}"
 

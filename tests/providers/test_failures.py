@@ -29,6 +29,8 @@ def made(status: int, body: Any, **headers: str) -> RubberDuckError:
         (402, errors.QuotaExceeded),
         (403, errors.AuthenticationFailed),
         (404, errors.ModelNotFound),
+        (204, errors.ProtocolError),
+        (302, errors.ProtocolError),
         (408, errors.ProviderTimeout),
         (409, errors.ProviderError),
         (413, errors.InvalidRequest),

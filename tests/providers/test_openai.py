@@ -301,6 +301,19 @@ def test_an_error_before_the_stream_is_the_error_of_the_answer(
         run(gather(make("openai", vendor(refusal)).stream(ask())))
 
 
+def test_the_headers_of_every_answer_are_shown_to_who_wants_them(
+    make: Any, vendor: Any, run: Any, ask: Any, gather: Any, sse: Any
+) -> None:
+    limits = {"x-ratelimit-remaining-requests": "9"}
+    answers = [httpx.Response(429, headers=limits), httpx.Response(200, headers=limits, content=sse(*WORDS, USAGE))]
+    provider, seen = make("openai", vendor(*answers)), []
+    provider.on_headers = lambda model, status, headers: seen.append((model, status, headers[next(iter(limits))]))
+    with pytest.raises(errors.RateLimited):
+        run(provider.complete(ask("gpt-4")))
+    run(gather(provider.stream(ask("gpt-4o"))))
+    assert seen == [("gpt-4", 429, "9"), ("gpt-4o", 200, "9")]
+
+
 def test_a_server_that_does_not_stream_is_read_all_the_same(
     make: Any, vendor: Any, run: Any, ask: Any, gather: Any
 ) -> None:

@@ -192,6 +192,11 @@ def test_line_ends_and_unicode_line_separators_do_not_matter(sse: Any) -> None:
         assert answer(raw.replace("\n", end).encode()).text == "a\u2028b\u0085c"
 
 
+def test_half_a_character_is_replaced_since_no_encoder_would_take_it() -> None:
+    body = b'data: {"choices":[{"delta":{"content":"\\ud83e\\udd86 \\ud83e!"},"finish_reason":"stop"}]}\n\n'
+    assert answer(body).text == "🦆 \ufffd!"
+
+
 # --- tool calls
 
 

@@ -99,6 +99,8 @@ class MinuteWindow:
         return self._sum.total(now)
 
     def wait(self, amount: float, now: float) -> float:
+        if self._sum.total(now) + amount <= self.most:
+            return 0.0
         minutes = 0.0
         if amount > self.most:
             minutes = ceil(amount / self.most) - 1

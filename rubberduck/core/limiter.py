@@ -11,37 +11,28 @@ answer and is charged once, until the reservation is cancelled.
 
 from __future__ import annotations
 
-import heapq
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf
 from typing import Literal
 
 from rubberduck.core.bucket import Cell, Meter, MinuteWindow, TokenBucket
+from rubberduck.core.waiting_line import Amounts, Klass, Needs, Waiter, WaitingLine
 
-CLASSES = ("high", "normal", "low")
+__all__ = [
+    "Amounts",
+    "Granted",
+    "Klass",
+    "Limiter",
+    "LimiterOptions",
+    "LimiterSnapshot",
+    "LimiterStats",
+    "Refused",
+    "Wait",
+]
+
 REMEMBERED = 4096
 """How many settled ids are remembered, so that a repeated question is recognised."""
-
-Klass = Literal["high", "normal", "low"]
-Needs = Sequence[float]
-"""What each meter is asked for, in the order of the meters."""
-
-
-@dataclass(frozen=True, slots=True)
-class Amounts:
-    """What a call takes, or what it took: requests, tokens, and slots held until it ends."""
-
-    requests: float = 1
-    input: float = 0
-    output: float = 0
-    concurrency: int = 1
-
-    @property
-    def tokens(self) -> float:
-        return self.input + self.output
-
 
 NOTHING = Amounts(0, 0, 0, 0)
 
@@ -122,17 +113,6 @@ class LimiterStats:
     lost: int
 
 
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    id: str
-    amounts: Amounts
-    needs: Needs
-    deadline: float
-    klass: str
-    ttl: float
-    alive: bool = field(default=True)
-
-
 @dataclass(slots=True)
 class _Held:
     amounts: Amounts
@@ -173,12 +153,7 @@ class Limiter:
         self._mean_hold = 1.0
         self._held: dict[str, _Held] = {}
         self._settled: OrderedDict[str, None] = OrderedDict()
-        self._waiting: dict[str, _Waiter] = {}
-        self._lines: dict[str, OrderedDict[str, _Waiter]] = {klass: OrderedDict() for klass in CLASSES}
-        self._ahead: dict[str, list[float]] = {klass: [0.0] * len(self._meters) for klass in CLASSES}
-        self._booked: list[_Waiter] = []
-        self._deadlines: list[tuple[float, int, _Waiter]] = []
-        self._arrivals = 0
+        self._line = WaitingLine(len(self._meters))
         self._granted = self._refused = self._lost = 0
 
     # -- asking --------------------------------------------------------------------------------------------
@@ -195,24 +170,24 @@ class Limiter:
         """Take `amounts` now, or get in line for them. A wait that would end after `deadline` is refused at once."""
         if reservation in self._held or reservation in self._settled:
             return Granted(reservation)
-        if reservation in self._waiting:
-            return Wait(reservation, self._expected(self._waiting[reservation], now))
+        known = self._line.get(reservation)
+        if known is not None:
+            return Wait(reservation, self._expected(known, now))
         needs = self._needs(amounts)
         if not self._can_ever_fit(amounts, needs):
             self._refused += 1
             return Refused(reservation, "never_fits", None)
         self._release_lost(now)
-        waiter = _Waiter(
-            reservation, amounts, needs, deadline, klass, self._options.reservation_ttl if ttl is None else ttl
-        )
-        if not self._waiting and self._has_slots(amounts) and self._meters_wait(needs, now) <= 0:
-            self._grant(waiter, now)
+        ttl = self._options.reservation_ttl if ttl is None else ttl
+        if not len(self._line) and self._has_slots(amounts) and self._meters_wait(needs, now) <= 0:
+            self._grant(reservation, amounts, needs, ttl, now)
             return Granted(reservation)
-        wait = self._meters_wait(self._with_those_ahead(waiter), now)
+        waiter = Waiter(reservation, amounts, needs, deadline, klass, ttl)
+        wait = self._meters_wait(self._line.needs_until(waiter), now)
         if now + wait > deadline or wait == inf:
             self._refused += 1
             return Refused(reservation, "past_deadline", None if wait == inf else wait)
-        self._get_in_line(waiter)
+        self._line.enter(waiter)
         return Wait(reservation, now + wait if self._has_slots(amounts) else None)
 
     def check(self, tokens: float, now: float) -> Granted | Refused:
@@ -226,7 +201,7 @@ class Limiter:
             self._refused += 1
             return Refused("", "never_fits", None)
         wait = self.peek(amounts, now)
-        if wait > 0 or self._waiting:
+        if wait > 0 or len(self._line):
             self._refused += 1
             return Refused("", "past_deadline", None if wait == inf else wait)
         for meter, need in zip(self._meters, needs, strict=True):
@@ -240,11 +215,11 @@ class Limiter:
         if not self._can_ever_fit(amounts, needs):
             return inf
         self._release_lost(now)
-        if self._waiting:
-            needs = self._with_those_ahead(_Waiter("", amounts, needs, inf, klass, 0.0))
+        if len(self._line):
+            needs = self._line.needs_until(Waiter("", amounts, needs, inf, klass, 0.0))
         wait = self._meters_wait(needs, now)
         if not self._has_slots(amounts):
-            wait = max(wait, self._mean_hold * (1 + len(self._waiting)) / self._options.max_concurrency)
+            wait = max(wait, self._mean_hold * (1 + len(self._line)) / self._options.max_concurrency)
         return wait
 
     # -- answering those who wait --------------------------------------------------------------------------
@@ -254,24 +229,23 @@ class Limiter:
         self._release_lost(now)
         answers: list[Granted | Refused] = []
         self._grant_booked(now, answers)
-        if self._expire(now, answers):
+        if self._refuse_expired(now, answers):
             self._grant_booked(now, answers)
         return answers
 
     def next_at(self, now: float) -> float | None:
         """When `poll` will next have an answer by time alone; None if only a commit or cancel can bring one."""
-        if not self._booked:
+        first = self._line.first
+        if first is None:
             return None
-        first = self._booked[0]
         times = []
         if self._has_slots(first.amounts):
             times.append(now + self._meters_wait(first.needs, now))
         elif self._held:
             times.append(next(iter(self._held.values())).expires_at)
-        while self._deadlines and not self._deadlines[0][2].alive:
-            heapq.heappop(self._deadlines)
-        if self._deadlines:
-            times.append(self._deadlines[0][0])
+        deadline = self._line.next_deadline()
+        if deadline is not None:
+            times.append(deadline)
         soonest = min(times, default=inf)
         return None if soonest == inf else max(now, soonest)
 
@@ -303,9 +277,9 @@ class Limiter:
 
         The id is free again: asking with it once more is a new question.
         """
-        waiter = self._waiting.get(reservation)
+        waiter = self._line.get(reservation)
         if waiter is not None:
-            self._leave_line(waiter)
+            self._line.leave(waiter)
             return True
         return self._settle(reservation, NOTHING, now)
 
@@ -319,7 +293,7 @@ class Limiter:
         self._release_lost(now)
         return LimiterStats(
             in_flight=self._in_flight,
-            waiting=len(self._waiting),
+            waiting=len(self._line),
             tokens=self._bucket.tokens(now) if self._bucket else None,
             used_this_minute={name: window.used(now) for name, window in self._minutes.items()},
             blocked_for=max(0.0, self._blocked_until - now),
@@ -377,76 +351,34 @@ class Limiter:
                 longest = wait
         return longest
 
-    def _with_those_ahead(self, waiter: _Waiter) -> Needs:
-        """What must be granted until `waiter` has its turn: the line of its class, and the booked of the others."""
-        total = self._ahead[waiter.klass]
-        for other in (waiter, *self._booked):
-            if other is waiter or other.klass != waiter.klass:
-                total = [so_far + need for so_far, need in zip(total, other.needs, strict=True)]
-        return total
-
-    def _expected(self, waiter: _Waiter, now: float) -> float | None:
+    def _expected(self, waiter: Waiter, now: float) -> float | None:
         if not self._has_slots(waiter.amounts):
             return None
-        if waiter is self._booked[0]:
-            return now + self._meters_wait(waiter.needs, now)
-        return now + self._meters_wait(self._ahead[waiter.klass], now)
+        is_first = waiter is self._line.first
+        return now + self._meters_wait(waiter.needs if is_first else self._line.needs_of_class(waiter.klass), now)
 
-    # -- the line ------------------------------------------------------------------------------------------
-
-    def _get_in_line(self, waiter: _Waiter) -> None:
-        line = self._lines[waiter.klass]
-        if not line:
-            self._booked.append(waiter)
-        line[waiter.id] = self._waiting[waiter.id] = waiter
-        self._shift_ahead(waiter, 1)
-        if waiter.deadline < inf:
-            if len(self._deadlines) > 2 * len(self._waiting) + 64:
-                self._deadlines = [entry for entry in self._deadlines if entry[2].alive]
-                heapq.heapify(self._deadlines)
-            self._arrivals += 1
-            heapq.heappush(self._deadlines, (waiter.deadline, self._arrivals, waiter))
-
-    def _leave_line(self, waiter: _Waiter) -> None:
-        waiter.alive = False
-        line = self._lines[waiter.klass]
-        was_first = next(iter(line)) == waiter.id
-        del line[waiter.id], self._waiting[waiter.id]
-        self._shift_ahead(waiter, -1)
-        if was_first:
-            self._booked.remove(waiter)
-            if line:
-                self._booked.append(next(iter(line.values())))
-
-    def _shift_ahead(self, waiter: _Waiter, sign: int) -> None:
-        ahead = self._ahead[waiter.klass]
-        for index, need in enumerate(waiter.needs):
-            ahead[index] += sign * need
+    # -- granting ------------------------------------------------------------------------------------------
 
     def _grant_booked(self, now: float, answers: list[Granted | Refused]) -> None:
-        while self._booked:
-            first = self._booked[0]
+        while (first := self._line.first) is not None:
             if not self._has_slots(first.amounts) or self._meters_wait(first.needs, now) > 0:
                 return
-            self._leave_line(first)
-            self._grant(first, now)
+            self._line.leave(first)
+            self._grant(first.id, first.amounts, first.needs, first.ttl, now)
             answers.append(Granted(first.id))
 
-    def _expire(self, now: float, answers: list[Granted | Refused]) -> bool:
-        before = len(answers)
-        while self._deadlines and (not self._deadlines[0][2].alive or self._deadlines[0][0] <= now):
-            waiter = heapq.heappop(self._deadlines)[2]
-            if waiter.alive:
-                self._leave_line(waiter)
-                self._refused += 1
-                wait = self._meters_wait(waiter.needs, now)
-                answers.append(Refused(waiter.id, "past_deadline", None if wait == inf else wait))
-        return len(answers) > before
+    def _refuse_expired(self, now: float, answers: list[Granted | Refused]) -> bool:
+        expired = self._line.leave_expired(now)
+        for waiter in expired:
+            self._refused += 1
+            wait = self._meters_wait(waiter.needs, now)
+            answers.append(Refused(waiter.id, "past_deadline", None if wait == inf else wait))
+        return bool(expired)
 
-    def _grant(self, waiter: _Waiter, now: float) -> None:
-        cells = [meter.take(need, now) for meter, need in zip(self._meters, waiter.needs, strict=True)]
-        self._held[waiter.id] = _Held(waiter.amounts, waiter.needs, cells, now, now + waiter.ttl)
-        self._in_flight += waiter.amounts.concurrency
+    def _grant(self, reservation: str, amounts: Amounts, needs: Needs, ttl: float, now: float) -> None:
+        cells = [meter.take(need, now) for meter, need in zip(self._meters, needs, strict=True)]
+        self._held[reservation] = _Held(amounts, needs, cells, now, now + ttl)
+        self._in_flight += amounts.concurrency
         self._granted += 1
 
     def _release_lost(self, now: float) -> None:

@@ -203,7 +203,7 @@ class Limiter:
         wait = self.peek(amounts, now)
         if wait > 0 or len(self._line):
             self._refused += 1
-            return Refused("", "past_deadline", None if wait == inf else wait)
+            return Refused("", "past_deadline", wait if 0 < wait < inf else None)
         for meter, need in zip(self._meters, needs, strict=True):
             meter.take(need, now)
         self._granted += 1

@@ -91,6 +91,29 @@ def test_a_higher_class_passes_those_who_wait_but_not_a_booked_start() -> None:
     assert order == ["low1", "high", "low2", "low3"]
 
 
+def test_the_expected_time_counts_what_other_classes_have_booked() -> None:
+    books = limiter(capacity=1, refill_rate=1)
+    books.reserve("first", ONE, 0.0)
+    assert books.reserve("normal", ONE, 0.0) == Wait("normal", 1.0)
+    assert books.reserve("high", ONE, 0.0, klass="high") == Wait("high", 2.0)
+
+
+def test_a_check_does_not_overtake_one_who_waits_for_a_slot() -> None:
+    books = limiter(capacity=10, refill_rate=1, max_concurrency=1)
+    books.reserve("a", ONE, 0.0)
+    books.reserve("b", ONE, 0.0)
+    assert books.check(1, 0.0) == Refused("", "past_deadline", None)
+
+
+def test_when_the_first_gives_up_the_next_goes_in_the_same_poll() -> None:
+    books = limiter(max_concurrency=2)
+    books.reserve("a", ONE, 0.0)
+    books.reserve("wide", Amounts(concurrency=2), 0.0, deadline=5.0)
+    books.reserve("narrow", ONE, 0.0)
+    assert books.poll(4.9) == []
+    assert books.poll(5.0) == [Refused("wide", "past_deadline", 0.0), Granted("narrow")]
+
+
 def test_newcomers_do_not_overtake_those_who_wait() -> None:
     books = limiter(capacity=2, refill_rate=1)
     books.reserve("a", Amounts(2), 0.0)
@@ -136,6 +159,7 @@ def test_asking_again_while_waiting_keeps_the_place() -> None:
     for name in ("a", "b", "c", "b"):
         answer = books.reserve(name, ONE, 0.0)
     assert answer == Wait("b", 1.0)
+    assert books.reserve("c", ONE, 0.0) == Wait("c", 2.0)
     assert granted(books.poll(1.0)) == ["b"]
     assert granted(books.poll(2.0)) == ["c"]
 

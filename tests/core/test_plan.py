@@ -191,6 +191,13 @@ def test_a_hint_longer_than_is_worth_waiting_goes_to_the_other_route_first() -> 
     assert story.order == ["a", "b"]
 
 
+def test_a_long_wait_for_our_own_limiter_goes_to_the_other_route_first() -> None:
+    story = Story({"a": [down(500)], "b": OK})
+    story.look = lambda each, now: replace(each, wait=10.0) if each.route == "a" and story.tried else each
+    assert story.run() == "b"
+    assert story.order == ["a", "b"]
+
+
 def test_a_long_hint_is_waited_for_where_there_is_nothing_else() -> None:
     story = Story({"a": [rate_limited(30.0), None], "b": [e.QuotaExceeded("no credit")]})
     assert story.run() == "a"

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import asyncio
+import inspect
+import tracemalloc
+from collections.abc import Callable, Iterator
+
+import pytest
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Runs a test that is a coroutine on a loop of its own, at most ten seconds, and fails it for tasks left over."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}
+
+    async def story() -> None:
+        async with asyncio.timeout(10):
+            await pyfuncitem.obj(**arguments)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, f"tasks left over: {left}"
+
+    asyncio.run(story())
+    return True
+
+
+@pytest.fixture
+def peak() -> Iterator[Callable[[], float]]:
+    """The most memory that Python objects took so far in this test, in bytes."""
+    tracemalloc.start()
+    yield lambda: tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()

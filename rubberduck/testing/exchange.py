@@ -42,6 +42,8 @@ class Line(Protocol):
 
     def drop(self, *, gently: bool) -> None: ...
 
+    def note(self) -> None: ...
+
 
 class Reply:
     """What a behaviour does to the client: write an answer, or part of one, or drop the line."""
@@ -77,6 +79,7 @@ class Reply:
         """Bytes as they are."""
         await self._line.write(data)
         self._call.bytes_sent += len(data)
+        self._line.note()
 
     def reset(self) -> None:
         """Drop the line with a TCP reset; what was written may be lost with it."""

@@ -96,8 +96,8 @@ class FaultServer:
         server.close()
         for connection in list(self._connections):
             connection.drop(gently=False)
-        while self._connections:  # until the loop has closed the last socket
-            await asyncio.sleep(0)  # noqa: ASYNC110 - it takes a turn or two, and nothing can go wrong meanwhile
+        while self._connections:  # noqa: ASYNC110 - the loop closes the last socket within a turn or two
+            await asyncio.sleep(0)
 
     def _enter(self, connection: _Connection) -> int:
         self._connections.add(connection)
@@ -163,6 +163,9 @@ class _Connection(asyncio.Protocol):
     def drop(self, *, gently: bool) -> None:
         self._is_dropped = True
         self._transport.close() if gently else self._transport.abort()
+
+    def note(self) -> None:
+        self._server._note()
 
     def _next_request(self) -> None:
         if self._task is not None or (call := self._parse()) is None:

@@ -352,7 +352,7 @@ class Raw:
 class NotHttp:
     """Bytes that are no HTTP response."""
 
-    data: bytes = b"SSH-2.0-duck\r\n"
+    data: bytes = b"SSH-2.0-duck\r\n\r\n"
 
     async def answer(self, call: Call, reply: Reply) -> None:
         await reply.raw(self.data)

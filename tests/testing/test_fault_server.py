@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -134,9 +135,9 @@ def test_own_behaviour_can_stand_in_a_script_and_its_mistake_is_not_lost() -> No
             await reply.head(200, {}, length=3)
             raise LookupError("my mistake")
 
-    with pytest.raises(RuntimeError) as caught, FaultServer(Wrong()) as server:
-        with pytest.raises((http.client.HTTPException, ConnectionError)):
-            ask(server)
+    server = FaultServer(Wrong())
+    with pytest.raises(RuntimeError) as caught, server, suppress(http.client.HTTPException, ConnectionError):
+        ask(server)
     assert isinstance(caught.value.__cause__, LookupError)
 
 
@@ -158,7 +159,13 @@ def test_nothing_is_left_when_the_block_ends_in_the_middle_of_an_answer(fault: B
 @pytest.mark.parametrize("path", [OPENAI, ANTHROPIC])
 def test_special_answers_say_what_they_should(path: str) -> None:
     marks = {OPENAI: ("insufficient_quota", "content_filter"), ANTHROPIC: ("billing_error", "refusal")}[path]
-    script = [faults.OutOfQuota(), faults.Filtered(), faults.Filtered(), faults.ContextExceeded(), faults.ErrorInside()]
+    script: list[Behaviour] = [
+        faults.OutOfQuota(),
+        faults.Filtered(),
+        faults.Filtered(),
+        faults.ContextExceeded(),
+        faults.ErrorInside(),
+    ]
     with FaultServer(*script) as server:
         quota, filtered, streamed, context, inside = (ask(server, path, stream=i == 2) for i in range(5))
     assert marks[0].encode() in quota[2]
@@ -171,7 +178,7 @@ def test_special_answers_say_what_they_should(path: str) -> None:
 
 @pytest.mark.parametrize("path", [OPENAI, ANTHROPIC])
 def test_damaged_streams_are_damaged_as_named(path: str) -> None:
-    script = [
+    script: list[Behaviour] = [
         faults.BadChunk(),
         faults.NoDone(),
         faults.ErrorInside(after=2),

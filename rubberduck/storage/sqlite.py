@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -95,14 +96,7 @@ class SqliteLedger:
         self.late = 0
         self._closed = False
         with self._failing_as(ConfigError, "open"):
-            self._db = self._connect(synchronous, busy_timeout)
-        try:
-            with self._failing_as(ConfigError, "open"):
-                self._migrate()
-                self._run = self._enter_run(run or run_of_this_process())
-        except BaseException:
-            self._db.close()
-            raise
+            self._open(synchronous, busy_timeout, run or run_of_this_process())
 
     def write(self, records: Sequence[AttemptRecord]) -> list[bool]:
         """Keep all records in one transaction; on the disk when it returns.
@@ -172,25 +166,33 @@ class SqliteLedger:
     def _runs_path(self) -> str:
         return f"{self.path}-runs"
 
-    def _connect(self, synchronous: str, busy_timeout: float) -> sqlite3.Connection:
+    def _open(self, synchronous: str, busy_timeout: float, run: str) -> None:
         if self.path != ":memory:":
             if os.path.isdir(self.path):
                 raise ConfigError(f"the ledger {self.path} is a directory; name a file in it")
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        db = sqlite3.connect(self.path, timeout=busy_timeout, isolation_level=None)
-        try:
-            self._require_ours(db)
-            db.execute("pragma journal_mode = wal")
-            db.execute(f"pragma synchronous = {synchronous}")
-        except BaseException:
-            db.close()
-            raise
-        return db
+        give_up_at = time.monotonic() + busy_timeout
+        while True:
+            self._db = sqlite3.connect(self.path, timeout=busy_timeout, isolation_level=None)
+            try:
+                return self._prepare(synchronous, run)
+            except BaseException as error:
+                self._db.close()
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
+                    raise
+            time.sleep(0.01)  # SQLite does not wait by itself while others enter or leave WAL
+
+    def _prepare(self, synchronous: str, run: str) -> None:
+        self._require_ours(self._db)
+        self._db.execute("pragma journal_mode = wal")
+        self._db.execute(f"pragma synchronous = {synchronous}")
+        self._migrate()
+        self._run = self._enter_run(run)
 
     def _require_ours(self, db: sqlite3.Connection) -> None:
         """Refuse a file of another program before changing anything in it."""
-        owner = db.execute("pragma application_id").fetchone()[0]
         tables = db.execute("select count(*) from sqlite_schema").fetchone()[0]
+        owner = db.execute("pragma application_id").fetchone()[0]  # read last: it is set together with our tables
         if tables and owner != APPLICATION_ID:
             raise ConfigError(f"{self.path} is the database of another program; name another file for the ledger")
 

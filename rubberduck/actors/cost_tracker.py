@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, assert_never
@@ -57,13 +57,15 @@ class MarkUncertain(sup.Ask[bool]):
 class Track(sup.Ask[Decimal | None]):
     """Tokens were used, outside of any call that announced itself. Replies what they cost, None if unknown.
 
-    The cost is the usage's own where it has one. `call_id` may tie it to something of the sender's.
+    The cost is the usage's own where it has one. `call_id` may tie it to something of the sender's. The same
+    message delivered twice is booked once.
     """
 
     provider: str
     model: str
     usage: Tokens
     call_id: str = ""
+    attempt_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +207,8 @@ class CostTrackerActor(pykka.ThreadingActor):
         cost: Decimal | None = getattr(usage, "cost", None)
         if cost is None and self._price is not None:
             cost = self._price(message.provider, message.model, usage)
-        attempt = uuid.uuid4().hex
-        record = AttemptRecord(attempt, message.call_id or attempt, message.provider, message.model, now)
+        call = message.call_id or message.attempt_id
+        record = AttemptRecord(message.attempt_id, call, message.provider, message.model, now)
         return self._write(record.settled(usage, cost, at=now), answer=cost)
 
     def _write(self, record: AttemptRecord, answer: object = _TIMELY) -> sup.Reply:

@@ -136,6 +136,12 @@ def test_usage_tracked_without_a_call_costs_its_own_word_or_the_list_or_nobody_k
     assert summary.by_model["openai", "listed"].calls == 2
 
 
+def test_usage_delivered_twice_is_booked_once(tracker):
+    message = Track("openai", "listed", USAGE)
+    assert tracker.ask(message) == tracker.ask(message) == Decimal("0.25")
+    assert tracker.ask(GetSummary()).cost == Decimal("0.25")
+
+
 def test_a_summary_contains_everything_told_before_it(tracker):
     for n in range(20):
         tracker.tell(Settle(end(n)))

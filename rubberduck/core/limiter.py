@@ -177,6 +177,9 @@ class Limiter:
         if not self._can_ever_fit(amounts, needs):
             self._refused += 1
             return Refused(reservation, "never_fits", None)
+        if now > deadline:
+            self._refused += 1
+            return Refused(reservation, "past_deadline", None)
         self._release_lost(now)
         ttl = self._options.reservation_ttl if ttl is None else ttl
         if not len(self._line) and self._has_slots(amounts) and self._meters_wait(needs, now) <= 0:

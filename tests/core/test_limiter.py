@@ -61,6 +61,12 @@ def test_a_wait_past_the_deadline_is_refused_at_once() -> None:
     assert books.reserve("d", ONE, 0.0, deadline=15.0) == Refused("d", "past_deadline", 20.0), "c is ahead"
 
 
+def test_who_asks_after_the_deadline_gets_nothing_and_pays_nothing() -> None:
+    books = limiter(capacity=1, refill_rate=0)
+    assert books.reserve("late", ONE, 5.0, deadline=4.9) == Refused("late", "past_deadline", None)
+    assert books.reserve("on time", ONE, 5.0, deadline=5.0) == Granted("on time")
+
+
 def test_first_come_first_served_and_one_wake_up_each() -> None:
     books = limiter(capacity=1, refill_rate=1)
     books.reserve("a", ONE, 0.0)

@@ -143,13 +143,17 @@ class RubberDuck:
             raise RuntimeError("this would block the event loop: use `duck.acomplete` or `duck.astream` in a coroutine")
         try:
             return self.service.ask(message)
-        except sup.ActorDeadError as error:
+        except RubberDuckError:
+            raise
+        except Exception as error:  # the crash of an actor on the call's way
             raise _interrupted(error) from error
 
     async def _asking(self, message: dict[str, Any]) -> Any:
         try:
             return await self.service.ask(message, block=False)
-        except sup.ActorDeadError as error:
+        except RubberDuckError:
+            raise
+        except Exception as error:  # the crash of an actor on the call's way
             raise _interrupted(error) from error
 
     # -- looking -----------------------------------------------------------------------------------
@@ -267,7 +271,7 @@ class OpeningStream:
         return await self._stream.__anext__()
 
 
-def _interrupted(error: sup.ActorDeadError) -> CallInterrupted:
+def _interrupted(error: Exception) -> CallInterrupted:
     return CallInterrupted(f"RubberDuck lost the call: {error}", spent=None)
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import supervision as sup
@@ -56,7 +57,7 @@ def children(
         ),
         sup.supervisor("providers", *providers, **limits, on_exhausted=_REST),
         sup.ChildSpec("request_queue", RequestQueueActor, args=(_queue_options(config), slots), mailbox=IDEMPOTENT),
-        sup.tasks("calls", lost=_lost_call),
+        replace(sup.tasks("calls", lost=_lost_call), mailbox=IDEMPOTENT),
         sup.ChildSpec(
             "service", ServiceActor, args=(runner,), kwargs={"default_timeout": config.timeout}, mailbox=IDEMPOTENT
         ),

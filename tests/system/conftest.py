@@ -1,0 +1,12 @@
+"""The fixtures of the whole-tree tests; what they share as values is in `tests_system_rig`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tests_system_rig import start_duck
+
+__all__ = ["start_duck"]

@@ -23,12 +23,14 @@ class Meter(Protocol):
     @property
     def most(self) -> float:
         """The largest amount that can ever be taken at once."""
+        ...
 
     def wait(self, amount: float, now: float) -> float:
         """Seconds until `amount` can be taken if nobody else takes: 0 now, inf never.
 
         More than `most` is answered with an estimate: the wait for several takings in a row.
         """
+        ...
 
     def take(self, amount: float, now: float) -> Cell:
         """Take without asking; what it returns is needed to settle."""

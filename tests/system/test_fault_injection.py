@@ -168,7 +168,7 @@ def test_all_actors_crash_at_random_at_once(start_duck: StartDuck, seed: int) ->
 def test_killing_the_calls_tells_every_caller_and_marks_the_money_as_uncertain(
     start_duck: StartDuck, eventually: Any
 ) -> None:
-    slow = {"mock": {"module": "mock", "responses": [{**HELLO, "delay": "10s"}]}}
+    slow = {"mock": {"module": "mock", "responses": [*[{**HELLO, "delay": "30s"}] * 20, HELLO]}}
     duck = start_duck(slow, supervision=UNLIMITED, prices={"mock/any": {"input": 0, "output": 2}})
 
     async def main() -> list[BaseException | Any]:
@@ -184,4 +184,4 @@ def test_killing_the_calls_tells_every_caller_and_marks_the_money_as_uncertain(
     assert all(answer.spent is None for answer in answers)
     # The callers are told at once; the books follow as soon as each attempt has been broken off.
     eventually(lambda: duck.costs().uncertain == 20 * WORST_CASE)
-    assert duck.complete(REQUEST | {"max_tokens": 1}, timeout=20).text == "hello there"
+    assert duck.complete(REQUEST).text == "hello there"

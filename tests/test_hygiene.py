@@ -27,12 +27,19 @@ FORBIDDEN = {
 def published_files() -> list[Path]:
     """Those under version control, or, in an unpacked release, all."""
     try:
-        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
-        names = [Path(name) for name in listed.stdout.split("\0") if name]
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
-        names = [path.relative_to(ROOT) for path in ROOT.rglob("*")]
-        names = [name for name in names if not any(part in {".venv", "__pycache__"} for part in name.parts)]
+        listed = ""
+    names = [Path(name) for name in listed.split("\0") if name]
+    if not names:
+        everything = [path.relative_to(ROOT) for path in ROOT.rglob("*")]
+        names = [name for name in everything if not any(is_made(part) for part in name.parts)]
     return [ROOT / name for name in names if (ROOT / name).is_file()]
+
+
+def is_made(name: str) -> bool:
+    """Whether a folder of that name holds what tools left, not what is published."""
+    return name in (".git", ".venv", "__pycache__", ".hypothesis") or name.endswith("_cache")
 
 
 def finds(text: str) -> list[str]:

@@ -38,8 +38,8 @@ def published_files() -> list[Path]:
 
 
 def is_made(name: str) -> bool:
-    """Whether a folder of that name holds what tools left, not what is published."""
-    return name in (".git", ".venv", "__pycache__", ".hypothesis") or name.endswith("_cache")
+    """Whether a file or folder of that name is what tools left, not what is published."""
+    return name in (".git", ".venv", "__pycache__", ".hypothesis", ".coverage") or name.endswith("_cache")
 
 
 def finds(text: str) -> list[str]:

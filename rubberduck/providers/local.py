@@ -74,7 +74,9 @@ class LocalProvider(OpenAI):
         import supervision as sup
         from rubberduck.providers.local_actor import LocalEngineActor
 
-        return [sup.ChildSpec("engine", LocalEngineActor, args=(self.engine,), start_timeout=SLOWEST_START_S)]
+        return [
+            sup.ChildSpec(f"engine:{self.name}", LocalEngineActor, args=(self.engine,), start_timeout=SLOWEST_START_S)
+        ]
 
     async def __aenter__(self) -> Self:
         if self.engine is not None:

@@ -81,6 +81,17 @@ class EngineProcess:
         """The child's process id, None before `start`."""
         return self._process.pid if self._process else None
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the child is gone; on Linux known before its loop hears of it. For any thread."""
+        if self._process is None or self._process.returncode is not None:
+            return True
+        try:
+            stat = Path(f"/proc/{self._process.pid}/stat").read_text()
+        except OSError:
+            return Path("/proc/self/stat").exists()
+        return stat.rpartition(")")[2].split()[0] in "ZX"  # a zombie, whose port is closed already
+
     async def start(self, timeout: float = 120.0) -> Endpoint:
         """Load the model and say where it is served; a failed or cancelled start leaves no process.
 

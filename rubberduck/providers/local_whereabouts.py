@@ -62,14 +62,19 @@ class Engine:
         Raises:
             EngineFailed: it did not come back in that time; nothing was sent.
         """
-        if self._endpoint is None:
+        if (found := self._here()) is None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(patience):
-                    while self._endpoint is None:  # noqa: ASYNC110 - simpler than waking waiters on other loops
+                    while (found := self._here()) is None:  # noqa: ASYNC110 - simpler than waking other loops
                         await asyncio.sleep(LOOK_AGAIN_S)
-        if (found := self._endpoint) is None:
+        if found is None:
             raise EngineFailed(
                 f"the engine for {self.settings.model_path} is not running; see why with `rubberduck doctor`",
                 phase="not_sent",
             )
         return found
+
+    def _here(self) -> Endpoint | None:
+        process = self._process  # first the process, then the endpoint: an old endpoint never goes with a new process
+        endpoint = self._endpoint
+        return None if process is None or process.has_ended else endpoint

@@ -153,15 +153,15 @@ def test_stop_is_idempotent_and_ends_one_that_ignores_the_request(fake_engine: S
 
 
 PARENT = """
-import asyncio, json, os, sys
+import asyncio, json, os, sys, time
 from rubberduck.providers.local_process import EngineProcess, EngineSettings
 async def main():
     process = EngineProcess(EngineSettings(**json.loads(sys.argv[1])))
     await process.start()
-    if sys.argv[2] == "fork" and os.fork() == 0:
-        print("fork", os.getpid(), flush=True)
-        import time; time.sleep(60)
-    print("engine", process.pid, flush=True)
+    ids = {"engine": process.pid}
+    if sys.argv[2] == "fork":
+        ids["fork"] = os.fork() or time.sleep(60)
+    print(json.dumps(ids), flush=True)
     await asyncio.sleep(60)
 asyncio.run(main())
 """
@@ -174,10 +174,7 @@ def killed_parent(settings: EngineSettings, mode: str) -> dict[str, int]:
     command = [sys.executable, "-c", PARENT, json.dumps(asdict(settings)), mode]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert parent.stdout
-    ids: dict[str, int] = {}
-    for _ in range(2 if mode == "fork" else 1):
-        name, pid = parent.stdout.readline().split()
-        ids[name] = int(pid)
+    ids: dict[str, int] = json.loads(parent.stdout.readline())
     parent.kill()
     parent.wait()
     parent.stdout.close()

@@ -51,6 +51,8 @@ class Play:
         self._states = dict.fromkeys(NAMES, "closed")
         self._restarts: deque[str] = deque()
         self._mocks = {name: duck.provider(name) for name in NAMES}
+        for mock in self._mocks.values():
+            time.govern(mock)
 
     def run(self) -> list[str]:
         unsubscribe = self._duck.system.events.subscribe(self._note_event)

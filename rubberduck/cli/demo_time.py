@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Any
 
 import pykka
+
+import supervision as sup
 
 LONGEST_WAIT_S = 60.0
 _STEP_S = 0.05
@@ -26,6 +29,9 @@ class RealTime:
     def wait(self, seconds: float) -> None:
         """Let so many seconds pass."""
         time.sleep(seconds)
+
+    def govern(self, mock: Any) -> None:
+        """A provider's pretended delays are real ones already."""
 
     def result(self, future: Any) -> Any:
         """Wait for an answer. Raises what was raised, or pykka.Timeout."""
@@ -51,6 +57,11 @@ class VirtualTime:
         while self.clock.now() < end:
             self.clock.advance(_STEP_S)
             time.sleep(_SETTLE_S)
+
+    def govern(self, mock: Any) -> None:
+        """Have a provider's pretended delays pass in this time."""
+        mock.now = self.clock.now
+        mock.sleep = functools.partial(sup.sleep, self.clock)
 
     def result(self, future: Any) -> Any:
         """Let time pass until there is an answer. Raises what was raised, or pykka.Timeout."""

@@ -265,8 +265,11 @@ class _Exchange:
     async def take(self, slots: asyncio.Semaphore) -> None:
         """Wait for the right to use a connection."""
         try:
-            async with asyncio.timeout_at(self._headers_by):
-                await slots.acquire()
+            if slots.locked():
+                async with asyncio.timeout_at(self._headers_by):
+                    await slots.acquire()
+            else:
+                await slots.acquire()  # does not wait, and so needs no timer, which is not free
         except TimeoutError:
             raise TransportError(
                 f"{self._host}: no connection of the pool became free in time", phase="not_sent", kind="timeout"

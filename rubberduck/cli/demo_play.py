@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from rubberduck import errors
 from rubberduck.cli.figures import money, span
+from rubberduck.core.ledger import Summary
 from rubberduck.providers.mock import MockCall, Scripted
 from rubberduck.types import Response, Usage
 
@@ -189,23 +190,15 @@ class Play:
         self._act("The books.")
         logs = {name: mock.calls for name, mock in self._mocks.items()}
         summary = self._duck.costs("all")
-        self._faults += wrong_answers(self._asked, len(self._answers), logs.values())
         for name, calls in logs.items():
-            share = summary.by_model.get((name, MODEL))
-            tokens, cost = (share.tokens, share.cost) if share else (0, Decimal(0))
-            owed_tokens, owed = bill(calls)
-            self._say(
-                "note",
-                f"{name:<5}  its log: {owed_tokens:4} tokens, {money(owed):>9}   ledger: {tokens:4}, {money(cost):>9}",
-            )
-            if (tokens, cost) != (owed_tokens, owed):
-                self._faults.append(
-                    f"the ledger says {tokens} tokens, {cost} USD of {name}; its log {owed_tokens}, {owed}"
-                )
+            (owed_tokens, owed), (tokens, cost) = bill(calls), booked(summary, name)
+            log, ledger = f"{owed_tokens:4} tokens, {money(owed):>9}", f"{tokens:4}, {money(cost):>9}"
+            self._say("note", f"{name:<5}  its log: {log}   ledger: {ledger}")
+        self._faults += wrong_answers(self._asked, len(self._answers), logs.values())
+        self._faults += wrong_books(summary, logs)
         if not self._faults:
-            self._say(
-                "good", f"{self._asked} questions, each answered once; the ledger equals the log. {money(summary.cost)}"
-            )
+            total = money(summary.cost)
+            self._say("good", f"{self._asked} questions, each answered once; the ledger equals the log. {total}")
 
 
 def bill(calls: Iterable[MockCall]) -> tuple[int, Decimal]:
@@ -213,6 +206,24 @@ def bill(calls: Iterable[MockCall]) -> tuple[int, Decimal]:
     used = [call.usage for call in calls if call.usage is not None]
     cost = sum((usage.prompt_tokens * INPUT_USD + usage.completion_tokens * OUTPUT_USD for usage in used), Decimal(0))
     return sum(usage.total_tokens for usage in used), cost / MILLION
+
+
+def booked(summary: Summary, provider: str) -> tuple[int, Decimal]:
+    """What the ledger says of a provider: tokens, and USD."""
+    share = summary.by_model.get((provider, MODEL))
+    return (share.tokens, share.cost) if share else (0, Decimal(0))
+
+
+def wrong_books(summary: Summary, logs: Mapping[str, Iterable[MockCall]]) -> list[str]:
+    """Where the ledger and a provider's own log differ, to the last digit."""
+    found = [
+        f"the ledger says (tokens, USD) {booked(summary, name)} of {name}, its log {bill(calls)}"
+        for name, calls in logs.items()
+        if booked(summary, name) != bill(calls)
+    ]
+    if summary.unknown or summary.uncertain:
+        found.append(f"the ledger has {summary.unknown} attempts without a cost, {summary.uncertain} USD uncertain")
+    return found
 
 
 def wrong_answers(asked: int, answered: int, logs: Iterable[Iterable[MockCall]]) -> list[str]:

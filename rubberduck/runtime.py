@@ -20,8 +20,9 @@ from rubberduck import telemetry
 from rubberduck.actors import cost_tracker, request_queue, service, tree
 from rubberduck.actors.board import Board, ProviderDesk
 from rubberduck.actors.calls import CallRunner
+from rubberduck.actors.office import Office
 from rubberduck.config import Config, ProviderConfig
-from rubberduck.core.breaker import BreakerOptions, BreakerStats, Event
+from rubberduck.core.breaker import BreakerOptions, BreakerStats, Event, State
 from rubberduck.core.ledger import Summary
 from rubberduck.core.limiter import LimiterOptions, LimiterStats
 from rubberduck.core.request_queue import QueueStats
@@ -67,11 +68,12 @@ class RubberDuck:
     Its methods may be called from any thread. In a coroutine use those that begin with `a`.
     """
 
-    def __init__(self, config: Config, system: sup.System, board: Board, runner: CallRunner) -> None:
+    def __init__(self, config: Config, office: Office) -> None:
         self.config = config
-        self.system = system
-        self._board = board
-        self._runner = runner
+        self.system = office.system
+        self._board = office.board
+        self._office = office
+        self._runner = CallRunner(config, office)
         self._closed = False
 
     @classmethod
@@ -94,8 +96,7 @@ class RubberDuck:
         rng = random.Random()
         board = Board({name: _desk(provider, loaded) for name, provider in providers.items()}, loaded.models, rng)
         system = sup.System(f"rubberduck-{next(_numbers)}", clock=clock)
-        runner = CallRunner(loaded, board, system, PriceBook(_overrides(loaded)))
-        duck = cls(loaded, system, board, runner)
+        duck = cls(loaded, Office(system, board, PriceBook(_overrides(loaded))))
         try:
             duck._supervise()
         except BaseException:
@@ -104,12 +105,12 @@ class RubberDuck:
         return duck
 
     def _supervise(self) -> None:
-        children = tree.children(self.config, self._board, self._runner, _ledger_of(self.config), self._breaker_event)
+        children = tree.children(self.config, self._office, self._runner, _ledger_of(self.config), self._breaker_event)
         limits = self.config.supervision
         try:
             self.system.supervise(*children, max_restarts=limits.max_restarts, max_seconds=limits.max_seconds)
         except sup.StartFailedError as error:
-            raise self._runner.start_error(error) from None
+            raise ConfigError(f"RubberDuck could not start: {error}") from None
 
     # -- calls -------------------------------------------------------------------------------------
 
@@ -163,7 +164,7 @@ class RubberDuck:
         for path in (name, f"providers/{name}", f"providers/provider:{name.partition(':')[2]}/{name}"):
             if (ref := self.system.whereis(path)) is not None:
                 return ref
-        known = ", ".join(self._runner.actor_names())
+        known = ", ".join(self._office.actor_names())
         raise KeyError(f"there is no actor {name!r}; there are {known}")
 
     def provider(self, name: str) -> Provider:
@@ -237,6 +238,9 @@ class RubberDuck:
         self.stop()
 
     def _breaker_event(self, provider: str, model: str, event: Event) -> None:
+        if event.after is State.CLOSED:
+            desk = self._board.desks[provider]
+            desk.stats_of(model, event.at).reclosed(event.at)
         telemetry.execute(
             events.BREAKER_TRANSITION,
             {},
@@ -291,6 +295,7 @@ def _desk(provider: Provider, config: Config) -> ProviderDesk:
         priority=own.priority,
         weight=own.weight,
         breaker_options=_breaker_options(config, attempt),
+        retry_budget=(config.retry.retry_budget, float(config.retry.retry_budget_floor)),
         limiter_options=LimiterOptions(**(dict(limits) if limits else {}), reservation_ttl=attempt + 5),
     )
 

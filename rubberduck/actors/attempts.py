@@ -13,12 +13,13 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import supervision as sup
-from rubberduck import telemetry
-from rubberduck.actors import circuit_breaker, components, cost_tracker, rate_limiter
+from rubberduck.actors import circuit_breaker, components, cost_tracker, rate_limiter, reports
 from rubberduck.actors.board import ProviderDesk, Route
+from rubberduck.actors.call import Call
+from rubberduck.actors.office import Office
 from rubberduck.core import pricing
 from rubberduck.core.breaker import Outcome, Permit, Rejected
 from rubberduck.core.classify import Disposition, Settlement, classify
@@ -32,11 +33,7 @@ from rubberduck.errors import (
     StreamInterrupted,
 )
 from rubberduck.providers.assembly import Assembly
-from rubberduck.telemetry import names as events
 from rubberduck.types import Attempt, Chunk, Request, Response, Usage
-
-if TYPE_CHECKING:
-    from rubberduck.actors.calls import Call, CallRunner
 
 PENALTY_WITHOUT_HINT = 1.0
 LONGEST_PENALTY = 60.0
@@ -51,23 +48,32 @@ class NotBegun(Exception):
         self.retry_after = retry_after
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long an attempt may take, and how long until its first token, in seconds. None: as long as the call."""
+
+    whole: float | None
+    first_token: float | None
+
+
 @dataclass(slots=True)
 class AttemptRun:
-    """The life of one attempt of one call. `number` counts the call's attempts from 1."""
+    """The life of one attempt of one call."""
 
-    runner: CallRunner
+    office: Office
     call: Call
     route: Route
-    number: int
-    time_limit: float | None
-    first_token_limit: float | None
+    limits: Limits
+    number: int = 0
     started: float = 0.0
     first_token_at: float | None = None
     answer: Assembly = field(default_factory=Assembly)
-    result: Attempt | None = None
     disposition: Disposition | None = None
     _record: AttemptRecord | None = None
     _permit: Permit | None = None
+
+    def __post_init__(self) -> None:
+        self.number = self.call.begun
 
     @property
     def id(self) -> str:
@@ -75,14 +81,14 @@ class AttemptRun:
 
     @property
     def desk(self) -> ProviderDesk:
-        return self.runner.board.desks[self.route.provider]
+        return self.office.board.desks[self.route.provider]
 
     async def complete(self) -> Response:
         """The whole answer. Raises NotBegun, or how the attempt failed."""
         request = self._request()
 
         async def on_the_wire() -> Response:
-            async with self._within(self.time_limit):
+            async with self._within(self.limits.whole):
                 return await self.desk.provider.complete(request)
 
         return await self._bracketed(on_the_wire)
@@ -92,7 +98,7 @@ class AttemptRun:
         request = self._request()
 
         async def on_the_wire() -> Response:
-            async with self._within(self.time_limit), aclosing(self._chunks(request)) as chunks:  # type: ignore[type-var]
+            async with self._within(self.limits.whole), aclosing(self._chunks(request)) as chunks:  # type: ignore[type-var]
                 async for chunk in chunks:
                     self.answer.add(chunk)
                     await deliver(chunk)
@@ -103,9 +109,9 @@ class AttemptRun:
     async def _chunks(self, request: Request) -> AsyncIterator[Chunk]:
         """The provider's chunks; the first has a time limit of its own."""
         async with aclosing(self.desk.provider.stream(request)) as chunks:  # type: ignore[type-var]
-            async with self._within(self.first_token_limit):
+            async with self._within(self.limits.first_token):
                 first = await anext(chunks, None)
-            self.first_token_at = self.runner.now()
+            self.first_token_at = self.office.now()
             if first is not None:
                 yield first
             async for chunk in chunks:
@@ -116,23 +122,23 @@ class AttemptRun:
         return request if request.model == self.route.model else request.model_copy(update={"model": self.route.model})
 
     def _within(self, seconds: float | None) -> sup.TimeLimit:
-        return sup.TimeLimit(self.runner.clock, None if seconds is None else self.runner.now() + seconds)
+        return sup.TimeLimit(self.office.clock, None if seconds is None else self.office.now() + seconds)
 
     # -- taking ------------------------------------------------------------------------------------
 
     async def _bracketed(self, on_the_wire: Callable[[], Awaitable[Response]]) -> Response:
-        runner, call, desk = self.runner, self.call, self.desk
-        ttl = call.deadline - runner.now() + 5
+        office, call, desk = self.office, self.call, self.desk
+        ttl = call.deadline - office.now() + 5
         reserve = rate_limiter.Reserve(self.id, call.amounts, call.deadline, call.klass, ttl)
         try:
             await self._take(reserve)
         except BaseException:
             await asyncio.shield(self._give_up_reservation())
             raise
-        stats = desk.stats_of(self.route.model, runner.now())
+        stats = desk.stats_of(self.route.model, office.now())
         stats.started()
         desk.inflight += 1
-        self.started = runner.now()
+        self.started = office.now()
         try:
             response = await self._guarded(on_the_wire)
         except BaseException as error:
@@ -144,11 +150,11 @@ class AttemptRun:
 
     async def _take(self, reserve: rate_limiter.Reserve) -> None:
         """Reservation, permit, intent: in this order, so that waiting never holds a probe."""
-        runner = self.runner
-        granted = await components.ask(runner.limiter(self.route), reserve)
+        office = self.office
+        granted = await components.ask(office.limiter(self.route), reserve)
         if isinstance(granted, Refused):
             raise NotBegun(f"rate limit: {granted.reason}", granted.retry_after)
-        permit = await components.ask(runner.breaker(self.route), circuit_breaker.Acquire(self.route.model))
+        permit = await components.ask(office.breaker(self.route), circuit_breaker.Acquire(self.route.model))
         if isinstance(permit, Rejected):
             raise NotBegun(f"circuit {permit.reason}", permit.retry_after)
         self._permit = permit
@@ -163,7 +169,7 @@ class AttemptRun:
             tags=self.call.tags,
         )
         try:
-            await components.ask(runner.tracker(), cost_tracker.Intend(record))
+            await components.ask(office.tracker(), cost_tracker.Intend(record))
         except BaseException:
             await asyncio.shield(self._take_back(permit, record))
             raise
@@ -172,16 +178,16 @@ class AttemptRun:
     async def _take_back(self, permit: Permit, record: AttemptRecord) -> None:
         """Nothing was sent: the permit decides nothing, the intent is void."""
         settle = circuit_breaker.Settle(permit, Outcome.CANCELLED, self.route.model)
-        await components.ask(self.runner.breaker(self.route), settle)
-        await components.ask(self.runner.tracker(), cost_tracker.Void(record))
+        await components.ask(self.office.breaker(self.route), settle)
+        await components.ask(self.office.tracker(), cost_tracker.Void(record))
 
     async def _give_up_reservation(self) -> None:
-        await components.ask(self.runner.limiter(self.route), rate_limiter.Cancel(self.id))
+        await components.ask(self.office.limiter(self.route), rate_limiter.Cancel(self.id))
 
     def _worst_case(self) -> Decimal | None:
         amounts = self.call.amounts
         usage = Usage(int(amounts.input), int(amounts.output))
-        return self.runner.cost(self.desk, self.route, usage)[0]
+        return self.office.cost(self.desk, self.route, usage)[0]
 
     # -- the wire ----------------------------------------------------------------------------------
 
@@ -212,7 +218,7 @@ class AttemptRun:
 
     async def _settle(self, error: BaseException | None, response: Response | None) -> Response:
         """Settle permit, reservation and ledger, each once; a cancellation meanwhile waits for it."""
-        now = self.runner.now()
+        now = self.office.now()
         phase = getattr(error, "phase", None)
         row = self.disposition = classify(error, sent=phase != "not_sent", delivered=self.call.delivered)
         usage, cost, price = self._bill(error, response)
@@ -223,9 +229,10 @@ class AttemptRun:
         pace = (duration - first_token) / output if output and self.first_token_at is not None else None
         stats.ended(row.breaker, now, ttft=first_token, tpot=pace, duration=duration)
         outcome = "success" if error is None else type(error).__name__
-        self.result = Attempt(
+        attempt = Attempt(
             self.route.provider, self.route.model, outcome, self.started - self.call.accepted_at, duration, cost
         )
+        self.call.attempts.append(attempt)
         assert self._record is not None
         if usage is not None:
             entry: Any = cost_tracker.Settle(self._record.settled(usage, cost, price, at=datetime.now(UTC)))
@@ -234,7 +241,7 @@ class AttemptRun:
         else:
             entry = cost_tracker.MarkUncertain(self._record)
         await self._books(entry, row, getattr(error, "retry_after", None), first_token, usage)
-        self._tell(usage, cost, outcome, duration)
+        reports.attempt_ended(self.office.system.name, self.call, attempt, usage, cost)
         if response is None:
             assert error is not None
             return None  # type: ignore[return-value]  # the caller of this raises
@@ -245,34 +252,21 @@ class AttemptRun:
         self, entry: Any, row: Disposition, hint: float | None, first_token: float, usage: Usage | None
     ) -> None:
         """Tell all three actors at once, and see it through even if this task is cancelled meanwhile."""
-        runner, route = self.runner, self.route
-        orders: list[tuple[sup.ActorRef, Any]] = [(runner.tracker(), entry)]
+        office, route = self.office, self.route
+        orders: list[tuple[sup.ActorRef, Any]] = [(office.tracker(), entry)]
         if self._permit is not None:
             permit, model = self._permit, route.model
             settle = circuit_breaker.Settle(permit, row.breaker, model, first_token, row.kind, hint)
-            orders.append((runner.breaker(route), settle))
-        limiter = runner.limiter(route)
+            orders.append((office.breaker(route), settle))
+        limiter = office.limiter(route)
         if row.limiter is Settlement.BLOCK:
             orders.append((limiter, rate_limiter.Penalise(self._penalty(hint))))
         if row.limiter is Settlement.CANCEL:
             orders.append((limiter, rate_limiter.Cancel(self.id)))
         else:
             orders.append((limiter, rate_limiter.Commit(self.id, self._used(row.limiter, usage))))
-        replies = [(ref, message, ref.ask(message, block=False)) for ref, message in orders]
-        cancelled = None
-        for ref, message, future in replies:
-            while True:
-                try:
-                    await components.answer_of(ref, message, future)
-                except asyncio.CancelledError as error:
-                    # What was taken is given back in any case: tell it again, for the telling was cancelled too.
-                    cancelled, future = error, ref.ask(message, block=False)
-                    continue
-                except RubberDuckError as failure:
-                    runner.bookkeeping_failed(self.id, failure)
-                break
-        if cancelled is not None:
-            raise cancelled
+        system = office.system.name
+        await components.see_through(orders, lambda failure: reports.bookkeeping_failed(system, self.id, failure))
 
     def _penalty(self, hint: float | None) -> float:
         """How long, in seconds, a refused provider is left alone."""
@@ -296,24 +290,14 @@ class AttemptRun:
         usage = response.usage if response is not None else self._partial_usage(error)
         if usage is None:
             return None, Decimal(0) if _was_free(error) else None, None
-        cost, price = self.runner.cost(self.desk, self.route, usage)
+        cost, price = self.office.cost(self.desk, self.route, usage)
         return usage, cost, price
 
     def _partial_usage(self, error: BaseException | None) -> Usage | None:
-        usage = getattr(error, "usage", None)
+        """What a broken answer had consumed by the provider's own word."""
+        broken = error if isinstance(error, StreamInterrupted) else getattr(error, "__cause__", None)
+        usage = getattr(broken, "usage", None)
         return usage if isinstance(usage, Usage) and not usage.estimated else None
-
-    def _tell(self, usage: Usage | None, cost: Decimal | None, outcome: str, duration: float) -> None:
-        who = {"provider": self.route.provider, "model": self.route.model, "system": self.runner.system.name}
-        telemetry.execute(
-            events.ATTEMPT_STOP,
-            {"duration": int(duration * 1e9)},
-            {**who, "request_id": self.call.id, "outcome": outcome},
-        )
-        if usage is not None:
-            telemetry.execute(
-                events.COST, {"cost": cost, "tokens": usage.total_tokens}, {**who, "tenant": self.call.tenant}
-            )
 
 
 def _was_free(error: BaseException | None) -> bool:

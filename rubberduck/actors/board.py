@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from rubberduck.core.breaker import BreakerOptions, CircuitBreaker, Rejected
 from rubberduck.core.limiter import Amounts, Klass, Limiter, LimiterOptions
+from rubberduck.core.retry import RetryBudget
 from rubberduck.core.route_stats import RouteStats
 from rubberduck.errors import NoAvailableProvider
 from rubberduck.providers.base import Provider
@@ -30,7 +31,10 @@ class Route:
 
 @dataclass(slots=True)
 class ProviderDesk:
-    """One provider with what its actors have published. `since` is when a route was first used."""
+    """One provider with what its actors have published, and what past calls to its routes were like.
+
+    `retry_budget` is the share of repeats among first attempts that is affordable, and how many are in any case.
+    """
 
     provider: Provider
     vendor: str
@@ -41,6 +45,8 @@ class ProviderDesk:
     breakers: dict[str, CircuitBreaker] = field(default_factory=dict)
     limiter: Limiter | None = None
     stats: dict[str, RouteStats] = field(default_factory=dict)
+    budgets: dict[str, RetryBudget] = field(default_factory=dict)
+    retry_budget: tuple[float, float] = (0.2, 3.0)
     inflight: int = 0
 
     @property
@@ -62,6 +68,14 @@ class ProviderDesk:
         if stats is None:
             stats = self.stats[model] = RouteStats(now)
         return stats
+
+    def budget_of(self, model: str) -> RetryBudget:
+        """How many repeats this route can still afford."""
+        budget = self.budgets.get(model)
+        if budget is None:
+            ratio, floor = self.retry_budget
+            budget = self.budgets[model] = RetryBudget(ratio, floor)
+        return budget
 
 
 class Board:

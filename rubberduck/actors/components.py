@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import supervision as sup
@@ -19,11 +21,35 @@ async def ask(ref: sup.ActorRef, message: sup.Ask[R]) -> R:
     Raises:
         RubberDuckError: the component's own answer, or CallInterrupted if it is gone for good.
     """
-    return await answer_of(ref, message, ref.ask(message, block=False))
+    return await _answer_of(ref, message, ref.ask(message, block=False))
 
 
-async def answer_of(ref: sup.ActorRef, message: sup.Ask[R], future: Any) -> R:
-    """The same for a message that has been sent already: `future` is its reply."""
+async def see_through(
+    orders: Sequence[tuple[sup.ActorRef, sup.Ask[Any]]], on_failure: Callable[[RubberDuckError], object]
+) -> None:
+    """Give all orders at once and wait for all answers, also if this task is cancelled meanwhile.
+
+    What was taken is given back in any case: a cancellation is raised only after that.
+    """
+    pending = [(ref, message, ref.ask(message, block=False)) for ref, message in orders]
+    cancelled: asyncio.CancelledError | None = None
+    for ref, message, sent in pending:
+        future = sent
+        while True:
+            try:
+                await _answer_of(ref, message, future)
+            except asyncio.CancelledError as error:
+                # The message went with the wait for its answer: give the order again.
+                cancelled, future = error, ref.ask(message, block=False)
+                continue
+            except RubberDuckError as failure:
+                on_failure(failure)
+            break
+    if cancelled is not None:
+        raise cancelled
+
+
+async def _answer_of(ref: sup.ActorRef, message: sup.Ask[R], future: Any) -> R:
     died: BaseException | None = None
     for _ in range(MOST_ASKED):
         try:

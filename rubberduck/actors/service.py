@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import supervision as sup
-from rubberduck.actors.calls import Call, CallRunner
+from rubberduck.actors.call import Call
+from rubberduck.actors.calls import CallRunner
 from rubberduck.errors import CallInterrupted, InvalidRequest, RubberDuckError
 from rubberduck.stream import Stream
 from rubberduck.types import Request, Response
@@ -80,7 +81,7 @@ class ServiceActor(sup.Actor):
         reply = self.owe()
         if reply.deadline is not None and reply.deadline < call.deadline:
             call = replace(call, deadline=reply.deadline)
-        reply.forward(self._runner.calls_ref(), sup.RunTask(self._runner.run, (call,), takes_reply=True))
+        reply.forward(self._runner.calls(), sup.RunTask(self._runner.run, (call,), takes_reply=True))
         return reply
 
     def _call(self, order: Complete | OpenStream) -> Call:

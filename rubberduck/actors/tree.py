@@ -20,10 +20,11 @@ from dataclasses import replace
 from typing import Any
 
 import supervision as sup
-from rubberduck.actors.board import Board, ProviderDesk
+from rubberduck.actors.board import ProviderDesk
 from rubberduck.actors.calls import CallRunner
 from rubberduck.actors.circuit_breaker import CircuitBreakerActor
 from rubberduck.actors.cost_tracker import CostTrackerActor
+from rubberduck.actors.office import Office
 from rubberduck.actors.rate_limiter import RateLimiterActor
 from rubberduck.actors.request_queue import RequestQueueActor
 from rubberduck.actors.service import ServiceActor
@@ -42,18 +43,18 @@ _REST = sup.pause(1.0)
 
 def children(
     config: Config,
-    board: Board,
+    office: Office,
     runner: CallRunner,
     open_ledger: Callable[[], Any],
     on_breaker_event: Callable[[str, str, Event], object],
 ) -> list[sup.ChildSpec]:
     """The children of the root, in the order of their start."""
     limits = _limits(config)
-    providers = [_provider(desk, limits, on_breaker_event) for desk in board.desks.values()]
-    slots = {name: desk.limiter_options.max_concurrency for name, desk in board.desks.items()}
+    providers = [_provider(desk, limits, on_breaker_event) for desk in office.board.desks.values()]
+    slots = {name: desk.limiter_options.max_concurrency for name, desk in office.board.desks.items()}
     return [
         sup.ChildSpec(
-            "cost_tracker", CostTrackerActor, args=(open_ledger,), kwargs={"price": runner.price_of}, mailbox=IDEMPOTENT
+            "cost_tracker", CostTrackerActor, args=(open_ledger,), kwargs={"price": office.price_of}, mailbox=IDEMPOTENT
         ),
         sup.supervisor("providers", *providers, **limits, on_exhausted=_REST),
         sup.ChildSpec("request_queue", RequestQueueActor, args=(_queue_options(config), slots), mailbox=IDEMPOTENT),

@@ -1,0 +1,45 @@
+"""Whole answers kept for identical questions: a hit costs nothing and says so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+from rubberduck.actors.call import Call
+from rubberduck.config.sections import CacheConfig
+from rubberduck.core.cache import ResponseCache, cache_key
+from rubberduck.types import Response
+
+
+class Answers:
+    """The cache of one tree; without a configuration it keeps nothing."""
+
+    def __init__(self, config: CacheConfig | None) -> None:
+        self._cache: ResponseCache[Response] | None = None
+        if config is not None:
+            self._cache = ResponseCache(config.ttl, config.max_entries)
+
+    def key(self, call: Call) -> str | None:
+        """What identifies the question; None where it is not to be kept."""
+        if self._cache is None or call.is_stream:
+            return None
+        canonical = call.request.model_dump_json(exclude_defaults=True)
+        return cache_key(f"{canonical}|{call.providers}", call.tenant)
+
+    def find(self, key: str | None, call: Call, now: float) -> Response | None:
+        """A kept answer as the answer to `call`."""
+        kept = None if key is None or self._cache is None else self._cache.get(key, now)
+        if kept is None:
+            return None
+        usage = replace(kept.usage, cost=Decimal(0))
+        return replace(kept, usage=usage, cached=True, attempts=(), request_id=call.id, trace=call.trace())
+
+    def keep(self, key: str | None, response: Response, now: float) -> None:
+        """Remember a whole answer."""
+        if key is not None and self._cache is not None:
+            self._cache.put(key, response, _size(response), now)
+
+
+def _size(response: Response) -> int:
+    """About how many bytes the answer takes."""
+    return 512 + sum(len(choice.message.text) for choice in response.choices)

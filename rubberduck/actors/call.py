@@ -1,0 +1,66 @@
+"""One accepted question, and the record of what was done for it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rubberduck.core.limiter import Amounts, Klass
+from rubberduck.core.score import Choice
+from rubberduck.stream import Stream
+from rubberduck.types import Attempt, Request
+
+ONE_REQUEST = Amounts()
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Why a call went the way it did: each choice with every term of its scores, the waits, the attempts."""
+
+    request_id: str
+    queue_wait: float
+    choices: tuple[Choice, ...]
+    attempts: tuple[Attempt, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return {
+            "request_id": self.request_id,
+            "queue_wait": self.queue_wait,
+            "choices": [choice.trace() for choice in self.choices],
+            "attempts": list(self.attempts),
+        }
+
+
+@dataclass(slots=True)
+class Call:
+    """One accepted question. Times are the system clock's seconds.
+
+    `amounts` is what the limiter is asked for. `begun` counts the attempts that were begun, refused ones
+    included. `delivered`: the caller has seen a part of the answer.
+    """
+
+    request: Request
+    is_stream: bool
+    klass: Klass
+    accepted_at: float
+    deadline: float
+    providers: tuple[str, ...] | None = None
+    tenant: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    amounts: Amounts = ONE_REQUEST
+    queue_wait: float = 0.0
+    begun: int = 0
+    attempts: list[Attempt] = field(default_factory=list)
+    choices: list[Choice] = field(default_factory=list)
+    stream: Stream | None = None
+
+    @property
+    def delivered(self) -> bool:
+        return self.stream is not None
+
+    def trace(self) -> Trace:
+        return Trace(self.id, self.queue_wait, tuple(self.choices), tuple(self.attempts))

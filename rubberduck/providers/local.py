@@ -107,9 +107,13 @@ class LocalProvider(OpenAI):
             self.key, self._url = endpoint.key, urlsplit(endpoint.base_url)
 
     def encode(self, request: Request) -> tuple[str, dict[str, str], dict[str, Any]]:
-        if self.engine is not None and request.max_tokens is None:
+        if self.engine is None:
+            return super().encode(request)
+        if request.max_tokens is None:
             request = request.model_copy(update={"max_tokens": self._options.get("max_tokens", ANSWER_TOKENS)})
-        return super().encode(request)
+        path, headers, body = super().encode(request)
+        # The engine promises to keep a connection and closes it after a stream; the next call would find it dead.
+        return path, headers | {"Connection": "close"}, body
 
     def warnings(self, request: Request) -> tuple[str, ...]:
         if self.engine is not None and isinstance(request.tool_choice, NamedTool):

@@ -28,7 +28,7 @@ def duck(fake_engine: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     model.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 1, 1) + bytes(2000))
     config = {
         "providers": {"local": {"module": "local", "model_path": str(model)}},
-        "retry": {"max_attempts": 1},
+        "retry": {"max_attempts": 2, "base_delay": "10ms"},  # a process that was killed may live on for a moment
         "ledger": {"path": str(tmp_path / "ledger.sqlite")},
     }
     with RubberDuck.start(config) as duck:

@@ -198,6 +198,20 @@ def test_bundled_model_answers_and_streams_the_same(real_engine: EngineSettings)
 
 
 @pytest.mark.local_model
+def test_calls_follow_each_other_without_a_pause(real_engine: EngineSettings) -> None:
+    """The second call used the first one's connection, which the engine had closed, and was lost."""
+    provider = LocalProvider.init(configured())
+    question = request("Hi", model="smollm2", max_tokens=3)
+
+    async def story() -> None:
+        for _ in range(8):
+            assert [chunk async for chunk in provider.stream(question)]
+            assert (await provider.complete(question)).text
+
+    told(provider, story)
+
+
+@pytest.mark.local_model
 def test_bundled_model_refuses_too_long_a_conversation(real_engine: EngineSettings) -> None:
     provider = LocalProvider.init(configured(options={"context_tokens": 256}))
 

@@ -124,8 +124,11 @@ class CircuitBreakerActor(sup.Actor):
 
     def on_start(self) -> None:
         now = self.context.clock.now()
-        for model, snapshot in (self.context.snapshot or {}).items():
-            self._keep(model, CircuitBreaker.restore(snapshot, self._options, now, self._rng))
+        for model, books in (self.context.snapshot or {}).items():
+            # A new generation: permits of the former incarnation are late, and mix up with none of ours.
+            self._keep(model, CircuitBreaker.restore(_last_state(books, now), self._options, now, self._rng))
+        # The books themselves are the snapshot: they are always whole between two messages.
+        self.remember(self._breakers)
 
     def on_receive(self, message: Any) -> Any:
         now = self.context.clock.now()
@@ -147,7 +150,7 @@ class CircuitBreakerActor(sup.Actor):
                 return {model: breaker.stats(now) for model, breaker in self._breakers.items()}
             case _:
                 return self._operate(message, now)
-        self._report(model or "", breaker, now)
+        self._report(model or "", breaker)
         return answer
 
     def _operate(self, message: Any, now: float) -> None:
@@ -167,7 +170,7 @@ class CircuitBreakerActor(sup.Actor):
                 case _:
                     raise TypeError(f"a circuit breaker does not understand {type(message).__name__}")
         for model, breaker in self._breakers.items():
-            self._report(model, breaker, now)
+            self._report(model, breaker)
 
     def _breaker(self, model: str | None, now: float) -> CircuitBreaker:
         breaker = self._breakers.get(model or "")
@@ -186,15 +189,16 @@ class CircuitBreakerActor(sup.Actor):
             self._publish(model, breaker)
         return breaker
 
-    def _report(self, model: str, breaker: CircuitBreaker, now: float) -> None:
-        """After a transition: leave a snapshot to the next incarnation, and tell who listens."""
-        events = breaker.take_events()
-        if not events:
-            return
-        self.remember(self._snapshots(now))
-        if self._on_event is not None:
-            for event in events:
+    def _report(self, model: str, breaker: CircuitBreaker) -> None:
+        """Tell who listens what has changed."""
+        for event in breaker.take_events():
+            if self._on_event is not None:
                 self._on_event(model, event)
 
-    def _snapshots(self, now: float) -> dict[str, BreakerSnapshot]:
-        return {model: breaker.snapshot(now) for model, breaker in self._breakers.items()}
+
+def _last_state(books: CircuitBreaker, now: float) -> BreakerSnapshot | None:
+    """What the former incarnation's books say; nothing, if they cannot be read any more."""
+    try:
+        return books.snapshot(now)
+    except Exception:  # noqa: BLE001  (books that a crash left torn: one careful probe first)
+        return None

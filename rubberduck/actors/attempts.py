@@ -8,6 +8,7 @@ What is taken is given back exactly once, however the attempt ends; all of it is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -154,7 +155,7 @@ class AttemptRun:
         granted = await components.ask(office.limiter(self.route), reserve)
         if isinstance(granted, Refused):
             raise NotBegun(f"rate limit: {granted.reason}", granted.retry_after)
-        permit = await components.ask(office.breaker(self.route), circuit_breaker.Acquire(self.route.model))
+        permit = await self._acquire()
         if isinstance(permit, Rejected):
             raise NotBegun(f"circuit {permit.reason}", permit.retry_after)
         self._permit = permit
@@ -174,6 +175,22 @@ class AttemptRun:
             await asyncio.shield(self._take_back(permit, record))
             raise
         self._record = record
+
+    async def _acquire(self) -> Permit | Rejected:
+        """A permit; one that was issued while this task was being cancelled is given back."""
+        breaker, message = self.office.breaker(self.route), circuit_breaker.Acquire(self.route.model)
+        asked = breaker.ask(message, block=False)
+
+        def give_back() -> None:
+            with contextlib.suppress(Exception):  # no permit came, or the breaker is gone: nothing to give back
+                if isinstance(permit := asked.get(), Permit):
+                    breaker.tell(circuit_breaker.Settle(permit, Outcome.CANCELLED, self.route.model))
+
+        try:
+            return await components.answer_of(breaker, message, asked)
+        except asyncio.CancelledError:
+            asked.on_done(give_back)
+            raise
 
     async def _take_back(self, permit: Permit, record: AttemptRecord) -> None:
         """Nothing was sent: the permit decides nothing, the intent is void."""

@@ -21,7 +21,7 @@ async def ask(ref: sup.ActorRef, message: sup.Ask[R]) -> R:
     Raises:
         RubberDuckError: the component's own answer, or CallInterrupted if it is gone for good.
     """
-    return await _answer_of(ref, message, ref.ask(message, block=False))
+    return await answer_of(ref, message, ref.ask(message, block=False))
 
 
 async def see_through(
@@ -37,7 +37,7 @@ async def see_through(
         future = sent
         while True:
             try:
-                await _answer_of(ref, message, future)
+                await answer_of(ref, message, future)
             except asyncio.CancelledError as error:
                 # The message went with the wait for its answer: give the order again.
                 cancelled, future = error, ref.ask(message, block=False)
@@ -49,7 +49,8 @@ async def see_through(
         raise cancelled
 
 
-async def _answer_of(ref: sup.ActorRef, message: sup.Ask[R], future: Any) -> R:
+async def answer_of(ref: sup.ActorRef, message: sup.Ask[R], future: Any) -> R:
+    """As `ask`, for a message that has been sent already: `future` is its reply."""
     died: BaseException | None = None
     for _ in range(MOST_ASKED):
         try:

@@ -1,5 +1,7 @@
 """A supervised actor runtime in front of LLM providers.
 
+In short:
+
     from rubberduck import RubberDuck
 
     with RubberDuck.start() as duck:
@@ -27,6 +29,8 @@ _HOMES = {
     **dict.fromkeys(("Choice", "Chunk", "Delta", "Message", "Request", "Response", "Usage"), "rubberduck.types"),
 }
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Choice",
     "Chunk",
@@ -38,6 +42,7 @@ __all__ = [
     "RubberDuck",
     "Stream",
     "Usage",
+    "__version__",
 ]
 
 

@@ -210,8 +210,9 @@ class StreamReply:
         self._is_closed = True
         self._exchange.release()
         with suppress(Exception):  # the connection is gone or given back; how its remains fail matters to nobody
-            if not self._exchange.is_over and hasattr(self._encoded, "aclose"):
-                await self._encoded.aclose()
+            close = getattr(self._encoded, "aclose", None)
+            if close is not None and not self._exchange.is_over:
+                await close()
             await self._stream.aclose()
 
     async def __aenter__(self) -> Self:

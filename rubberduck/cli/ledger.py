@@ -55,7 +55,7 @@ def export(around: Surroundings, shape: str, file: Path | None, config_file: str
 def write(records: Iterable[AttemptRecord], shape: str, out: TextIO) -> None:
     """The records as JSON lines or as CSV with a header."""
     if shape == "csv":
-        table = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+        table: csv.DictWriter[str] = csv.DictWriter(out, COLUMNS, lineterminator="\n")
         table.writeheader()
         table.writerows(row(record) for record in records)
         return

@@ -113,7 +113,7 @@ class SSEDecoder(_Decoder):
 
     def _without_bom(self, data: bytes) -> bytes:
         head = bytes(self._pending) + data
-        self._pending.clear()
+        del self._pending[:]
         if len(head) < len(_BOM) and _BOM.startswith(head):
             self._pending += head
             return b""
@@ -131,7 +131,7 @@ class SSEDecoder(_Decoder):
                 self._bound(self._scanned)
                 return
             data = bytes(self._pending)
-            self._pending.clear()
+            del self._pending[:]
         *blocks, rest = data.split(b"\n\n")
         for block in blocks:
             if block.startswith(b"data: ") and b"\n" not in block:
@@ -190,7 +190,7 @@ class SSEDecoder(_Decoder):
 
     def _close(self, events: list[Event]) -> None:
         *lines, last = bytes(self._pending).split(b"\n")
-        self._pending.clear()
+        del self._pending[:]
         self._bound(self._size + sum(map(len, lines)) + len(lines) + len(last) - (not last))
         for line in lines:
             self._take_line(line, events)
@@ -224,7 +224,7 @@ class NDJSONDecoder(_Decoder):
 
     def _close(self, events: list[Event]) -> None:
         last = bytes(self._pending)
-        self._pending.clear()
+        del self._pending[:]
         self._take_line(_whole_characters(last), events, partial=True)
 
 

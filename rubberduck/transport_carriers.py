@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import httpx
 
 CARRIERS = ("aiohttp", "httpx")
+NO_PROXY: Mapping[str, None] = dict.fromkeys(("all://127.0.0.1", "all://localhost", "all://[::1]"))
+"""This machine's own servers are asked directly, whatever proxy is set: prompts and keys must not leave it."""
 HEADERS = {"accept": "*/*", "accept-encoding": "gzip, deflate", "user-agent": "rubberduck"}
 
 
@@ -56,7 +58,11 @@ def senders(
     if carrier == "aiohttp":
         return _aiohttp_senders(pool_idle, certificates)
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=pool_size, keepalive_expiry=pool_idle)
-    return lambda: _own_sender(httpx.AsyncClient(verify=certificates, limits=limits), can_tell_sent=False)
+
+    def client_of_httpx() -> httpx.AsyncClient:
+        return httpx.AsyncClient(verify=certificates, limits=limits, mounts=NO_PROXY)
+
+    return lambda: _own_sender(client_of_httpx(), can_tell_sent=False)
 
 
 def _own_sender(client: httpx.AsyncClient, *, can_tell_sent: bool) -> Sender:
@@ -105,4 +111,4 @@ def _aiohttp_senders(pool_idle: float, certificates: ssl.SSLContext) -> Callable
         def _init_proxy_transport(self, proxy: httpx.Proxy, *_: Any, **__: Any) -> httpx.AsyncBaseTransport:
             return AiohttpTransport(verify=certificates, client=session, proxy=proxy)
 
-    return lambda: _own_sender(Client(), can_tell_sent=True)
+    return lambda: _own_sender(Client(mounts=NO_PROXY), can_tell_sent=True)

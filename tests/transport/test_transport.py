@@ -156,6 +156,21 @@ async def test_proxy_of_the_environment_is_used(carrier: str, monkeypatch: pytes
         assert [call.path for call in direct.calls] == ["/v1/chat/completions"]
 
 
+async def test_servers_of_this_machine_are_asked_without_the_proxy(
+    carrier: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A local model's prompts, and its key, once went to the proxy of the environment."""
+    with FaultServer() as proxy, FaultServer() as direct:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.base_url)
+        transport = Transport(carrier=carrier)
+        for host in ("127.0.0.1", "localhost"):
+            address = f"http://{host}:{direct.port}/v1/chat/completions"
+            await transport.post(address, headers=HEADERS, content=BODY)
+        await transport.aclose()
+        assert (len(direct.calls), proxy.calls) == (2, [])
+
+
 async def test_https_goes_through_the_proxy_as_a_tunnel(carrier: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with FaultServer(faults.Status(502)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.base_url)

@@ -14,7 +14,7 @@ from pydantic_core import CoreSchema
 from rubberduck.config.scalars import Duration, Number, Whole
 from rubberduck.config.sections import Section
 
-BUILT_IN_MODULES = ("openai", "anthropic", "ollama", "local", "mock")
+BUILT_IN_MODULES = ("openai", "anthropic", "local", "mock")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
 _NO_URL = "is not a URL like https://host/v1"

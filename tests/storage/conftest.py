@@ -26,14 +26,23 @@ def _sqlite_memory(tmp_path: Any) -> Open:
 
 
 BACKENDS = {"sqlite": _sqlite_file, "sqlite-memory": _sqlite_memory}
-KEEPS = {"sqlite"}
+KEEPS = ("sqlite",)
 
 
 @pytest.fixture(params=BACKENDS)
 def open_ledger(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[Open]:
     """Opens a ledger of each backend; opened twice, it is the same one where the backend keeps anything."""
+    yield from opening(BACKENDS[request.param](tmp_path))
+
+
+@pytest.fixture(params=KEEPS)
+def open_kept(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[Open]:
+    """As `open_ledger`, without the backends that forget when closed."""
+    yield from opening(BACKENDS[request.param](tmp_path))
+
+
+def opening(factory: Open) -> Iterator[Open]:
     opened: list[Ledger] = []
-    factory = BACKENDS[request.param](tmp_path)
 
     def open_it(run: str = "run-1") -> Ledger:
         opened.append(factory(run))
@@ -42,14 +51,6 @@ def open_ledger(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[Open]
     yield open_it
     for ledger in opened:
         ledger.close()
-
-
-@pytest.fixture
-def open_kept(request: pytest.FixtureRequest, open_ledger: Open) -> Open:
-    """As `open_ledger`, without the backends that forget when closed."""
-    if request.node.callspec.params["open_ledger"] not in KEEPS:
-        pytest.skip("this backend forgets when it is closed")
-    return open_ledger
 
 
 @pytest.fixture

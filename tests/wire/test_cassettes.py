@@ -280,10 +280,13 @@ def plain(body: dict[str, Any]) -> dict[str, Any]:
     return rest | {"tools": tools, "messages": messages, "limit": limit}
 
 
-@each([c for c in CASSETTES if c.module == "openai"])
+def has_audio(cassette: Cassette) -> bool:
+    """Audio has no place in our requests."""
+    return "input_audio" in json.dumps(cassette.asked["messages"])
+
+
+@each([c for c in CASSETTES if c.module == "openai" and not has_audio(c)])
 def test_a_recorded_request_can_be_asked_through_us(cassette: Cassette) -> None:
-    if "input_audio" in json.dumps(cassette.asked["messages"]):
-        pytest.skip("audio has no place in our requests")
     body = cassette.provider().encode(Request.parse(request_of(cassette.asked)))[2]
     recorded = json.loads(json.dumps(cassette.asked))
     for message in recorded["messages"]:

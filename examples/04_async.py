@@ -1,0 +1,53 @@
+"""From asyncio code: many calls side by side, a stream, and a call that is given up.
+
+The duck lives in threads of its own, so any event loop may use it; `complete` itself refuses to block yours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from rubberduck import RubberDuck
+
+CONFIG = {
+    "providers": {"mock": {"responses": [{"content": "Quack, quack, quack.", "delay": "100ms"}]}},
+    "ledger": {"path": ":memory:"},
+}
+
+
+def request(text: str) -> dict[str, Any]:
+    return {"model": "any", "messages": [{"role": "user", "content": text}]}
+
+
+async def talk(duck: RubberDuck) -> None:
+    begun = time.monotonic()
+    answers = await asyncio.gather(*(duck.acomplete(request(f"question {number}")) for number in range(50)))
+    print(f"{len(answers)} answers of 0.1 s each, in {time.monotonic() - begun:.2f} s")
+
+    async with duck.astream(request("now slowly")) as stream:
+        async for chunk in stream:
+            print(chunk.delta.content, end="|")
+    print()
+
+    task = asyncio.create_task(duck.acomplete(request("never mind")))
+    await asyncio.sleep(0.02)
+    task.cancel()  # reaches the provider: the request is taken back, or its socket closed
+    await asyncio.gather(task, return_exceptions=True)
+
+    try:
+        duck.complete(request("a blocking call on an event loop"))
+    except RuntimeError as error:
+        print(f"refused: {error}")
+
+
+def main() -> None:
+    with RubberDuck.start(CONFIG) as duck:
+        mock = duck.provider("mock")
+        asyncio.run(talk(duck))
+    print("the provider's log ends with:", [call.outcome for call in mock.calls[-2:]])
+
+
+if __name__ == "__main__":
+    main()

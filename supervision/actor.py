@@ -18,6 +18,7 @@ import functools
 import itertools
 import logging
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 AnyRef = pykka.ActorRef[Any]
 """Any ref at all: ours, or one of Pykka's own."""
 
-logger = logging.getLogger("supervision")
 _tokens = itertools.count(1)
 
 
@@ -76,7 +76,7 @@ class ActorTools:
 
     def exit(self, reason: Reason | None = None) -> None:
         """End after the message at hand."""
-        self._incarnation.exit_asked = reason or Normal()
+        self._incarnation.ask_to_exit(reason or Normal())
 
     def owe(self) -> Reply:
         """Take the reply slot of the ask at hand, to be answered later or passed on; return it from the handler."""
@@ -84,84 +84,108 @@ class ActorTools:
 
     def remember(self, value: Any) -> None:
         """Leave `value` to the next incarnation, which finds it as `self.context.snapshot`."""
-        self._incarnation.name.state_blob = value
+        if self._incarnation.exit is None:
+            self._incarnation.name.state_blob = value
 
     def recover(self) -> Any:
         """Bring lost state back, before the first message and without the supervisor waiting. May be async."""
 
     def monitor(self, ref: ActorRef) -> int:
         """Be sent one `Down` when the present incarnation behind `ref` ends; at once if there is none."""
-        token = next(_tokens)
-        own = self._incarnation
+        token, own = next(_tokens), self._incarnation
+        watched = ref.name.incarnation
 
         def report(exit: Exit) -> None:
-            _tell_if_alive(own, Down(token, ref, exit.reason))
+            own.at_end.pop(token, None)
+            own.tell(Down(token, ref, exit.reason))
 
-        if ref.name.on_exit(token, report):
-            own.at_end[token] = lambda: ref.name.monitors.pop(token, None)
-        else:
-            report(no_proc(ref.path, own.name.now()))
+        ended = no_proc(ref.path, own.name.now()) if watched is None else watched.watch(token, report)
+        if ended is not None:
+            own.tell(Down(token, ref, ended.reason))
+        elif watched is not None:
+            own.when_over(token, lambda: watched.unwatch(token))
         return token
 
-    def demonitor(self, ref: ActorRef, token: int) -> None:
-        """Take a monitor back."""
-        self._incarnation.at_end.pop(token, None)
-        ref.name.monitors.pop(token, None)
+    def demonitor(self, token: int, flush: bool = False) -> None:
+        """Take a monitor back; with `flush` also its `Down`, if that waits already."""
+        unwatch = self._incarnation.at_end.pop(token, None)
+        if unwatch is not None:
+            unwatch()
+        if flush:
+            self._incarnation.name.mailbox.remove(lambda each: isinstance(each, Down) and each.token == token)
 
     def link(self, ref: ActorRef) -> None:
-        """Share fates with the present incarnation behind `ref`: a crash of either ends the other."""
+        """Share fates with the present incarnation behind `ref`: a crash of either ends the other.
+
+        Raises:
+            ActorDeadError: there is none.
+        """
         other, own = ref.name.incarnation, self._incarnation
         if other is None or other.exit is not None:
-            raise ActorDeadError(ref.path)
+            raise ActorDeadError(ref.path, ref.name.last_exit.reason if ref.name.last_exit is not None else None)
+        if other is own or other in own.links:
+            return
         for one, two in ((own, other), (other, own)):
-            token = next(_tokens)
-            one.links[two] = token
-            two.name.on_exit(token, functools.partial(_exit_of_link, one, two))
+            token = one.links[two] = next(_tokens)
+            ended = two.watch(token, functools.partial(_exit_of_link, one, two))
+            if ended is not None:  # in this very moment
+                _exit_of_link(one, two, ended)
 
     def unlink(self, ref: ActorRef) -> None:
         """Take a link back."""
         own = self._incarnation
-        for other in [linked for linked in own.links if linked.name is ref.name]:
-            other.name.monitors.pop(own.links.pop(other), None)
-            own.name.monitors.pop(other.links.pop(own, 0), None)
+        for other in [linked for linked in list(own.links) if linked.name is ref.name]:
+            other.unwatch(own.links.pop(other, 0))
+            own.unwatch(other.links.pop(own, 0))
 
     def send_after(self, ref: AnyRef, message: Any, delay: float) -> Timer:
         """Tell `ref` a message in `delay` seconds, unless this incarnation ends before or cancels it."""
-        own, token = self._incarnation, next(_tokens)
-
-        def fire() -> None:
-            own.at_end.pop(token, None)
-            _tell_if_open(ref, message)
-
-        timer: Timer = own.name.clock.call_at(own.name.now() + delay, fire)
-        own.at_end[token] = timer.cancel
-        return timer
+        return _OwnTimer(self._incarnation, ref, message, delay)
 
     def interval(self, ref: AnyRef, message: Any, period: float) -> Timer:
         """Tell `ref` a message every `period` seconds until this incarnation ends or cancels it."""
-        return _Interval(self._incarnation, ref, message, period)
-
-
-class _Interval:
-    """A message that repeats: each firing arranges the next, so a late one never piles up."""
-
-    def __init__(self, own: Incarnation, ref: AnyRef, message: Any, period: float) -> None:
         if period <= 0:
             raise ValueError(f"a period is longer than 0 seconds, not {period}")
+        return _OwnTimer(self._incarnation, ref, message, period, period)
+
+
+class _OwnTimer:
+    """A message to come, once or again and again; it dies with the incarnation that arranged it."""
+
+    def __init__(self, own: Incarnation, ref: AnyRef, message: Any, delay: float, period: float | None = None) -> None:
         self._own, self._ref, self._message, self._period = own, ref, message, period
-        self._next = own.name.now() + period
-        self._timer: Timer = own.name.clock.call_at(self._next, self._fire)
-        own.at_end[next(_tokens)] = self.cancel
+        self._token = next(_tokens)
+        self._is_over = False
+        self._next = own.name.now() + delay
+        own.when_over(self._token, self.cancel)
+        self._arm()
+
+    def _arm(self) -> None:
+        if not self._is_over:
+            self._timer: Timer = self._own.name.clock.call_at(self._next, self._fire)
+            if self._is_over:  # cancelled by another thread in between
+                self._timer.cancel()
 
     def _fire(self) -> None:
-        if self._own.exit is not None:
+        if self._is_over:
             return
+        if self._period is None:
+            self._end()
+        else:  # a late one never piles up: what was missed is left out
+            late = max(0.0, self._own.name.now() - self._next)
+            self._next += self._period * (1 + late // self._period)
         _tell_if_open(self._ref, self._message)
-        self._next += self._period
-        self._timer = self._own.name.clock.call_at(self._next, self._fire)
+        self._arm()
 
     def cancel(self) -> None:
-        self._timer.cancel()
+        if not self._is_over:
+            self._end()
+            if (timer := getattr(self, "_timer", None)) is not None:
+                timer.cancel()
+
+    def _end(self) -> None:
+        self._is_over = True
+        self._own.at_end.pop(self._token, None)
 
 
 def _tell_if_open(ref: AnyRef, message: Any) -> None:
@@ -171,17 +195,11 @@ def _tell_if_open(ref: AnyRef, message: Any) -> None:
         pass
 
 
-def _tell_if_alive(own: Incarnation, message: Any) -> None:
-    if own.exit is None:
-        _tell_if_open(own.name.ref, message)
-
-
 def _exit_of_link(own: Incarnation, other: Incarnation, exit: Exit) -> None:
-    own.links.pop(other, None)
-    if own.exit is not None:
+    if own.links.pop(other, None) is None or own.exit is not None:
         return
     if getattr(own.actor, "trap_exits", False):
-        _tell_if_open(own.name.ref, Exited(other.name.ref, exit.reason))
+        own.tell(Exited(other.name.ref, exit.reason))
     elif not is_orderly(exit.reason):
         own.order_stop(Crash("LinkedExit", f"{exit.path} ended: {exit.reason}"))
 
@@ -204,7 +222,38 @@ def _join_incarnation(actor: Any, _pykkas_own: Any) -> None:
 _ref_property = property(_own_ref, _join_incarnation)
 
 
-class Actor(ActorTools, pykka.Actor):
+if TYPE_CHECKING:
+
+    class _PykkaActor:
+        """What `pykka.Actor` offers, with hooks that may also be `async def`: Pykka's own say they return None."""
+
+        actor_urn: str
+        actor_inbox: Any
+        actor_stopped: threading.Event
+
+        def __init__(self, *_args: Any, **_kwargs: Any) -> None: ...
+
+        @classmethod
+        def start(cls, *args: Any, **kwargs: Any) -> ActorRef: ...
+
+        @property
+        def actor_ref(self) -> ActorRef: ...
+
+        def stop(self) -> None: ...
+
+        def on_failure(
+            self,
+            exception_type: type[BaseException] | None,
+            exception_value: BaseException | None,
+            traceback: TracebackType | None,
+        ) -> Any: ...
+
+        def on_receive(self, message: Any) -> Any: ...
+else:
+    _PykkaActor = pykka.Actor
+
+
+class Actor(ActorTools, _PykkaActor):
     """An actor on an event loop. Handlers and hooks may be plain or `async def`; plain ones must not block.
 
     It handles one message at a time, awaits included. An exception in a handler ends it, and the asker hears
@@ -213,6 +262,15 @@ class Actor(ActorTools, pykka.Actor):
 
     expected_errors: tuple[type[BaseException], ...] = ()
     _actor_ref = _ref_property
+
+    @classmethod
+    def start(cls, *args: Any, **kwargs: Any) -> ActorRef:
+        """Start an actor outside any tree, on a scheduler that all such actors share: nobody restarts it."""
+        token = building.set(None)  # it is not the actor under construction, should one start others
+        try:
+            return super().start(*args, **kwargs)
+        finally:
+            building.reset(token)
 
     def on_start(self) -> Any:
         """Prepare for messages. May be async, and return IGNORE, or something for the starter."""
@@ -233,14 +291,14 @@ class Actor(ActorTools, pykka.Actor):
 
 
 @functools.cache
-def supervised(actor_class: type[pykka.Actor]) -> type[pykka.Actor]:
+def supervised(actor_class: type[Any]) -> type[pykka.Actor]:
     """The class that runs under supervision: the class itself, or a subclass made of a `ThreadingActor`.
 
     Raises:
         SpecError: for other kinds of Pykka actors, and for a class that brings a main loop of its own.
     """
     if issubclass(actor_class, Actor):
-        return actor_class
+        return cast("type[pykka.Actor]", actor_class)
     if not issubclass(actor_class, pykka.ThreadingActor):
         raise SpecError(f"{actor_class.__name__} is neither a supervision.Actor nor a pykka.ThreadingActor")
     if actor_class._actor_loop is not pykka.Actor._actor_loop:
@@ -273,8 +331,6 @@ class _Standalone:
     def ended(self, incarnation: Incarnation, exit: Exit) -> None:
         incarnation.release()
         incarnation.name.close(exit.reason)
-        if not is_orderly(exit.reason):
-            logger.error("%s ended: %s", incarnation.name.path, exit.reason)
 
     def zombie_ended(self, incarnation: Incarnation) -> None:
         pass
@@ -295,7 +351,7 @@ class _StandaloneLife(LoopIncarnation):
                 self._log_as_pykka()
         return await super()._fail(error)
 
-    def _handle_standalone_failure(self) -> None:
+    def _note_failed_hook(self, hook: str, error: BaseException) -> None:
         self._log_as_pykka()
 
     def _log_as_pykka(self) -> None:
@@ -304,7 +360,7 @@ class _StandaloneLife(LoopIncarnation):
             cast("pykka.Actor", self.actor)._handle_failure(kind, error, cast("TracebackType", trace))
 
 
-def _standalone(actor_class: type[pykka.Actor]) -> Incarnation:
+def _standalone(actor_class: type[Any]) -> Incarnation:
     scheduler = default_scheduler()
     number = next(_tokens)
     name = Name(f"{actor_class.__name__}-{number}", actor_class, clock=RealClock(scheduler))

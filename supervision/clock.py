@@ -39,8 +39,21 @@ class RealClock:
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
         loop = asyncio._get_running_loop()
         if loop is not None:  # asyncio's loops keep the same time, and a timer of one's own loop costs no switch
-            return loop.call_at(when, callback)
+            return _OwnLoopTimer(loop, loop.call_at(when, callback))
         return _LoopTimer(self._scheduler, when, callback)
+
+
+class _OwnLoopTimer:
+    """A `loop.call_at` that any thread may cancel, such as the one that answers an ask before its timeout."""
+
+    __slots__ = ("_handle", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, handle: asyncio.TimerHandle) -> None:
+        self._loop = loop
+        self._handle = handle
+
+    def cancel(self) -> None:
+        _on_loop(self._loop, self._handle.cancel)
 
 
 class _LoopTimer:
@@ -96,12 +109,14 @@ class TimeLimit:
         self._at = at
         self._timer: Timer | None = None
         self._is_over = False
+        self._cancelling = 0
         self._task: asyncio.Task[Any] | None = None
 
     async def __aenter__(self) -> Self:
         if self._at is not None:
             loop = asyncio.get_running_loop()
             self._task = asyncio.current_task()
+            self._cancelling = self._task.cancelling() if self._task is not None else 0
             self._timer = self._clock.call_at(self._at, lambda: _on_loop(loop, self._expire))
         return self
 
@@ -116,8 +131,10 @@ class TimeLimit:
         task, self._task = self._task, None
         if self._timer is not None:
             self._timer.cancel()
-        if self._is_over and task is not None and task.uncancel() == 0 and kind is asyncio.CancelledError:
-            raise TimeoutError from error
+        if self._is_over and task is not None:
+            # Somebody else may have cancelled the task too, and then it must stay cancelled.
+            if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+                raise TimeoutError from error
 
 
 def _on_loop(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *arguments: Any) -> None:

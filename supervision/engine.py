@@ -97,6 +97,11 @@ class Engine:
             self._handle(self._deferred.popleft())
         return effects
 
+    @property
+    def is_ending(self) -> bool:
+        """True from the decision to end on: whether the children's names live on is then decided further up."""
+        return self._final is not None
+
     def window(self, now: float) -> tuple[int, int]:
         """How many restarts count at `now`, and how many are tolerated."""
         return self._roster.intensity.used(now), self._roster.intensity.max_restarts

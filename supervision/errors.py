@@ -8,7 +8,8 @@ SupervisionError
 ├─ MailboxFull                      the actor has too many messages waiting
 └─ SystemClosed                     the system has been stopped
 ActorDeadError(pykka.ActorDeadError)  nobody will answer; says why in `reason`
-└─ ActorStuck                       the actor was abandoned in the middle of this message
+├─ ActorStuck                       the actor was abandoned in the middle of this message
+└─ PoisonMessage                    each incarnation that was given this message has ended over it
 """
 
 from __future__ import annotations
@@ -65,3 +66,15 @@ class ActorDeadError(pykka.ActorDeadError):
 
 class ActorStuck(ActorDeadError):
     """The actor was abandoned while it handled this message: what the message did is unknown."""
+
+
+class PoisonMessage(ActorDeadError):
+    """A poison message: it was delivered again and again, and each time the actor ended over it.
+
+    The last end is the `__cause__`.
+    """
+
+    def __init__(self, path: str, last: BaseException, redelivered: int) -> None:
+        super().__init__(path, getattr(last, "reason", None))
+        self.args = (f"poison: {path} ended over this message {redelivered + 1} times, the last time with {last!r}",)
+        self.__cause__ = last

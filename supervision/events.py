@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -60,27 +61,44 @@ class EventStream:
 
     def _unsubscribe(self, key: int) -> None:
         with self._lock:
-            self._listeners.pop(key, None)
-        if not self._listeners:
+            was_last = self._listeners.pop(key, None) is not None and not self._listeners
+        if was_last:
             self.close()
+
+    @property
+    def has_listeners(self) -> bool:
+        return bool(self._listeners)
 
     def emit(self, event: Event) -> None:
         """Tell all listeners, later."""
-        if not self._listeners:
-            return
         try:
             self._queue.put_nowait(event)
         except queue.Full:
             self.dropped += 1
 
-    def close(self, timeout: float = 2.0) -> None:
-        """Deliver what is waiting and end the thread. A later subscription starts anew."""
+    def close(self, timeout: float = 2.0) -> bool:
+        """Deliver what is waiting and end the thread. A later subscription starts anew.
+
+        False if a listener still has not come back after `timeout` seconds.
+        """
         with self._lock:
             thread, self._thread = self._thread, None
-        if thread is not None:
-            self._queue.put(None)
-            if thread is not threading.current_thread():
-                thread.join(timeout)
+        if thread is None:
+            return True
+        self._put_end()
+        if thread is not threading.current_thread():
+            thread.join(timeout)
+            return not thread.is_alive()
+        return True
+
+    def _put_end(self) -> None:
+        while True:
+            try:
+                return self._queue.put_nowait(None)
+            except queue.Full:  # a listener hangs: the end goes before what nobody will hear
+                with contextlib.suppress(queue.Empty):
+                    self._queue.get_nowait()
+                    self.dropped += 1
 
     def _deliver(self) -> None:
         while (event := self._queue.get()) is not None:

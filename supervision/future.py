@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import functools
+import logging
 import queue
 import sys
 import threading
 import time
 from _thread import allocate_lock
 from asyncio import _get_running_loop
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pykka
@@ -28,6 +31,8 @@ T = TypeVar("T")
 _ExcInfo = tuple["type[BaseException] | None", "BaseException | None", "TracebackType | None"]
 _UNSET: Any = object()
 
+logger = logging.getLogger("supervision")
+
 
 class AskFuture(pykka.ThreadingFuture[T]):
     """A promised reply. The first answer counts; a later one from the runtime is ignored.
@@ -40,15 +45,17 @@ class AskFuture(pykka.ThreadingFuture[T]):
     def __init__(self, debtor: Name | None = None) -> None:
         # The base's __init__ is left out on purpose: all it does is to make the Condition.
         self._get_hook = None
+        self._await_hook: Callable[[], Coroutine[Any, Any, Any]] | None = None
         self._hook_outcome: Any = _UNSET
         self._lock = allocate_lock()
         self._done = False
         self._value: Any = None
         self._error: BaseException | None = None
         self._waiters: list[Any] | None = None
+        self._callbacks: list[Callable[[], object]] | None = None
+        self._on_abandon: Callable[[], object] | None = None
         self.debtor = debtor
         self.abandoned = False
-        self.on_abandon: Callable[[], object] | None = None
 
     # -- answering ---------------------------------------------------------------------------------
 
@@ -61,11 +68,20 @@ class AskFuture(pykka.ThreadingFuture[T]):
             self._error = error
             self._done = True
             waiters, self._waiters = self._waiters, None
+            callbacks, self._callbacks = self._callbacks, None
         if waiters:
             running = _get_running_loop()
             for loop, waiter in waiters:
                 _wake(running, loop, waiter)
+        if callbacks:
+            for callback in callbacks:
+                _call_guarded(callback)
         return True
+
+    def expire(self, error: BaseException) -> None:
+        """The time for an answer is over: answer with `error`, and let who works on it know."""
+        if self.settle(error=error):
+            self.abandon()
 
     def set(self, value: Any = None) -> None:
         if not self.settle(value):
@@ -96,10 +112,10 @@ class AskFuture(pykka.ThreadingFuture[T]):
         """Call `callback` once when there is an answer: at once, or on the thread that answers."""
         with self._lock:
             if not self._done:
-                self._waiters = self._waiters or []
-                self._waiters.append((None, callback))
+                self._callbacks = self._callbacks or []
+                self._callbacks.append(callback)
                 return
-        callback()
+        _call_guarded(callback)
 
     # -- waiting -----------------------------------------------------------------------------------
 
@@ -107,9 +123,9 @@ class AskFuture(pykka.ThreadingFuture[T]):
         if not self._done:
             if self._get_hook is not None:
                 return self._from_hook(timeout)
-            if on_scheduler_thread():
-                raise BlockingInScheduler("get() would block this scheduler and all its actors: await the future")
             with waits.edge(self):
+                if on_scheduler_thread():
+                    raise BlockingInScheduler("get() would block this scheduler and all its actors: await the future")
                 self._block(timeout)
         return self._outcome()
 
@@ -117,12 +133,9 @@ class AskFuture(pykka.ThreadingFuture[T]):
         gate = allocate_lock()
         gate.acquire()
         entry = (None, gate.release)
-        with self._lock:
-            if self._done:
-                return
-            self._waiters = self._waiters or []
-            self._waiters.append(entry)
-        if not gate.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+        if not self._enlist(entry):
+            return
+        if not gate.acquire(timeout=-1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX)):
             self._forget(entry)
             if not self._done:  # not abandoned: who has the future may ask it again
                 raise pykka.Timeout(f"{timeout} seconds")
@@ -131,8 +144,14 @@ class AskFuture(pykka.ThreadingFuture[T]):
         # The hook runs outside any lock: it may itself wait for other futures.
         if self._hook_outcome is _UNSET:
             assert self._get_hook is not None
-            self._hook_outcome = self._get_hook(timeout)
+            self._keep(self._get_hook(timeout))
         return self._hook_outcome
+
+    def _keep(self, outcome: Any) -> None:
+        """Note what the hook gave; of several who asked at the same time, all see the first outcome."""
+        with self._lock:
+            if self._hook_outcome is _UNSET:
+                self._hook_outcome = outcome
 
     def _outcome(self) -> Any:
         if self._error is not None:
@@ -146,29 +165,42 @@ class AskFuture(pykka.ThreadingFuture[T]):
                 yield
                 return cast("T", self.get())
             if self._get_hook is not None:
-                return cast("T", (yield from _in_side_thread(loop, self.get).__await__()))
+                return cast("T", (yield from self._await_derived(loop)))
             with waits.edge(self):
                 yield from self._suspend(loop)
         return cast("T", self._outcome())
 
     __iter__ = __await__
 
+    def _await_derived(self, loop: asyncio.AbstractEventLoop) -> Generator[Any, None, Any]:
+        if self._hook_outcome is _UNSET:
+            if self._await_hook is None:
+                return (yield from _in_side_thread(loop, self.get).__await__())
+            self._keep((yield from self._await_hook().__await__()))
+        return self._hook_outcome
+
     def _suspend(self, loop: asyncio.AbstractEventLoop) -> Generator[Any, None, None]:
         waiter = loop.create_future()
         entry = (loop, waiter)
-        with self._lock:
-            if self._done:
-                return
-            if self._waiters is None:
-                self._waiters = [entry]
-            else:
-                self._waiters.append(entry)
+        if not self._enlist(entry):
+            return
         try:
             yield from waiter
         except BaseException:
             if self._forget(entry):
                 self.abandon()
             raise
+
+    def _enlist(self, entry: Any) -> bool:
+        """Be woken by the answer. False if it is there already."""
+        with self._lock:
+            if self._done:
+                return False
+            if self._waiters is None:
+                self._waiters = [entry]
+            else:
+                self._waiters.append(entry)
+            return True
 
     def _forget(self, entry: Any) -> bool:
         """Somebody waits no longer. True if nobody is left who does."""
@@ -178,27 +210,86 @@ class AskFuture(pykka.ThreadingFuture[T]):
                 return not self._waiters
             return False
 
+    # -- nobody waits any more ---------------------------------------------------------------------
+
     def abandon(self) -> None:
         """Nobody wants the answer any more: the message need not be handled, and who works on it may stop."""
-        self.abandoned = True
-        if self.on_abandon is not None and not self._done:
-            self.on_abandon()
+        with self._lock:
+            self.abandoned = True
+            callback, self._on_abandon = self._on_abandon, None
+        if callback is not None:
+            _call_guarded(callback)
 
-    # -- derived futures ---------------------------------------------------------------------------
+    def give_up(self) -> None:
+        """Somebody who was about to wait will not: abandon it, unless others wait."""
+        if not self._waiters:
+            self.abandon()
+
+    def on_abandon(self, callback: Callable[[], object]) -> None:
+        """Call `callback` once, on whichever thread, when nobody wants the answer any more. The last one set counts."""
+        with self._lock:
+            if not self.abandoned:
+                self._on_abandon = None if self._done else callback
+                return
+        _call_guarded(callback)
+
+    def after_fork(self, error: BaseException) -> None:
+        """In the child of a fork: nobody will answer. The lock may be held by a thread that is gone."""
+        self._lock = allocate_lock()
+        self._waiters = self._callbacks = None
+        self.settle(error=error)
+
+    # -- derived futures: awaiting one takes no thread -----------------------------------------------
+
+    def derive(self, hook: Callable[[float | None], Any], awaits: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        """A future whose value `hook` computes where it is waited for, or `awaits` where it is awaited."""
+        derived: AskFuture[Any] = self.__class__()
+        derived.set_get_hook(hook)
+        derived._await_hook = awaits
+        return derived
+
+    def _then(self, function: Callable[[Any], Any]) -> Any:
+        async def awaits() -> Any:
+            return function(await self)
+
+        return self.derive(lambda timeout: function(self.get(timeout=timeout)), awaits)
+
+    def map(self, func: Callable[[T], Any]) -> pykka.Future[Any]:
+        return cast("pykka.Future[Any]", self._then(func))
+
+    def filter(self, func: Callable[[Any], bool]) -> pykka.Future[Any]:
+        return cast("pykka.Future[Any]", self._then(lambda items: list(filter(func, items))))
+
+    def reduce(self, func: Callable[[Any, Any], Any], *args: Any) -> pykka.Future[Any]:
+        return cast("pykka.Future[Any]", self._then(lambda items: functools.reduce(func, items, *args)))
 
     def join(self, *futures: pykka.Future[Any]) -> pykka.Future[Iterable[Any]]:
         """As Pykka's, but `get(timeout=)` is one time limit for all of them together."""
+        all_of_them = (cast("pykka.Future[Any]", self), *futures)
 
         def get_all(timeout: float | None) -> list[Any]:
             deadline = None if timeout is None else time.monotonic() + timeout
             return [
                 future.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
-                for future in (cast("pykka.Future[Any]", self), *futures)
+                for future in all_of_them
             ]
 
-        joined: AskFuture[Any] = AskFuture()
-        joined.set_get_hook(get_all)
-        return joined
+        async def await_all() -> list[Any]:
+            return [await awaitable(future) for future in all_of_them]
+
+        return cast("pykka.Future[Iterable[Any]]", self.derive(get_all, await_all))
+
+
+def awaitable(future: pykka.Future[Any]) -> Any:
+    """What to await for `future` on an asyncio loop; a future that is not ours is waited for in a side thread."""
+    return future if isinstance(future, AskFuture) else _in_side_thread(asyncio.get_running_loop(), future.get)
+
+
+def _call_guarded(callback: Callable[[], object]) -> None:
+    try:
+        callback()
+    except Exception:  # whose answer this is must not suffer for it
+        logger.exception("a callback of a future failed")
 
 
 def _wake(running: Any, loop: Any, waiter: Any) -> None:
@@ -231,10 +322,12 @@ def _in_side_thread(loop: asyncio.AbstractEventLoop, function: Callable[[], Any]
         else:
             result.set_exception(error)
 
+    context = contextvars.copy_context()  # so that waiting in a circle is noticed there too
+
     def work() -> None:
         outcome: tuple[Any, BaseException | None]
         try:
-            outcome = (function(), None)
+            outcome = (context.run(function), None)
         except BaseException as error:  # handed to the awaiter, whatever it is
             outcome = (None, error)
         try:

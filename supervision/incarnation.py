@@ -8,17 +8,15 @@ and reports exactly one exit.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import logging
-import sys
 import threading
-from collections.abc import Callable
+from _thread import allocate_lock
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from inspect import iscoroutine
-from threading import get_ident
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import pykka
 from pykka import messages
@@ -26,8 +24,8 @@ from pykka._introspection import get_attr_directly
 
 from supervision import faults, waits
 from supervision.child import IGNORE
-from supervision.errors import ActorDeadError, ActorStuck
-from supervision.exits import Abandoned, Crash, Exit, Killed, Normal, Reason, StartFailed
+from supervision.errors import ActorDeadError, ActorStuck, PoisonMessage
+from supervision.exits import Abandoned, Crash, Exit, ForkLost, Killed, Normal, Reason, StartFailed
 from supervision.mailbox import Envelope, Fenced
 from supervision.message import Reply
 
@@ -106,18 +104,25 @@ class Incarnation:
         self.started_at = name.now()
         self.current: Envelope | None = None
         self.busy_since = 0.0
+        self.turn = 0
+        self.waiting: list[tuple[waits.Turn, Any]] = []
         self.owed: set[Reply] = set()
         self.exit: Exit | None = None
         self.exit_asked: Reason | None = None
         self.at_end: dict[Any, Callable[[], object]] = {}
+        self.monitors: dict[int, Callable[[Exit], object]] = {}
         self.links: dict[Any, Any] = {}
+        self.has_code_running = False
+        self.incident: Hashable = None
         self.kill_grace = kill_grace
         self._expected = expected_errors
         self._make = make
         self._stop_asks: list[Envelope] = []
         self._pending: list[tuple[Envelope, BaseException]] = []
+        self._is_slot_taken = False
         self._killed = False
-        self._finish_lock = threading.Lock()
+        self._forced: Reason | None = None
+        self._lock = allocate_lock()
         name.incarnation = self
 
     # -- for hosts ---------------------------------------------------------------------------------
@@ -141,17 +146,31 @@ class Incarnation:
 
     async def live(self) -> None:
         """The whole life. Raises nothing and reports one exit."""
+        self.has_code_running = True
         reason: Reason = Killed()
         try:
             reason = await self._live()
         except BaseException as error:  # the exit signal: whatever ended the life becomes its reason
             reason = self._reason_of(error)
         finally:
-            if not self._finish(reason):
-                self.owner.zombie_ended(self)
+            await self._before_exit(reason)
+
+    async def _before_exit(self, reason: Reason) -> None:
+        """The code has come to its end: report it, unless an abandonment has done so."""
+        try:
+            if faults.armed:
+                await faults.hit("before_exit_emit", self.name.path)
+        except BaseException as error:  # the exit must be reported in any case
+            logger.debug("%s: %r before its exit", self.name.path, error)
+        is_first = self._finish(reason)
+        self.has_code_running = False
+        if not is_first:
+            self.owner.zombie_ended(self)
 
     async def _live(self) -> Reason:
-        waits.current.set(self)
+        if self.exit is not None:
+            raise Fenced
+        self._begin_turn()
         try:
             if faults.armed:
                 await faults.hit("before_start", self.name.path)
@@ -165,8 +184,7 @@ class Incarnation:
         if info is IGNORE:
             self.owner.ignored(self)
             return Normal()
-        self.state = "running"
-        self.owner.started(self, info)
+        self._is_up(info)
         try:
             await self._call(actor.recover)
             reason = await self._receive()
@@ -174,7 +192,23 @@ class Incarnation:
             raise
         except BaseException as error:  # see live()
             return await self._fail(error)
+        if self._killed or self.exit is not None:
+            return self._forced or Killed()
         return await self._stop(reason)
+
+    def _is_up(self, info: Any) -> None:
+        """Acknowledge the start, unless this life has been abandoned in the middle of it."""
+        with self._lock:
+            if self.exit is not None:
+                raise Fenced
+            self.state = "running"
+            pykka.ActorRegistry.register(self.name.ref)
+        self.owner.started(self, info)
+
+    def _begin_turn(self) -> None:
+        """What runs from here on waits on account of this message or hook, and of no earlier one."""
+        self.turn += 1
+        waits.current.set(waits.Turn(self, self.turn))
 
     def _construct(self) -> pykka.Actor:
         token = building.set(self)
@@ -184,8 +218,10 @@ class Incarnation:
             building.reset(token)
         if not isinstance(actor, pykka.Actor):
             raise TypeError(f"the factory of {self.name.path} made {type(actor).__name__}, which is no pykka.Actor")
-        if actor.__dict__.get("_incarnation") is not self:
-            raise TypeError(f"{type(actor).__name__}.__init__ must call super().__init__()")
+        own = actor.__dict__.get("_incarnation")
+        if own is not self:
+            raise TypeError(_why_not_ours(self.name.path, actor, own))
+        self.name.is_made_by(type(actor))
         return actor
 
     async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -197,32 +233,29 @@ class Incarnation:
 
     async def _receive(self) -> Reason:
         """Handle one message at a time until there is a reason to end."""
-        mailbox, lease, turn = self.name.mailbox, self.lease, 0
-        while True:
+        mailbox, lease, turns = self.name.mailbox, self.lease, 0
+        while self.exit_asked is None:
             item = mailbox.take(lease)
             if item is None:
-                turn = 0
+                turns = 0
                 item = await self._next()
             if type(item) is not Envelope:
-                if isinstance(item, StopOrder):
-                    if item.drain:
-                        await self._drain()
-                    return item.reason
-                continue
+                if item.drain:
+                    await self._drain()
+                return cast("Reason", item.reason)
             if type(item.message) is messages._ActorStop:
                 self._stop_asks.append(item)
                 return Normal()
             await self._handle(item)
-            if self.exit_asked is not None:
-                return self.exit_asked
-            turn += 1
-            if turn >= MESSAGES_PER_TURN:
-                turn = 0
+            turns += 1
+            if turns >= MESSAGES_PER_TURN:
+                turns = 0
                 await self._yield()
+        return self.exit_asked
 
     async def _drain(self) -> None:
-        while (envelope := self.name.mailbox.take_user(self.lease)) is not None:
-            if type(envelope.message) is messages._ActorStop:
+        while (envelope := self.name.mailbox.take_message(self.lease)) is not None and not self._killed:
+            if envelope.is_stop:
                 self._stop_asks.append(envelope)
             else:
                 await self._handle(envelope)
@@ -230,7 +263,8 @@ class Incarnation:
     async def _handle(self, envelope: Envelope) -> None:
         """Handle one message and answer it. An exception that is not expected leaves here, and ends the life."""
         name, future = self.name, envelope.reply_to
-        if envelope.deadline is not None and envelope.deadline < name.now():
+        now = self.busy_since = name.now()
+        if envelope.deadline is not None and envelope.deadline < now:
             name.dead_letter(envelope, pykka.Timeout("the message waited past its deadline"))
             return
         if future is not None and (future.abandoned or future.done):
@@ -238,24 +272,37 @@ class Incarnation:
             return
         envelope.deliveries += 1
         self.current = envelope
-        self.busy_since = name.now()
-        if faults.armed:
-            await faults.hit("before_handle", name.path)
+        self._is_slot_taken = False
+        self._begin_turn()
         try:
+            if faults.armed:
+                await faults.hit("before_handle", name.path)
             result = self.actor._handle_receive(envelope.message)
             if type(result) is CoroutineType:
                 result = await result
+            if faults.armed:
+                await faults.hit("after_handle_before_reply", name.path)
         except BaseException as error:
+            if self.exit is not None:
+                raise Fenced from error
             if not self._is_expected(error, envelope.message):
                 raise
             self._expected_failure(envelope, error)
             return
-        if faults.armed:
-            await faults.hit("after_handle_before_reply", name.path)
+        if not self._let_go():
+            raise Fenced
         name.handled += 1
-        if self.current is envelope and future is not None and not future.settle(result):
+        if future is not None and not self._is_slot_taken and not future.settle(result):
             name.late += 1
-        self.current = None
+
+    def _let_go(self) -> bool:
+        """The message at hand is done with. False if it has been taken away, by an abandonment."""
+        with self._lock:
+            if self.exit is not None:
+                return False
+            self.current = None
+            self.turn += 1
+            return True
 
     def _is_expected(self, error: BaseException, message: Any) -> bool:
         expected = self._expected if self._expected is not None else getattr(self.actor, "expected_errors", ())
@@ -264,8 +311,10 @@ class Incarnation:
         return isinstance(error, AttributeError) and _asks_for_nothing(self.actor, message)
 
     def _expected_failure(self, envelope: Envelope, error: BaseException) -> None:
-        self.current = None
+        if not self._let_go():
+            return
         self.name.failed += 1
+        self.name.handled += 1
         if envelope.reply_to is None:
             logger.warning("%s: expected error for a message nobody waits for: %r", self.name.path, error)
         else:
@@ -273,111 +322,116 @@ class Incarnation:
 
     def owe(self) -> Reply:
         """Take the reply slot of the message at hand."""
-        envelope = self.current
-        if envelope is None:
+        envelope, turn = self.current, waits.current.get()
+        if envelope is None or (turn is not None and turn.incarnation is self and turn.is_over):
             raise RuntimeError(f"{self.name.path}: owe() is for a handler, while it handles a message")
+        if self._is_slot_taken:
+            raise RuntimeError(f"{self.name.path}: the reply to this message is owed already")
+        self._is_slot_taken = True
         reply = Reply(self, envelope)
         self.owed.add(reply)
-        self.current = Envelope(envelope.message)
         return reply
 
     # -- the end -----------------------------------------------------------------------------------
 
     def _reason_of(self, error: BaseException) -> Reason:
-        if self._killed or isinstance(error, Fenced):
-            return Killed()
+        if self._killed or isinstance(error, Fenced | GeneratorExit):
+            return self._forced or Killed()
         return Crash.of(error)
 
     def _failed_to_start(self, error: BaseException) -> Reason:
         self.name.failed += 1
-        reason = getattr(error, "exit_reason", None) or self._reason_of(error)
-        if isinstance(reason, Crash) and self.actor is not None:
-            self._leave_registry()
-        return StartFailed(reason)
+        return StartFailed(getattr(error, "exit_reason", None) or self._reason_of(error))
 
     async def _fail(self, error: BaseException) -> Reason:
         """A handler raised: the actor ends. `on_failure` is its last word, and may fail too."""
         reason = self._reason_of(error)
-        self.state = "stopping"
-        self._leave_registry()
+        self._begin_end()
         if isinstance(reason, Killed):
             return reason
         self.name.failed += 1
-        if self.current is not None:
-            answer = error if isinstance(error, Exception) else ActorDeadError(self.name.path, reason)
-            self._pending.append((self.current, answer))
-            self.current = None
+        answer = error if isinstance(error, Exception) else ActorDeadError(self.name.path, reason)
+        with self._lock:
+            self._give_back(answer)
         try:
             await self._call(self.actor.on_failure, type(error), error, error.__traceback__)
         except BaseException as second:  # the crash before it is what counts
-            logger.warning("%s: on_failure failed: %r", self.name.path, second)
+            self._note_failed_hook("on_failure", second)
         return reason
 
     async def _stop(self, reason: Reason) -> Reason:
-        self.state = "stopping"
-        self._leave_registry()
+        self._begin_end()
+        self._begin_turn()
         try:
             if faults.armed:
                 await faults.hit("in_on_stop", self.name.path)
             await self._call(self.actor.on_stop)
         except BaseException as error:  # see live()
-            self._handle_standalone_failure()
+            self._note_failed_hook("on_stop", error)
             return self._reason_of(error)
         return reason
+
+    def _begin_end(self) -> None:
+        """From here on it takes no message. An abandoned life has no say about its name any more."""
+        with self._lock:
+            if self.exit is not None:
+                raise Fenced
+            self.state = "stopping"
+            self._leave_registry()
 
     def _leave_registry(self) -> None:
         pykka.ActorRegistry.unregister(self.name.ref)
         if self.actor is not None:
             self.actor.actor_stopped.set()
 
-    def _handle_standalone_failure(self) -> None:
-        logger.debug("%s: on_stop failed", self.name.path, exc_info=sys.exc_info())
+    def _note_failed_hook(self, hook: str, error: BaseException) -> None:
+        logger.warning("%s: %s failed: %r", self.name.path, hook, error)
 
     def _finish(self, reason: Reason) -> bool:
         """Report the exit, once. False if that has been done, by an abandonment."""
-        with self._finish_lock:
+        name = self.name
+        with self._lock:
             if self.exit is not None:
                 return False
-            name = self.name
-            self.exit = Exit(name.path, self.epoch, reason, name.now())
-        self.state = "ended"
-        name.mailbox.revoke(self.lease)
-        if self.actor is not None:
+            exit = self.exit = Exit(name.path, self.epoch, reason, name.now())
+            self.state = "ended"
+            self._give_back(self._answer_of_the_dead(reason))
+            monitors, self.monitors = self.monitors, {}
+            at_end, self.at_end = self.at_end, {}
             self._leave_registry()
-        self._settle_in_flight(reason)
-        for callback in list(self.at_end.values()):
-            callback()
-        self.at_end.clear()
+        name.mailbox.revoke(self.lease)
+        self._settle_in_flight()
+        for cleanup in at_end.values():
+            _guarded(cleanup)
+        name.last_exit = exit
         if name.incarnation is self:
             name.incarnation = None
-        self.owner.ended(self, self.exit)
-        name.report_exit(self.exit)
+        self.owner.ended(self, exit)
+        for report in monitors.values():
+            _guarded(report, exit)
         return True
 
-    def _settle_in_flight(self, reason: Reason) -> None:
-        """Decide what becomes of the message at hand and of the replies still owed."""
-        name = self.name
-        dead: BaseException = ActorDeadError(name.path, reason)
-        if isinstance(reason, Abandoned):
-            dead = ActorStuck(name.path, reason)
-        if self.current is not None:
-            self._pending.append((self.current, dead))
-            self.current = None
-        keep = []
-        for envelope, error in self._pending:
-            if envelope.deliveries and envelope.deliveries <= name.mailbox.spec.redeliver:
-                name.mailbox.put_back(envelope)
-            else:
-                keep.append((envelope, error))
-        self._pending = keep
+    def _answer_of_the_dead(self, reason: Reason) -> BaseException:
+        kind = ActorStuck if isinstance(reason, Abandoned) else ActorDeadError
+        return kind(self.name.path, reason)
+
+    def _give_back(self, error: BaseException) -> None:
+        """The message at hand will not be finished: `error` is for its asker, unless the reply is owed."""
+        envelope, self.current = self.current, None
+        if envelope is not None and not (self._is_slot_taken and envelope.reply_to is not None):
+            self._pending.append((envelope, error))
+
+    def _settle_in_flight(self) -> None:
+        """Decide what becomes of the message at hand, and tell those who asked for the end."""
+        again = self.name.mailbox.spec.redeliver
+        left, self._pending = self._pending, []
+        for envelope, error in left:
+            if envelope.deliveries > again or not self.name.mailbox.put_back(envelope):
+                is_poison = again > 0 and envelope.deliveries > again
+                self._pending.append((envelope, PoisonMessage(self.name.path, error, again) if is_poison else error))
         for envelope in self._stop_asks:
             if envelope.reply_to is not None:
                 envelope.reply_to.settle(None)
-
-    @property
-    def has_pending(self) -> bool:
-        """True while somebody waits to hear of the end."""
-        return bool(self._pending or self.owed)
 
     def release(self) -> None:
         """Let those hear of the end who waited for an answer. Idempotent."""
@@ -389,14 +443,76 @@ class Incarnation:
         for reply in owed:
             reply.default(ActorDeadError(self.name.path, reason))
 
+    def unanswered(self) -> list[Envelope]:
+        """The messages in its hands; for the child of a fork, where it does not live."""
+        self.exit = Exit(self.name.path, self.epoch, ForkLost(), 0.0)
+        in_hand = [] if self.current is None else [self.current]
+        return [*in_hand, *(envelope for envelope, _ in self._pending), *(reply.envelope for reply in self.owed)]
+
+    # -- from outside ------------------------------------------------------------------------------
+
+    def watch(self, token: int, report: Callable[[Exit], object]) -> Exit | None:
+        """Have `report` called once with the exit of this life. If it is over, nothing is called: the exit is here."""
+        with self._lock:
+            if self.exit is None:
+                self.monitors[token] = report
+            return self.exit
+
+    def unwatch(self, token: int) -> None:
+        self.monitors.pop(token, None)
+
+    def when_over(self, token: Any, cleanup: Callable[[], object]) -> None:
+        """Have `cleanup` called at the end of this life; at once if it is over."""
+        with self._lock:
+            if self.exit is None:
+                self.at_end[token] = cleanup
+                return
+        cleanup()
+
     def order_stop(self, reason: Reason, *, drain: bool = False) -> None:
         """Ask it, from any thread, to end after the message at hand."""
-        self.name.mailbox.put_control(StopOrder(reason, drain))
+        self.name.mailbox.put_order(self.lease, StopOrder(reason, drain))
 
-    def abandon(self, kind: str) -> None:
-        """Leave it behind: fenced off, its exit reported, its code maybe still running."""
-        if self._finish(Abandoned(kind)):
-            self.context.cancelled = True
+    def tell(self, message: Any) -> None:
+        """Send the actor a message of the runtime, from any thread, unless this life is over."""
+        self.name.mailbox.put_signal(self.lease, message)
+
+    def ask_to_exit(self, reason: Reason) -> None:
+        """The actor's own wish to end after the message at hand."""
+        self.exit_asked = reason
+        if self.current is None:
+            self.order_stop(reason)
+
+    def crash(self, reason: Reason) -> None:
+        """End it by force, for a reason of its own."""
+        self._forced = reason
+        self.kill()
+
+    def abandon(self, kind: str, incident: Hashable = None) -> None:
+        """Leave it behind: fenced off, its exit reported, its code maybe still running.
+
+        Abandonments with one cause outside the actors, such as a lost scheduler, carry the same `incident`.
+        """
+        self.context.cancelled = True
+        self.incident = incident
+        self._finish(Abandoned(kind))
+
+
+def _guarded(function: Callable[..., object], *arguments: Any) -> None:
+    try:
+        function(*arguments)
+    except Exception:  # whose end this is must be reported all the same
+        logger.exception("a callback at the end of an actor failed")
+
+
+def _why_not_ours(path: str, actor: pykka.Actor, own: Any) -> str:
+    """What is wrong with an actor that did not meet its incarnation when it was made."""
+    kind = type(actor).__name__
+    if isinstance(actor, pykka.ThreadingActor):
+        return f"the factory of {path} made {kind}, a ThreadingActor: put its class into the spec, or a partial of it"
+    if own is not None:
+        return f"the factory of {path} made {kind}, but first another actor, which has taken its place"
+    return f"{kind}.__init__ must call super().__init__()"
 
 
 def _asks_for_nothing(actor: pykka.Actor, message: Any) -> bool:
@@ -447,20 +563,20 @@ class LoopIncarnation(Incarnation):
     def kill(self) -> None:
         self._killed = True
         self.context.cancelled = True
+        self.exit_asked = self._forced or Killed()
         if not self.scheduler.post(self._cancel):
-            self.abandon("scheduler ended")
+            self.abandon("its scheduler has ended")
 
     def _cancel(self) -> None:
         if self.exit is not None:
             return
         if self._task is None:
-            self._finish(Killed())
+            self._finish(self._forced or Killed())
             return
         self._task.cancel()
-        self.scheduler.loop.call_later(self.kill_grace, self.abandon, "ignored its cancellation")
-
-
-_thread_numbers: dict[str, int] = {}
+        if "kill" not in self.at_end:
+            loop = self.scheduler.loop
+            self.at_end["kill"] = loop.call_later(self.kill_grace, self.abandon, "ignored its cancellation").cancel
 
 
 class ThreadIncarnation(Incarnation):
@@ -474,22 +590,28 @@ class ThreadIncarnation(Incarnation):
 
     def begin(self) -> None:
         self.thread = threading.Thread(target=self._run, name=f"supervision-actor-{self.name.path}", daemon=True)
+        self.has_code_running = True
         try:
             self.thread.start()
         except RuntimeError as error:  # the machine has no more threads to give
+            self.has_code_running = False
             self._finish(StartFailed(Crash.of(error)))
 
     def _run(self) -> None:
         life = self.live()
-        with contextlib.suppress(StopIteration):
-            life.send(None)  # runs to the end: in a thread nothing suspends
+        try:
+            life.send(None)  # runs to the end: in a thread every wait blocks
+            while True:
+                life.throw(RuntimeError(f"{self.name.path} lives in a thread and has no event loop to await on"))
+        except StopIteration:
+            pass
 
     async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
 
     async def _next(self) -> Any:
         mailbox, lease = self.name.mailbox, self.lease
-        gate = threading.Lock()
+        gate = allocate_lock()
         gate.acquire()
         while True:
             item = mailbox.take(lease, (None, gate.release))
@@ -499,10 +621,4 @@ class ThreadIncarnation(Incarnation):
 
     def kill(self) -> None:
         self._killed = True
-        self.context.cancelled = True
         self.abandon("a thread cannot be killed")
-
-    @property
-    def is_running(self) -> bool:
-        """True while the code may still run, fenced off or not."""
-        return self.thread is not None and self.thread.is_alive() and self.thread.ident != get_ident()

@@ -8,7 +8,7 @@ Two lanes: *control* (orders of the supervisor; never bounded, never dropped, ov
 
 from __future__ import annotations
 
-import time
+import threading
 from _thread import allocate_lock
 from asyncio import _get_running_loop
 from collections import deque
@@ -20,10 +20,12 @@ from pykka.messages import _ActorStop
 
 from supervision.child import Block
 from supervision.child import Mailbox as MailboxSpec
-from supervision.errors import ActorDeadError, MailboxFull
+from supervision.errors import MailboxFull
 from supervision.future import _wake
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from supervision.future import AskFuture
     from supervision.name import Name
 
@@ -41,6 +43,10 @@ class Envelope(PykkaEnvelope[Any]):
         self.deadline = deadline
         self.deliveries = 0
 
+    @property
+    def is_stop(self) -> bool:
+        return type(self.message) is _ActorStop
+
 
 class Fenced(BaseException):
     """An incarnation whose lease was revoked tried to take a message. Internal; ends that incarnation."""
@@ -56,7 +62,10 @@ class Lease:
 
 
 class Mailbox:
-    """Messages waiting under one name. `put`, `close` and leases share one lock, so none falls between."""
+    """Messages waiting under one name. `put`, `close` and leases share one lock, so none falls between.
+
+    Nothing is woken or answered under the lock: what that calls may put a message here.
+    """
 
     def __init__(self, name: Name, spec: MailboxSpec | None = None) -> None:
         self.spec = spec or MailboxSpec()
@@ -76,73 +85,109 @@ class Mailbox:
 
         Raises:
             ActorDeadError: the name is closed.
-            MailboxFull: by the policies `fail`, and `block` once its time is over.
+            MailboxFull: by the policies `fail` and `drop_new`, and `block` once its time is over. On an event
+                loop `block` does not wait: `await ref.send(message)` does.
         """
         if not isinstance(envelope, Envelope):
             envelope = Envelope(envelope.message, envelope.reply_to)
+        waiter = None
         with self.lock:
             if self.closed is not None:
-                raise ActorDeadError(self._name.path, self.closed)
-            user = self._user
-            if len(user) < self.spec.capacity or type(envelope.message) is _ActorStop:
-                user.append(envelope)
+                raise self._name.dead_error(self.closed)
+            is_full = len(self._user) >= self.spec.capacity and type(envelope.message) is not _ActorStop
+            if not is_full:
+                self._user.append(envelope)
                 waiter, self._waiter = self._waiter, None
-            else:
-                waiter = self._overflow(envelope)
+        if is_full:
+            self._overflow(envelope)
+        elif waiter is not None:
+            _wake(_get_running_loop(), *waiter)
+
+    def _overflow(self, envelope: Envelope) -> None:
+        policy = self.spec.overflow
+        if policy == "drop_old":
+            self._put_for_oldest(envelope)
+        elif isinstance(policy, Block) and _get_running_loop() is None:
+            self._put_within(envelope, policy.timeout)
+        else:
+            raise self.full()
+
+    def full(self) -> MailboxFull:
+        """The error of a message for which there was no room."""
+        return MailboxFull(f"{self._name.path} has {len(self._user)} messages waiting, its capacity")
+
+    def _put_for_oldest(self, envelope: Envelope) -> None:
+        with self.lock:
+            oldest = next((each for each in self._user if not each.is_stop), None)
+            if oldest is not None:
+                self._user.remove(oldest)
+            self._user.append(envelope)
+            waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            _wake(_get_running_loop(), *waiter)
+        if oldest is not None:
+            self._name.dead_letter(oldest, MailboxFull(f"{self._name.path}: dropped as the oldest message"))
+
+    def _put_within(self, envelope: Envelope, timeout: float) -> None:
+        """Block this plain thread until there is room, at most `timeout` seconds of the name's clock."""
+        woken, over = threading.Event(), threading.Event()
+        entry = (None, woken.set)
+
+        def end_the_wait() -> None:
+            over.set()
+            woken.set()
+
+        alarm = self._name.clock.call_at(self._name.now() + timeout, end_the_wait)
+        try:
+            while not self.put_or_queue(envelope, entry):
+                woken.wait()
+                woken.clear()
+                if over.is_set():
+                    self.leave_queue(entry)
+                    raise self.full()
+        finally:
+            alarm.cancel()
+
+    def put_or_queue(self, envelope: Envelope, entry: Any) -> bool:
+        """Add a message if there is room; else have `entry`, a waiter as in `take`, woken when there may be."""
+        with self.lock:
+            if self.closed is not None:
+                raise self._name.dead_error(self.closed)
+            if len(self._user) >= self.spec.capacity:
+                self._room.append(entry)
+                return False
+            self._user.append(envelope)
+            waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            _wake(_get_running_loop(), *waiter)
+        return True
+
+    def leave_queue(self, entry: Any) -> None:
+        """Who waited for room has given up; had it just been woken, the next in line is woken in its place."""
+        with self.lock:
+            if entry in self._room:
+                self._room.remove(entry)
+                return
+            following = self._room.popleft() if self._room else None
+        if following is not None:
+            _wake(_get_running_loop(), *following)
+
+    def put_order(self, lease: Lease, order: Any) -> None:
+        """Add an order for the holder of `lease`; it overtakes all messages. Nothing happens if it has ended."""
+        with self.lock:
+            if lease is not self.lease:
+                return
+            self._control.append(order)
+            waiter, self._waiter = self._waiter, None
         if waiter is not None:
             _wake(_get_running_loop(), *waiter)
 
-    def _overflow(self, envelope: Envelope) -> Any:
-        """Full: apply the policy, under the lock."""
-        policy = self.spec.overflow
-        if policy == "drop_old":
-            dropped = MailboxFull(f"{self._name.path}: dropped as the oldest message")
-            self._name.dead_letter(self._user.popleft(), dropped)
-            self._user.append(envelope)
-            waiter, self._waiter = self._waiter, None
-            return waiter
-        full = MailboxFull(f"{self._name.path} has {len(self._user)} messages waiting, its capacity")
-        if policy == "drop_new":
-            self._name.dead_letter(envelope, full)
-            return None
-        if isinstance(policy, Block):
-            return self._wait_for_room(envelope, policy.timeout, full)
-        raise full
-
-    def _wait_for_room(self, envelope: Envelope, timeout: float | None, full: MailboxFull) -> Any:
-        """Block this plain thread, with the lock given up meanwhile, until there is room."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while len(self._user) >= self.spec.capacity:
-            gate = allocate_lock()
-            gate.acquire()
-            self._room.append((None, gate.release))
-            self.lock.release()
-            try:
-                remaining = -1.0 if deadline is None else max(0.0, deadline - time.monotonic())
-                woken = gate.acquire(timeout=remaining)
-            finally:
-                self.lock.acquire()
-            if self.closed is not None:
-                raise ActorDeadError(self._name.path, self.closed)
-            if not woken and len(self._user) >= self.spec.capacity:
-                raise full
-        self._user.append(envelope)
-        waiter, self._waiter = self._waiter, None
-        return waiter
-
-    def wait_for_room(self, loop: Any) -> Any:
-        """A future of `loop` that is done when there may be room, or None if there is room now."""
+    def put_signal(self, lease: Lease, message: Any) -> None:
+        """Add a message of the runtime for the holder of `lease`, in its turn but beyond any capacity."""
         with self.lock:
-            if len(self._user) < self.spec.capacity or self.closed is not None:
-                return None
-            waiter = loop.create_future()
-            self._room.append((loop, waiter))
-            return waiter
-
-    def put_control(self, order: Any) -> None:
-        """Add an order of the supervisor; it overtakes all messages and is never refused."""
-        with self.lock:
-            self._control.append(order)
+            if lease is not self.lease:
+                return
+            self._user.append(Envelope(message))
             waiter, self._waiter = self._waiter, None
         if waiter is not None:
             _wake(_get_running_loop(), *waiter)
@@ -169,7 +214,7 @@ class Mailbox:
         _wake(_get_running_loop(), *room)
         return envelope
 
-    def take_control(self, lease: Lease, waiter: Any) -> Any:
+    def take_order(self, lease: Lease, waiter: Any) -> Any:
         """The next order, or None, without regard to messages; `waiter` as in `take`."""
         with self.lock:
             if lease is not self.lease:
@@ -179,20 +224,28 @@ class Mailbox:
             self._waiter = waiter
             return None
 
-    def take_user(self, lease: Lease) -> Envelope | None:
+    def take_message(self, lease: Lease) -> Envelope | None:
         """The next message without regard to orders: for draining before the end."""
         with self.lock:
             if lease is not self.lease or not self._user:
                 return None
             return self._user.popleft()
 
-    def put_back(self, envelope: Envelope) -> None:
-        """Put a message that was taken back to the head."""
+    def put_back(self, envelope: Envelope) -> bool:
+        """Put a message that was taken back to the head. False if the name has been closed."""
         with self.lock:
+            if self.closed is not None:
+                return False
             self._user.appendleft(envelope)
             waiter, self._waiter = self._waiter, None
         if waiter is not None:
             _wake(_get_running_loop(), *waiter)
+        return True
+
+    def remove(self, is_unwanted: Callable[[Any], bool]) -> None:
+        """Take out the waiting tells that `is_unwanted` says of, as if they had never been sent."""
+        with self.lock:
+            self._user = deque(each for each in self._user if each.reply_to or not is_unwanted(each.message))
 
     # -- the name's owner --------------------------------------------------------------------------
 
@@ -207,8 +260,9 @@ class Mailbox:
     def revoke(self, lease: Lease) -> None:
         """End this lease, if it is the present one, and wake its holder so that it learns of it."""
         with self.lock:
-            if self.lease is lease:
-                self.lease = None
+            if self.lease is not lease:
+                return
+            self.lease = None
             waiter, self._waiter = self._waiter, None
         if waiter is not None:
             _wake(_get_running_loop(), *waiter)
@@ -219,25 +273,27 @@ class Mailbox:
 
     def close(self, reason: Any) -> list[Envelope]:
         """Refuse all messages from now on. Returns those that had been waiting."""
+        return self._empty(reason)
+
+    def drop_waiting(self) -> list[Envelope]:
+        """Take all waiting messages out; the mailbox stays open."""
+        return self._empty(None)
+
+    def _empty(self, reason: Any) -> list[Envelope]:
         with self.lock:
-            self.closed = reason
+            self.closed = reason or self.closed
             left, self._user = list(self._user), deque()
             room, self._room = self._room, deque()
         for entry in room:
             _wake(_get_running_loop(), *entry)
         return left
 
-    def drop_waiting(self) -> list[Envelope]:
-        """Take all waiting messages out; the mailbox stays open."""
-        with self.lock:
-            left, self._user = list(self._user), deque()
-            return left
-
-    def after_fork(self, reason: Any) -> None:
+    def after_fork(self, reason: Any) -> list[Envelope]:
         """In the child of a fork nobody will ever take a message. The lock may be held by a thread that is gone."""
         self.lock = allocate_lock()
-        self.closed = reason
-        self._user, self._control, self._waiter, self._room = deque(), deque(), None, deque()
+        self.lease = self._waiter = None
+        self._room, self._control = deque(), deque()
+        return self._empty(reason)
 
     # -- looking -----------------------------------------------------------------------------------
 
@@ -245,6 +301,7 @@ class Mailbox:
         return len(self._user)
 
     def oldest(self) -> Envelope | None:
+        """The message that has waited longest, or None."""
         with self.lock:
             return self._user[0] if self._user else None
 

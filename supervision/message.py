@@ -5,6 +5,8 @@ from __future__ import annotations
 import queue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from supervision.errors import ActorDeadError, MailboxFull
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -43,6 +45,11 @@ class Reply:
         self._used = False
 
     @property
+    def envelope(self) -> Envelope:
+        """The message that this is the reply to."""
+        return self._envelope
+
+    @property
     def is_wanted(self) -> bool:
         """False once nobody waits for the answer any more."""
         future = self._envelope.reply_to
@@ -62,9 +69,7 @@ class Reply:
         """Have `callback` called, on whichever thread, when nobody waits for the answer any more."""
         future = self._envelope.reply_to
         if future is not None:
-            future.on_abandon = callback
-            if future.abandoned:
-                callback()
+            future.on_abandon(callback)
 
     def set(self, value: Any = None) -> None:
         """Answer with a value. Raises queue.Full if this reply has been used before."""
@@ -87,7 +92,7 @@ class Reply:
             envelope.reply_to.debtor = ref.name
         try:
             ref.name.mailbox.put(envelope)
-        except Exception as error:  # closed or full: the asker must hear it, the forwarder need not
+        except (ActorDeadError, MailboxFull) as error:  # the asker must hear it, the forwarder need not
             ref.name.dead_letter(envelope, error)
 
     def _close(self) -> None:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
-import time
 import uuid
 import weakref
 from typing import TYPE_CHECKING, Any, cast
 
 import pykka
-from pykka.messages import _ActorStop
+from pykka import messages
 
-from supervision.errors import ActorDeadError, BlockingInScheduler, MailboxFull
+from supervision import waits
+from supervision.child import Block
+from supervision.clock import Clock, RealClock, TimeLimit
+from supervision.errors import ActorDeadError, BlockingInScheduler, DeadlockError, MailboxFull
 from supervision.exits import Exit, ForkLost, NoProc
 from supervision.future import AskFuture
 from supervision.mailbox import Envelope, Mailbox
 from supervision.scheduler import on_scheduler_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from supervision.child import Mailbox as MailboxSpec
     from supervision.incarnation import Incarnation
     from supervision.system import System
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("supervision")
 
 _live_names: weakref.WeakSet[Name] = weakref.WeakSet()
+_count_lock = threading.Lock()
 
 
 class Name:
@@ -43,7 +45,7 @@ class Name:
         actor_class: type[pykka.Actor],
         mailbox: MailboxSpec | None = None,
         *,
-        clock: Any = None,
+        clock: Clock,
         system: System | None = None,
     ) -> None:
         self.path = path
@@ -51,6 +53,7 @@ class Name:
         self.urn = uuid.uuid4().urn
         self.actor_class = actor_class
         self.clock = clock
+        self.now = clock.now
         self.mailbox = Mailbox(self, mailbox)
         self.epoch = 0
         self.incarnation: Incarnation | None = None
@@ -61,52 +64,58 @@ class Name:
         self.failed = 0
         self.late = 0
         self.dead_letters = 0
-        self.waiting: list[AskFuture[Any]] = []
         self.state_blob: Any = None
-        self.monitors: dict[int, Callable[[Exit], object]] = {}
         self.ref: ActorRef = getattr(actor_class, "ref_class", ActorRef)(self)
         _live_names.add(self)
-
-    def now(self) -> float:
-        return cast("float", self.clock.now()) if self.clock is not None else time.monotonic()
 
     @property
     def is_open(self) -> bool:
         return self.mailbox.closed is None
 
+    def dead_error(self, reason: Any) -> ActorDeadError:
+        """What a sender hears once the name is closed; outside a tree in Pykka's words."""
+        error = ActorDeadError(self.path, reason)
+        if self.system is None:
+            error.args = (f"{self.ref} not found",)
+        return error
+
+    def is_made_by(self, actor_class: type[pykka.Actor]) -> None:
+        """The class that really runs here, which a factory does not tell before."""
+        self.actor_class = self.ref.actor_class = actor_class
+
     # -- messages that nobody will handle ----------------------------------------------------------
 
     def dead_letter(self, envelope: Envelope, error: BaseException) -> None:
         """Nobody will handle this message: answer who asks, count what was told."""
-        if envelope.reply_to is not None:
-            if type(envelope.message) is _ActorStop and isinstance(error, pykka.ActorDeadError):
-                envelope.reply_to.settle(None)
-            else:
-                envelope.reply_to.settle(error=error)
-            return
-        self.dead_letters += 1
+        if envelope.reply_to is None:
+            self.count_dead_letter(envelope.message)
+        elif envelope.is_stop and isinstance(error, pykka.ActorDeadError):
+            envelope.reply_to.settle(None)
+        else:
+            envelope.reply_to.settle(error=error)
+
+    def count_dead_letter(self, message: Any) -> None:
+        if type(message) is messages._ActorStop:
+            return  # a wish that has come true
+        with _count_lock:
+            self.dead_letters += 1
         if self.system is not None:
-            self.system.dead_letter(self.path, envelope.message)
+            self.system.dead_letter(self.path, message)
 
     def close(self, reason: Any) -> None:
-        """End this address: what waits is answered, what comes is refused. A later `open` revives it."""
+        """End this address: what waits is answered, what comes is refused. A later `reopen` revives it."""
         for envelope in self.mailbox.close(reason):
             self.dead_letter(envelope, ActorDeadError(self.path, reason))
 
-    # -- ends ----------------------------------------------------------------------------------------
-
-    def on_exit(self, token: int, callback: Callable[[Exit], object]) -> bool:
-        """Have `callback` called with the exit of the present incarnation. False if there is none."""
-        if self.incarnation is None or self.incarnation.exit is not None:
-            return False
-        self.monitors[token] = callback
-        return True
-
-    def report_exit(self, exit: Exit) -> None:
-        self.last_exit = exit
-        callbacks, self.monitors = self.monitors, {}
-        for callback in callbacks.values():
-            callback(exit)
+    def after_fork(self) -> None:
+        """In the child of a fork: whoever was behind this name is in the other process."""
+        incarnation, self.incarnation = self.incarnation, None
+        waiting = self.mailbox.after_fork(ForkLost())
+        if incarnation is not None:
+            waiting += incarnation.unanswered()
+        for envelope in waiting:
+            if envelope.reply_to is not None:
+                envelope.reply_to.after_fork(ActorDeadError(self.path, ForkLost()))
 
 
 class ActorRef(pykka.ActorRef[Any]):
@@ -149,10 +158,15 @@ class ActorRef(pykka.ActorRef[Any]):
         return f"<ActorRef for {self}>"
 
     def __str__(self) -> str:
-        return f"{self.actor_class.__name__} ({self._name.path})"
+        where = self.actor_urn if self._name.system is None else self._name.path
+        return f"{self.actor_class.__name__} ({where})"
 
     def is_alive(self) -> bool:
-        return self._name.is_open
+        name = self._name
+        if name.system is not None or not name.is_open:
+            return name.is_open
+        incarnation = name.incarnation  # outside a tree nobody follows: it is as dead as if it were gone
+        return incarnation is not None and incarnation.state in ("starting", "running")
 
     def tell(self, message: Any) -> None:
         """Send a message and expect nothing. Raises ActorDeadError if the name is closed."""
@@ -163,44 +177,96 @@ class ActorRef(pykka.ActorRef[Any]):
         except MailboxFull as full:  # the sender never crashes for the receiver's sake
             name.dead_letter(envelope, full)
         except ActorDeadError:
-            name.dead_letters += 1
-            if name.system is not None:
-                name.system.dead_letter(name.path, message)
+            name.count_dead_letter(message)
             raise
 
     def ask(self, message: Any, *, block: bool = True, timeout: float | None = None) -> Any:
         """Send a message and get its reply, or with `block=False` an AskFuture of it.
 
         `timeout` (seconds) is the message's deadline too: past it, it is not handled any more.
+
+        Raises:
+            BlockingInScheduler: blocking here would stop every actor of this thread; nothing has been sent.
+            DeadlockError: blocking here would wait for the asker itself; nothing has been sent.
         """
+        if block:
+            return self._ask_blocking(message, timeout)
         name = self._name
         future: AskFuture[Any] = AskFuture(name)
         if timeout is None:
-            envelope = Envelope(message, future)
+            self._put(Envelope(message, future))
         else:
-            envelope = Envelope(message, future, name.now() + timeout)
-        try:
-            name.mailbox.put(envelope)
-        except (ActorDeadError, MailboxFull) as error:
-            future.settle(error=error)
-        if not block:
-            if timeout is not None and name.clock is not None:
+            self._put(Envelope(message, future, name.now() + timeout))
+            if not future.done:
                 _arm_timeout(name, future, timeout)
-            return future
-        if not future.done and on_scheduler_thread():
-            raise BlockingInScheduler(f"asking {name.path} would block this scheduler: use block=False, and await")
+        return future
+
+    def _put(self, envelope: Envelope) -> None:
+        try:
+            self._name.mailbox.put(envelope)
+        except (ActorDeadError, MailboxFull) as error:
+            assert envelope.reply_to is not None
+            envelope.reply_to.settle(error=error)
+
+    def _ask_blocking(self, message: Any, timeout: float | None) -> Any:
+        name = self._name
+        if name.is_open:
+            self._refuse_to_block()
+        future: AskFuture[Any] = AskFuture(name)
+        self._put(Envelope(message, future, None if timeout is None else name.now() + timeout))
+        if timeout is not None and not isinstance(name.clock, RealClock):
+            # Time is what the injected clock says, also for who waits.
+            _arm_timeout(name, future, timeout)
+            timeout = None
         try:
             return future.get(timeout=timeout)
         except pykka.Timeout:
             future.abandon()  # nobody else has this future
             raise
 
+    def _refuse_to_block(self) -> None:
+        turn = waits.current.get()
+        if turn is not None and turn.incarnation.name is self._name and not turn.is_over:
+            raise DeadlockError(f"{self.path} waits for itself")
+        if on_scheduler_thread():
+            raise BlockingInScheduler(f"asking {self.path} would block this scheduler: use block=False, and await")
+
     async def send(self, message: Any) -> None:
         """As `tell`, in a coroutine: with the policy `block` it waits there for room, not the thread."""
-        loop = asyncio.get_running_loop()
-        while (room := self._name.mailbox.wait_for_room(loop)) is not None:
-            await room
-        self.tell(message)
+        mailbox, policy = self._name.mailbox, self._name.mailbox.spec.overflow
+        if not isinstance(policy, Block) or len(mailbox) < mailbox.spec.capacity:
+            self.tell(message)
+            return
+        envelope = Envelope(message)
+        try:
+            async with TimeLimit(self._name.clock, self._name.now() + policy.timeout):
+                await _put_when_there_is_room(mailbox, envelope)
+        except TimeoutError:
+            self._name.dead_letter(envelope, mailbox.full())
+        except ActorDeadError:
+            self._name.count_dead_letter(message)
+            raise
+
+    def stop(self, *, block: bool = True, timeout: float | None = None) -> Any:
+        """Have the actor end when it has handled what waits already. True once it has, False if it was dead."""
+        answer: AskFuture[Any] = self.ask(messages._ActorStop(), block=False)
+
+        def was_alive(timeout: float | None) -> bool:
+            try:
+                answer.get(timeout=timeout)
+            except pykka.ActorDeadError:
+                return False
+            return True
+
+        async def await_was_alive() -> bool:
+            try:
+                await answer
+            except pykka.ActorDeadError:
+                return False
+            return True
+
+        stopped = answer.derive(was_alive, await_was_alive)
+        return stopped.get(timeout=timeout) if block else stopped
 
     def proxy(self) -> Any:
         """A Pykka proxy; for a supervised actor one that survives restarts."""
@@ -211,8 +277,21 @@ class ActorRef(pykka.ActorRef[Any]):
         return NamedProxy(self)
 
 
+async def _put_when_there_is_room(mailbox: Mailbox, envelope: Envelope) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        room = loop.create_future()
+        if mailbox.put_or_queue(envelope, (loop, room)):
+            return
+        try:
+            await room
+        except asyncio.CancelledError:
+            mailbox.leave_queue((loop, room))
+            raise
+
+
 def _arm_timeout(name: Name, future: AskFuture[Any], timeout: float) -> None:
-    timer = name.clock.call_at(name.now() + timeout, lambda: future.settle(error=pykka.Timeout(f"{timeout} seconds")))
+    timer = name.clock.call_at(name.now() + timeout, lambda: future.expire(pykka.Timeout(f"{timeout} seconds")))
     future.on_done(timer.cancel)
 
 
@@ -222,11 +301,15 @@ def no_proc(path: str, at: float) -> Exit:
 
 
 def _lose_all_after_fork() -> None:
+    global _count_lock
+    _count_lock = threading.Lock()
+    pykka.ActorRegistry._actor_refs_lock = threading.RLock()
+    for ref in pykka.ActorRegistry.get_all():
+        if isinstance(ref, ActorRef):
+            pykka.ActorRegistry.unregister(ref)
     for name in list(_live_names):
-        name.mailbox.after_fork(ForkLost())
+        name.after_fork()
 
-
-import os  # noqa: E402  (only for the hook below)
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_lose_all_after_fork)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
+import weakref
 from collections.abc import Callable
 from threading import get_ident
 from typing import Any
@@ -35,6 +37,7 @@ class Scheduler:
         self._running = threading.Event()
         self._thread.start()
         self._running.wait()
+        _schedulers.add(self)
 
     @property
     def thread(self) -> threading.Thread:
@@ -78,14 +81,23 @@ class Scheduler:
             _scheduler_threads.discard(ident)
 
     def _close(self) -> None:
-        leftover = asyncio.all_tasks(self.loop)
-        for task in leftover:
-            task.cancel()
-        if leftover:
-            self.loop.run_until_complete(asyncio.wait(leftover, timeout=1.0))
-        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
-        asyncio.set_event_loop(None)
-        self.loop.close()
+        """Cancel what is left, give it a second, and carry out what had been posted by then."""
+        loop = self.loop
+        try:
+            leftover = asyncio.all_tasks(loop)
+            for task in leftover:
+                task.cancel()
+            if leftover:
+                loop.run_until_complete(asyncio.wait(leftover, timeout=1.0))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        except BaseException as error:  # let out by a stray task, once more
+            logger.warning("%s: %r left a task while the loop was closed", self.name, error)
+        finally:
+            executor = getattr(loop, "_default_executor", None)
+            if executor is not None:  # asyncio's own way of closing it waits for ever
+                executor.shutdown(wait=False, cancel_futures=True)
+            asyncio.set_event_loop(None)
+            loop.close()
 
     def stop(self, timeout: float | None = 5.0) -> bool:
         """End the loop and wait for its thread. False if the thread is still there after `timeout` seconds."""
@@ -100,6 +112,7 @@ class Scheduler:
         return not self._thread.is_alive()
 
 
+_schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
 _default: Scheduler | None = None
 _default_lock = threading.Lock()
 
@@ -113,13 +126,15 @@ def default_scheduler() -> Scheduler:
         return _default
 
 
-def _forget_default_after_fork() -> None:
-    global _default
-    _default = None
+def _lose_all_after_fork() -> None:
+    """The threads are in the parent: here every `post` is refused, as by a scheduler that has ended."""
+    global _default, _default_lock
+    _default, _default_lock = None, threading.Lock()
     _scheduler_threads.clear()
+    for scheduler in list(_schedulers):
+        scheduler.loop = asyncio.new_event_loop()
+        scheduler.loop.close()
 
-
-import os  # noqa: E402  (only for the hook below)
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_default_after_fork)
+    os.register_at_fork(after_in_child=_lose_all_after_fork)

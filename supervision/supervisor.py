@@ -12,7 +12,7 @@ import functools
 import logging
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import pykka
@@ -22,19 +22,17 @@ from supervision.actor import Actor, hosted_in_thread, make_incarnation, supervi
 from supervision.child import INFINITY, RESTARTING, ChildSpec, Kind, Mailbox, SupervisorOptions, validate_children
 from supervision.engine import Engine
 from supervision.errors import ActorDeadError, SpecError
-from supervision.exits import Abandoned, Crash, Exit, Reason, Shutdown, StartFailed, is_orderly
+from supervision.exits import Crash, Exit, Reason, Shutdown, StartFailed, is_orderly
 from supervision.future import AskFuture
 from supervision.incarnation import Incarnation, LoopIncarnation, StopOrder
-from supervision.name import ActorRef, Name
+from supervision.message import Reply
+from supervision.name import ActorRef, Name, no_proc
 
 if TYPE_CHECKING:
     from supervision.clock import Timer
     from supervision.system import System
 
 logger = logging.getLogger("supervision")
-
-RELEASE_WITHIN = 0.1
-"""The longest an asker waits, in seconds, for the supervisor's decision about the crash it caused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +57,10 @@ class StopSelf:
     reason: Reason
 
 
+class NotUnderstood(TypeError):
+    """A supervisor was sent a message that is not one of its calls."""
+
+
 class _RefusedStart(Exception):
     """The engine gave up during the first start; `exit_reason` is what the parent gets to hear."""
 
@@ -70,12 +72,17 @@ class _RefusedStart(Exception):
 class Shell:
     """Carries out one engine's effects. All methods but those of the owner run on the supervisor's loop."""
 
-    def __init__(self, system: System, path: str, specs: tuple[ChildSpec, ...], options: SupervisorOptions) -> None:
+    def __init__(
+        self, own: Incarnation, system: System, specs: tuple[ChildSpec, ...], options: SupervisorOptions
+    ) -> None:
         self.system = system
-        self.path = path
-        self.engine = Engine(options, specs, path=path)
+        self.path = own.name.path
+        self._own = own
+        kept = {spec.id for spec in specs}
+        system.close_strangers(self.path, kept)
+        self.names: dict[str, Name] = {id: name for id in kept if (name := self._name_of(id)) is not None}
+        self.engine = Engine(options, specs, path=self.path, epochs={id: self._last_epoch(id) for id in kept})
         self.options = options
-        self.names: dict[str, Name] = {}
         self.live: dict[str, _Life] = {}
         self.timers: dict[Any, Timer] = {}
         self.started_all: asyncio.Future[None] | None = None
@@ -85,12 +92,43 @@ class Shell:
         self._crashed = False
         self._one_less: asyncio.Future[None] | None = None
 
+    def _name_of(self, id: str) -> Name | None:
+        return self.system.known_name(self._child_path(id))
+
+    def _last_epoch(self, id: str) -> int:
+        name = self._name_of(id)
+        return 0 if name is None else name.epoch
+
     def handle(self, event: say.Event) -> None:
         """Let the engine decide and do what it says. A crashed supervisor decides nothing more."""
         if self._crashed:
             return
-        for effect in self.engine.decide(event, self.system.clock.now(), rand=random.random()):
-            self._do(effect)
+        try:
+            for effect in self.engine.decide(event, self.system.clock.now(), rand=random.random()):
+                self._do(effect)
+        except Exception as error:  # a mistake here ends this supervisor; the one above it begins anew
+            logger.exception("%s failed on %s", self.path, type(event).__name__)
+            self._own.crash(Crash.of(error))
+
+    def call(self, request: say.Request, reply: Reply) -> None:
+        """Carry out a call; its answer may come later."""
+        if isinstance(request, say.StartChild):
+            request = replace(request, last_epoch=self._last_epoch(request.spec.id))
+        elif isinstance(request, say.Reconfigure):
+            request = replace(request, last_epochs={spec.id: self._last_epoch(spec.id) for spec in request.specs})
+
+        def answer(value: Any) -> None:
+            if isinstance(value, say.Ended):
+                reply.fail(ActorDeadError(self.path, value.reason))
+            else:
+                reply.set(self._for_users(value))
+
+        self.handle(say.Call(answer, request))
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """How many restarts count now, and how many are tolerated."""
+        return self.engine.window(self.system.clock.now())
 
     def _do(self, effect: say.Effect) -> None:  # noqa: C901  (one arm for each effect)
         match effect:
@@ -108,7 +146,7 @@ class Shell:
                 if (timer := self.timers.pop(key, None)) is not None:
                     timer.cancel()
             case say.Reply(token=token, value=value):
-                token(self._for_users(value))
+                token(value)
             case say.Emit(name=name, id=id, fields=fields):
                 self.system.emit(name, self._child_path(id), **fields)
             case say.Hold(id=id):
@@ -133,6 +171,7 @@ class Shell:
             )
             return
         name = self.names[order.id] = self.system.open_name(self._child_path(order.id), actor_class, spec.mailbox)
+        name.epoch = order.epoch - 1
         if order.restart_reason is not None:
             name.restarts += 1
         life = _Life(self, order.id, order.epoch, drain=name.mailbox.spec.drain)
@@ -177,7 +216,7 @@ class Shell:
     def _close(self, id: str, *, forgotten: bool) -> None:
         name = self.names.pop(id, None) if forgotten else self.names.get(id)
         # While this supervisor itself ends, its own supervisor decides whether names live on.
-        if name is None or self._ending:
+        if name is None or self._ending or self.engine.is_ending:
             return
         reason = name.last_exit.reason if name.last_exit is not None else Shutdown()
         self.system.close_names(name, reason, forgotten=forgotten)
@@ -190,7 +229,7 @@ class Shell:
             return
 
         def fire() -> None:
-            self.system.supervisors.run(self._fired, key)
+            self.system.supervisors.post(self._fired, key)
 
         self.timers[key] = self.system.clock.call_at(self.system.clock.now() + delay, fire)
 
@@ -224,7 +263,10 @@ class Shell:
             life.incarnation.kill()
         while self.live:
             self._one_less = asyncio.get_running_loop().create_future()
-            await self._one_less
+            try:
+                await self._one_less
+            except asyncio.CancelledError:  # killed once more; there is no other way to leave no orphan
+                continue
 
     # -- for users ---------------------------------------------------------------------------------
 
@@ -258,9 +300,8 @@ class _Life:
         self._ignored = False
 
     def started(self, incarnation: Incarnation, info: Any) -> None:
-        pykka.ActorRegistry.register(incarnation.name.ref)
         self.shell.system.emit("child_started", incarnation.name.path, epoch=incarnation.epoch)
-        self._post(say.ChildStarted(self.id, self.epoch, info))
+        self.shell.system.supervisors.post(self.shell.handle, say.ChildStarted(self.id, self.epoch, info))
 
     def ignored(self, incarnation: Incarnation) -> None:
         self._ignored = True
@@ -268,23 +309,16 @@ class _Life:
     def ended(self, incarnation: Incarnation, exit: Exit) -> None:
         if not self.shell.system.supervisors.post(self._ended, exit):
             incarnation.release()
-        elif incarnation.has_pending:
-            self.shell.system.supervisors.post(self._release_later)
 
     def zombie_ended(self, incarnation: Incarnation) -> None:
         self.shell.system.zombie_ended(incarnation)
 
-    def _post(self, event: say.Event) -> None:
-        self.shell.system.supervisors.post(self.shell.handle, event)
-
-    def _release_later(self) -> None:
-        self.shell.system.supervisors.loop.call_later(RELEASE_WITHIN, self.incarnation.release)
-
     def _ended(self, exit: Exit) -> None:
+        """The asker of a crash hears of it after the decision, so that a retry meets the new state."""
         shell = self.shell
         shell.forget(self)
-        shell.system.child_exited(self.incarnation, exit)
         try:
+            shell.system.child_exited(self.incarnation, exit)
             shell.handle(self._event(exit.reason))
         finally:
             self.incarnation.release()
@@ -294,8 +328,7 @@ class _Life:
             return say.ChildIgnored(self.id, self.epoch)
         if isinstance(reason, StartFailed):
             return say.ChildStartFailed(self.id, self.epoch, reason.cause)
-        incident = reason.kind if isinstance(reason, Abandoned) and reason.kind.startswith("scheduler") else None
-        return say.ChildExited(self.id, self.epoch, reason, incident)
+        return say.ChildExited(self.id, self.epoch, reason, self.incarnation.incident)
 
 
 def _how_to_make(spec: ChildSpec) -> tuple[type[pykka.Actor], Callable[[], pykka.Actor]]:
@@ -309,7 +342,8 @@ def _how_to_make(spec: ChildSpec) -> tuple[type[pykka.Actor], Callable[[], pykka
             raise SpecError(f"child {spec.id!r}: {actor.__name__} is no pykka.Actor")
         made = supervised(actor)
         return made, functools.partial(made, *spec.args, **spec.kwargs)
-    return Actor, functools.partial(actor, *spec.args, **spec.kwargs)
+    host: Any = Supervisor if spec.kind is Kind.SUPERVISOR else Actor
+    return host, functools.partial(actor, *spec.args, **spec.kwargs)
 
 
 def check_children(specs: Iterable[ChildSpec], options: SupervisorOptions) -> None:
@@ -329,23 +363,17 @@ def check_children(specs: Iterable[ChildSpec], options: SupervisorOptions) -> No
 class SupervisorIncarnation(LoopIncarnation):
     """A supervisor's life: should it end by force, its children end before its exit is reported."""
 
-    async def live(self) -> None:
-        reason: Reason = Crash("CancelledError", "killed")
-        try:
-            reason = await self._live()
-        except BaseException as error:  # the exit signal: see Incarnation.live
-            reason = self._reason_of(error)
-        finally:
-            shell = getattr(self.actor, "shell", None)
-            if shell is not None and shell.live:
-                await shell.sweep()
-            self._finish(reason)
+    async def _before_exit(self, reason: Reason) -> None:
+        shell = getattr(self.actor, "shell", None)
+        if shell is not None and shell.live:
+            await shell.sweep()
+        await super()._before_exit(reason)
 
     def _cancel(self) -> None:
-        if self.exit is None and self._task is not None:
-            self._task.cancel()
-        elif self.exit is None:
+        if self._task is None:
             super()._cancel()
+        elif self.exit is None:  # never abandoned: its children would be orphans
+            self._task.cancel()
 
 
 class SupervisorHandle(ActorRef):
@@ -392,8 +420,10 @@ class SupervisorHandle(ActorRef):
     def ended(self) -> AskFuture[Exit]:
         """A future of the exit of the present incarnation; done at once if there is none."""
         future: AskFuture[Exit] = AskFuture()
-        if not self._name.on_exit(id(future), future.settle):
-            future.settle(self._name.last_exit)
+        incarnation = self._name.incarnation
+        exit = self._name.last_exit if incarnation is None else incarnation.watch(id(future), future.settle)
+        if exit is not None or incarnation is None:
+            future.settle(exit or no_proc(self.path, self._name.now()))
         return future
 
     def _call(self, request: say.Request) -> AskFuture[Any]:
@@ -408,6 +438,7 @@ class Supervisor(Actor):
     """
 
     ref_class = SupervisorHandle
+    expected_errors = (NotUnderstood,)
 
     def __init__(self, *specs: ChildSpec, **options: Any) -> None:
         super().__init__()
@@ -416,10 +447,10 @@ class Supervisor(Actor):
         self._specs = specs
         self.shell: Shell | None = None
 
-    async def on_start(self) -> None:  # type: ignore[override]  # Pykka knows plain hooks only
+    async def on_start(self) -> None:
         name = self._incarnation.name
         assert name.system is not None, "a supervisor lives in a System"
-        shell = self.shell = Shell(name.system, name.path, self._specs, self._options)
+        shell = self.shell = Shell(self._incarnation, name.system, self._specs, self._options)
         shell.started_all = asyncio.get_running_loop().create_future()
         shell.on_finish = self._engine_finished
         shell.handle(say.StartAll())
@@ -434,7 +465,7 @@ class Supervisor(Actor):
         mailbox, lease, loop = self._incarnation.name.mailbox, self._incarnation.lease, asyncio.get_running_loop()
         while not started.done():
             waiter = loop.create_future()
-            order = mailbox.take_control(lease, (loop, waiter))
+            order = mailbox.take_order(lease, (loop, waiter))
             if isinstance(order, StopOrder):
                 assert self.shell is not None
                 self.shell.shut_down(order.reason)
@@ -448,11 +479,14 @@ class Supervisor(Actor):
 
     def on_receive(self, message: Any) -> Any:
         assert self.shell is not None
+        if not isinstance(message, say.Request):  # a stray message is no reason to end a whole subtree
+            logger.warning("%s: a supervisor does not understand %s", self.shell.path, type(message).__name__)
+            raise NotUnderstood(f"a supervisor does not understand {type(message).__name__}")
         reply = self.owe()
-        self.shell.handle(say.Call(reply.set, message))
+        self.shell.call(message, reply)
         return reply
 
-    async def on_stop(self) -> None:  # type: ignore[override]  # as on_start
+    async def on_stop(self) -> None:
         assert self.shell is not None
         if not self.shell.finished.done():
             self.shell.shut_down(Shutdown())

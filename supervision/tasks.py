@@ -9,18 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, cast
 
 from supervision.actor import Actor
 from supervision.child import INFINITY, ChildSpec, Kind
+from supervision.clock import TimeLimit
 from supervision.engine_types import MaxChildren
 from supervision.errors import ActorDeadError
-from supervision.exits import Killed, Reason, Shutdown
+from supervision.exits import Crash, Killed, Reason, Shutdown
 from supervision.future import AskFuture
 from supervision.message import Reply
 from supervision.name import ActorRef
+
+logger = logging.getLogger("supervision")
 
 TaskFunction = Callable[..., Coroutine[Any, Any, Any]]
 
@@ -83,7 +87,7 @@ class TaskSupervisor(Actor):
 
     def on_start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._incarnation.at_end["tasks"] = self._abandon_tasks
+        self._incarnation.when_over("tasks", self._abandon_tasks)
 
     def on_receive(self, message: Any) -> Any:
         if isinstance(message, CountTasks):
@@ -106,37 +110,53 @@ class TaskSupervisor(Actor):
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         reply = self._tasks.pop(task, None)
-        if reply is None or reply.is_used:
+        if reply is None:
             return
-        if task.cancelled():
-            reply.fail(asyncio.CancelledError())
-            return
-        value, error = task.result()
-        if error is not None:
-            reply.fail(error)
-        else:
+        value, error = (None, asyncio.CancelledError("the task was cancelled")) if task.cancelled() else task.result()
+        if reply.is_used:
+            self._log_late(error)
+        elif error is None:
             reply.set(value)
+        else:
+            reply.fail(self._for_asker(error))
 
-    async def on_stop(self) -> None:  # type: ignore[override]  # Pykka knows plain hooks only
+    def _for_asker(self, error: BaseException) -> Exception:
+        """An asker who was handed a CancelledError or a SystemExit would end in the task's place."""
+        return error if isinstance(error, Exception) else ActorDeadError(self._path, Crash.of(error))
+
+    def _log_late(self, error: BaseException | None) -> None:
+        if error is not None and not isinstance(error, asyncio.CancelledError):
+            logger.error("%s: a task failed after its answer: %r", self._path, error, exc_info=error)
+
+    @property
+    def _path(self) -> str:
+        return self._incarnation.name.path
+
+    async def on_stop(self) -> None:
         """Cancel what still runs and give it `shutdown` seconds to end."""
-        tasks = list(self._tasks)
-        for task in tasks:
+        running = list(self._tasks)
+        for task in running:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=self._shutdown)
+        if running:
+            try:
+                async with TimeLimit(self.context.clock, self.context.clock.now() + self._shutdown):
+                    await asyncio.wait(running)
+            except TimeoutError:
+                left = [task.get_name() for task in running if not task.done()]
+                logger.warning("%s: %d tasks ignored their cancellation: %s", self._path, len(left), left[:10])
         self._answer_lost(Shutdown())
 
     def _abandon_tasks(self) -> None:
-        """The actor has ended, by whatever means: so do its tasks."""
+        """The actor has ended, by whatever means and on whichever thread: so do its tasks."""
         for task in list(self._tasks):
-            task.cancel()
-        self._answer_lost(Killed())
+            self._cancel(task)
+        exit = self._incarnation.exit
+        self._answer_lost(Killed() if exit is None else exit.reason)
 
     def _answer_lost(self, reason: Reason) -> None:
         tasks, self._tasks = self._tasks, {}
         for reply in [reply for reply in tasks.values() if not reply.is_used]:
-            path = self._incarnation.name.path
-            reply.fail(self._lost(reason) if self._lost is not None else ActorDeadError(path, reason))
+            reply.fail(self._lost(reason) if self._lost is not None else ActorDeadError(self._path, reason))
 
 
 async def _guarded(message: RunTask, reply: Reply) -> tuple[Any, BaseException | None]:

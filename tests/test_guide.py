@@ -628,13 +628,14 @@ def test_debug_logging_shows_requests_and_responses_and_no_key(start: StartDuck)
     try:
         with FaultServer(faults.Ok("Quack.")) as server:
             start({"openai": {"base_url": server.base_url, "api_key": "sk-very-secret"}},
-                  debug_llm_requests=True, debug_llm_responses=True).complete(HI)  # fmt: skip
+                  debug_llm_requests=True, debug_llm_responses=True
+                  ).complete({**HI, "system": "Hello, my key is sk-very-secret"})  # fmt: skip
     finally:
         structlog.configure(**before)
     first, second = lines.get(timeout=1), lines.get(timeout=1)
     assert (first["event"], second["event"]) == ("LLM Request", "LLM Response")
     assert {"provider", "model", "request_id", "request"} <= set(first)
-    assert "Hi" in str(first)
+    assert "Hello, my key is" in str(first)
     assert "Quack." in str(second)
     assert "sk-very-secret" not in str(first) + str(second)
 

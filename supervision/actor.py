@@ -214,7 +214,7 @@ def _join_incarnation(actor: Any, _pykkas_own: Any) -> None:
     if incarnation is None or incarnation.actor is not None or not isinstance(actor, incarnation.name.actor_class):
         incarnation = _standalone(type(actor))
     incarnation.actor = actor
-    actor._incarnation = incarnation
+    setattr(actor, "_incarnation", incarnation)  # noqa: B010  (to a type checker this is any Pykka actor)
     actor.actor_inbox = incarnation.name.mailbox
     actor.actor_urn = incarnation.name.urn
 

@@ -119,7 +119,7 @@ class Incarnation:
         self._make = make
         self._stop_asks: list[Envelope] = []
         self._pending: list[tuple[Envelope, BaseException]] = []
-        self._is_slot_taken = False
+        self._slot: Reply | None = None
         self._killed = False
         self._forced: Reason | None = None
         self._lock = allocate_lock()
@@ -272,7 +272,7 @@ class Incarnation:
             return
         envelope.deliveries += 1
         self.current = envelope
-        self._is_slot_taken = False
+        self._slot = None
         self._begin_turn()
         try:
             if faults.armed:
@@ -292,7 +292,7 @@ class Incarnation:
         if not self._let_go():
             raise Fenced
         name.handled += 1
-        if future is not None and not self._is_slot_taken and not future.settle(result):
+        if future is not None and self._slot is None and not future.settle(result):
             name.late += 1
 
     def _let_go(self) -> bool:
@@ -325,10 +325,9 @@ class Incarnation:
         envelope, turn = self.current, waits.current.get()
         if envelope is None or (turn is not None and turn.incarnation is self and turn.is_over):
             raise RuntimeError(f"{self.name.path}: owe() is for a handler, while it handles a message")
-        if self._is_slot_taken:
+        if self._slot is not None:
             raise RuntimeError(f"{self.name.path}: the reply to this message is owed already")
-        self._is_slot_taken = True
-        reply = Reply(self, envelope)
+        reply = self._slot = Reply(self, envelope)
         self.owed.add(reply)
         return reply
 
@@ -416,10 +415,13 @@ class Incarnation:
         return kind(self.name.path, reason)
 
     def _give_back(self, error: BaseException) -> None:
-        """The message at hand will not be finished: `error` is for its asker, unless the reply is owed."""
+        """The message at hand will not be finished: `error` is for its asker, unless that has been seen to."""
         envelope, self.current = self.current, None
-        if envelope is not None and not (self._is_slot_taken and envelope.reply_to is not None):
-            self._pending.append((envelope, error))
+        if envelope is None or (self._slot is not None and self._slot.is_used):
+            return
+        if self._slot is not None:
+            self.owed.discard(self._slot)
+        self._pending.append((envelope, error))
 
     def _settle_in_flight(self) -> None:
         """Decide what becomes of the message at hand, and tell those who asked for the end."""
@@ -508,7 +510,7 @@ def _guarded(function: Callable[..., object], *arguments: Any) -> None:
 def _why_not_ours(path: str, actor: pykka.Actor, own: Any) -> str:
     """What is wrong with an actor that did not meet its incarnation when it was made."""
     kind = type(actor).__name__
-    if isinstance(actor, pykka.ThreadingActor):
+    if isinstance(actor, pykka.ThreadingActor) and not hasattr(actor, "owe"):
         return f"the factory of {path} made {kind}, a ThreadingActor: put its class into the spec, or a partial of it"
     if own is not None:
         return f"the factory of {path} made {kind}, but first another actor, which has taken its place"

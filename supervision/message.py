@@ -108,6 +108,7 @@ class Reply:
 
     def default(self, error: BaseException) -> None:
         """The debtor has ended: answer for it, unless it has done so itself."""
-        if not self._used:
+        future = self._envelope.reply_to
+        if not self._used and future is not None:
             self._used = True
-            self._settle(None, error)
+            future.settle(error=error)

@@ -1,0 +1,73 @@
+"""Actors that do as they are told, and what a test wants to know of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pykka
+
+import supervision as sup
+
+
+class Boom(Exception):
+    """What goes wrong in these tests."""
+
+
+class _Obeys:
+    """Answers a message by calling it with itself; so a test says in one line what a handler does."""
+
+    def __init__(
+        self, on_start: Callable[[Any], Any] | None = None, on_stop: Callable[[Any], Any] | None = None
+    ) -> None:
+        super().__init__()
+        self._on_start, self._on_stop = on_start, on_stop
+        self.seen: list[Any] = []
+
+    def on_start(self) -> Any:
+        return self._on_start(self) if self._on_start is not None else None
+
+    def on_stop(self) -> Any:
+        return self._on_stop(self) if self._on_stop is not None else None
+
+    def on_receive(self, message: Any) -> Any:
+        if callable(message):
+            return message(self)
+        self.seen.append(message)
+        return message
+
+
+class Obedient(_Obeys, sup.Actor):
+    """On a loop; what it is told to do may be a coroutine function."""
+
+
+class ObedientThread(_Obeys, pykka.ThreadingActor):
+    """In a thread; what it is told to do may block."""
+
+
+HOSTS = {"loop": Obedient, "thread": ObedientThread}
+
+
+def raising(error: BaseException) -> Any:
+    """A message, or hook, that raises `error`."""
+
+    def handler(actor: Any) -> None:
+        raise error
+
+    return handler
+
+
+def started(system: sup.System, actor: Any, **options: Any) -> Any:
+    """The ref of one temporary child, so that its end is for good."""
+    system.supervise(sup.ChildSpec("it", actor, restart="temporary", **options))
+    return system.whereis("it")
+
+
+def exit_of(ref: sup.ActorRef) -> sup.AskFuture[sup.Exit]:
+    """A future of the exit of the present incarnation."""
+    future: sup.AskFuture[sup.Exit] = sup.AskFuture()
+    incarnation = ref.name.incarnation
+    assert incarnation is not None
+    if (exit := incarnation.watch(-1, future.settle)) is not None:
+        future.settle(exit)
+    return future

@@ -443,14 +443,17 @@ def pytest_command(arguments: Sequence[str], *, strict: bool) -> list[str]:
     return ["-m", "pytest", *(["--strict-skips"] if strict else []), *passed_on]
 
 
+DEFAULT_BENCHMARK = "calls"
+
+
 def bench(arguments: Sequence[str]) -> int:
-    """Runs `benchmarks/<name>.py`, or each in turn; the worst exit code is ours."""
+    """Runs `benchmarks/<name>.py`: the one that is named, else what a call costs."""
     known = sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py"))
-    named = [argument for argument in arguments[:1] if not argument.startswith("-")]
-    if not set(named) <= set(known):
-        raise Failed(f"no benchmark is called {named[0]!r}; there are {', '.join(known) or 'none yet'}.", USAGE_ERROR)
-    options = arguments[len(named) :]
-    return max((call(["-m", f"benchmarks.{name}", *options], cwd=ROOT) for name in named or known), default=0)
+    is_named = bool(arguments) and not arguments[0].startswith("-")
+    name, options = (arguments[0], arguments[1:]) if is_named else (DEFAULT_BENCHMARK, arguments)
+    if name not in known:
+        raise Failed(f"no benchmark is called {name!r}; there are {', '.join(known) or 'none yet'}.", USAGE_ERROR)
+    return call(["-m", f"benchmarks.{name}", *options], cwd=ROOT)
 
 
 def command_line(arguments: Sequence[str]) -> list[str]:

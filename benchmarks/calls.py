@@ -19,7 +19,7 @@ from typing import Any
 
 import supervision as sup
 from benchmarks.transport import Call, bare_carrier, client_of_httpx, client_over_aiohttp
-from benchmarks.upstream import running
+from benchmarks._upstream import running
 from rubberduck import RubberDuck
 
 REQUEST: dict[str, Any] = {"model": "bench", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 20}

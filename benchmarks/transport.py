@@ -17,7 +17,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import httpx
 from httpx_aiohttp import AiohttpTransport, HttpxAiohttpClient
 
-from benchmarks.upstream import running
+from benchmarks._upstream import running
 from rubberduck.core.sse import SSEDecoder
 from rubberduck.transport import Transport
 

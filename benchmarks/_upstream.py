@@ -1,6 +1,6 @@
 """A provider that costs next to nothing: always the same OpenAI answer, from a process of its own.
 
-    with running() as base_url: ...        # or: python -m benchmarks.upstream
+    with running() as base_url: ...        # or: python -m benchmarks._upstream
 
 It reads no JSON. It tells a stream by the text `"stream":true` in the request, sent in one write per event.
 """
@@ -76,7 +76,7 @@ async def _serve() -> None:
 @contextmanager
 def running() -> Iterator[str]:
     """The base URL of an upstream that runs while the block lasts."""
-    with subprocess.Popen([sys.executable, "-m", "benchmarks.upstream"], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen([sys.executable, "-m", "benchmarks._upstream"], stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
             yield f"http://127.0.0.1:{int(process.stdout.readline())}"

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import supervision as sup
-from benchmarks.transport import Call, bare_carrier, client_of_httpx, client_over_aiohttp
 from benchmarks._upstream import running
+from benchmarks.transport import Call, bare_carrier, client_of_httpx, client_over_aiohttp
 from rubberduck import RubberDuck
 
 REQUEST: dict[str, Any] = {"model": "bench", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 20}

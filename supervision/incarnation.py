@@ -424,22 +424,22 @@ class Incarnation:
         self._pending.append((envelope, error))
 
     def _settle_in_flight(self) -> None:
-        """Decide what becomes of the message at hand, and tell those who asked for the end."""
+        """Decide what becomes of the message at hand."""
         again = self.name.mailbox.spec.redeliver
         left, self._pending = self._pending, []
         for envelope, error in left:
             if envelope.deliveries > again or not self.name.mailbox.put_back(envelope):
                 is_poison = again > 0 and envelope.deliveries > again
                 self._pending.append((envelope, PoisonMessage(self.name.path, error, again) if is_poison else error))
-        for envelope in self._stop_asks:
-            if envelope.reply_to is not None:
-                envelope.reply_to.settle(None)
 
     def release(self) -> None:
         """Let those hear of the end who waited for an answer. Idempotent."""
         pending, self._pending = self._pending, []
         for envelope, error in pending:
             self.name.dead_letter(envelope, error)
+        for envelope in self._stop_asks:
+            if envelope.reply_to is not None:
+                envelope.reply_to.settle(None)
         reason = self.exit.reason if self.exit is not None else Killed()
         owed, self.owed = self.owed, set()
         for reply in owed:

@@ -73,6 +73,11 @@ class ManualClock:
                 heapq.heappop(self._timers)
             return self._timers[0][0] if self._timers else None
 
+    def pending(self) -> list[float]:
+        """When the timers that are arranged are due, in order."""
+        with self._changed:
+            return sorted(when for when, _, timer in self._timers if timer.callback is not None)
+
     def wait_for_timer(self, timeout: float = 5.0) -> float:
         """Block until somebody has arranged a timer, and say when it is due. For tests with real threads."""
         limit = time.monotonic() + timeout

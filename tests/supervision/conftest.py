@@ -1,4 +1,4 @@
-"""What the tests of running trees share: systems that are stopped again, a clock, and actors that do as they are told."""
+"""What the tests of running trees share: systems that are stopped again, a clock, actors that obey."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@
     │  │  └─ ProtocolError         an answer came that is not of the provider's format
     │  ├─ ProviderTimeout          no answer, no first token, or no further token in time
     │  └─ StreamInterrupted        a stream ended without its proper end
+    ├─ LedgerUnavailable           the ledger cannot be written or read; nothing was sent
     ├─ CallInterrupted             RubberDuck lost the call; it may have been sent
     └─ Cancelled                   the caller gave the call up
 
@@ -227,6 +228,12 @@ class StreamInterrupted(ProviderError):
         super().__init__(message, **details)
         self.text = text
         self.usage = usage
+
+
+class LedgerUnavailable(RubberDuckError):
+    """The ledger could not be written or read; nothing of the batch was kept, so the same write may be sent again."""
+
+    retryable = True
 
 
 class CallInterrupted(RubberDuckError):

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from decimal import Decimal
@@ -26,6 +26,7 @@ from rubberduck.transport import Reply, StreamReply, Timeouts, Transport, Transp
 from rubberduck.types import Chunk, Request, Response, Usage
 
 if TYPE_CHECKING:
+    import supervision as sup
     from rubberduck.config import ProviderConfig
 
 _log = logging.getLogger("rubberduck.providers")
@@ -58,7 +59,7 @@ class Provider(ABC):
         """Answer a request. `usage` is whole, its `cost` None. Raises a `RubberDuckError`."""
 
     @abstractmethod
-    def stream(self, request: Request) -> AsyncIterator[Chunk]:
+    def stream(self, request: Request) -> AsyncGenerator[Chunk]:
         """Answer a request piece by piece: an async generator, whose `aclose` gives the answer up.
 
         It ends normally only after a whole answer. The last chunk carries the usage.
@@ -79,6 +80,10 @@ class Provider(ABC):
         from rubberduck import prices  # loads the price list; most imports of this module never price
 
         return prices.cost(self.word, model, usage)
+
+    def children(self) -> Sequence[sup.ChildSpec]:
+        """The actors that it needs, such as a local engine; they live beside its limiter and breaker."""
+        return ()
 
     async def aclose(self) -> None:
         """Let go of sockets and the like. Calls in flight fail."""

@@ -7,15 +7,9 @@ from datetime import datetime
 from typing import Protocol
 
 from rubberduck.core.ledger import AttemptRecord, Summary
-from rubberduck.errors import RubberDuckError
+from rubberduck.errors import LedgerUnavailable
 
 __all__ = ["Ledger", "LedgerUnavailable"]
-
-
-class LedgerUnavailable(RubberDuckError):
-    """The ledger could not be written or read; nothing of the batch was kept, so the same write may be sent again."""
-
-    retryable = True
 
 
 class Ledger(Protocol):

@@ -12,7 +12,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rubberduck.errors import InvalidRequest
 
@@ -119,6 +119,19 @@ class NamedTool(_Frozen):
     function: NamedFunction
 
 
+def _unicode(text: str) -> str:
+    """Half a surrogate pair is no text: neither a provider nor the ledger can be told of it."""
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError("is not valid Unicode")
+    return text
+
+
+def _listed(value: Any, name: str) -> Any:
+    if isinstance(value, list | tuple):
+        return value
+    raise ValueError(f"{name} is a list, not {type(value).__name__}")
+
+
 class Request(_Frozen):
     """One question to a model.
 
@@ -127,7 +140,7 @@ class Request(_Frozen):
     `functions` is the old spelling of `tools` and is turned into it. `system` is put before the messages.
     """
 
-    model: str = Field(min_length=1, max_length=256)
+    model: Annotated[str, AfterValidator(_unicode)] = Field(min_length=1, max_length=256)
     messages: tuple[Message, ...] = Field(min_length=1, max_length=100_000)
     max_tokens: int | None = Field(default=None, ge=1, le=MAX_OUTPUT_TOKENS)
     temperature: float | None = Field(default=None, ge=0, le=2, allow_inf_nan=False)
@@ -155,9 +168,11 @@ class Request(_Frozen):
         if isinstance(value.get("stop"), str):
             value["stop"] = (value["stop"],)
         if functions := value.pop("functions", None):
-            value["tools"] = [*value.get("tools", ()), *({"function": function} for function in functions)]
+            tools = _listed(value.get("tools") or (), "tools")
+            value["tools"] = [*tools, *({"function": function} for function in _listed(functions, "functions"))]
         if (system := value.pop("system", None)) is not None:
-            value["messages"] = [{"role": "system", "content": system}, *value.get("messages", ())]
+            messages = _listed(value.get("messages", ()), "messages")
+            value["messages"] = [{"role": "system", "content": system}, *messages]
         return value
 
     @classmethod
@@ -168,6 +183,7 @@ class Request(_Frozen):
             InvalidRequest: with the path of the first wrong value in `field`.
         """
         if isinstance(value, Request):
+            value.require_json()
             return value
         if not isinstance(value, dict):
             raise InvalidRequest(f"a request is a dict or a rubberduck.Request, not {type(value).__name__}")

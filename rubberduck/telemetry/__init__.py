@@ -22,6 +22,7 @@ detach = bus.detach
 execute = bus.execute
 flush = bus.flush
 handlers = bus.handlers
+is_attached = bus.is_attached
 
 __all__ = [
     "AlreadyAttached",
@@ -35,5 +36,6 @@ __all__ = [
     "execute",
     "flush",
     "handlers",
+    "is_attached",
     "names",
 ]

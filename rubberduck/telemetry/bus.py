@@ -128,6 +128,10 @@ class Bus:
             elif not attachment.worker.offer(delivery):
                 self._count_dropped()
 
+    def is_attached(self, event: Event) -> bool:
+        """Whether anybody listens to `event`: for those whom it would cost something to put together what to tell."""
+        return event in self._by_event
+
     def flush(self, timeout: float = 5.0) -> bool:
         """Wait until all events told so far have been handled; False if that took longer, in seconds.
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import itertools
+import logging
 import os
 import random
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
+from urllib.parse import urlsplit
 
 import supervision as sup
 from rubberduck import telemetry
@@ -26,15 +30,17 @@ from rubberduck.core.breaker import BreakerOptions, BreakerStats, Event, State
 from rubberduck.core.ledger import Summary
 from rubberduck.core.limiter import LimiterOptions, LimiterStats
 from rubberduck.core.request_queue import QueueStats
-from rubberduck.errors import CallInterrupted, ConfigError, RubberDuckError
+from rubberduck.errors import CallInterrupted, ConfigError, QueueFull, RubberDuckError
 from rubberduck.prices import PriceBook
 from rubberduck.providers import resolve
-from rubberduck.providers.base import Provider
+from rubberduck.providers.base import HTTPProvider, Provider
+from rubberduck.storage import Ledger
 from rubberduck.storage.sqlite import SqliteLedger
-from rubberduck.stream import Stream
+from rubberduck.stream import OpeningStream, Stream
 from rubberduck.telemetry import names as events
 from rubberduck.types import Request, Response
 
+logger = logging.getLogger("rubberduck")
 _numbers = itertools.count(1)
 
 
@@ -75,6 +81,7 @@ class RubberDuck:
         self._office = office
         self._runner = CallRunner(config, office)
         self._closed = False
+        self._stopping = threading.Lock()
 
     @classmethod
     def start(
@@ -92,25 +99,27 @@ class RubberDuck:
             ConfigError: with all faults found; nothing is left running.
         """
         loaded = Config.load(config)
-        providers = {name: _provider(each, transport) for name, each in loaded.providers.items()}
-        rng = random.Random()
-        board = Board({name: _desk(provider, loaded) for name, provider in providers.items()}, loaded.models, rng)
+        open_ledger = _ledger_of(loaded)
+        prices = PriceBook(_overrides(loaded))
+        desks = {name: _desk(_provider(each, transport), loaded) for name, each in loaded.providers.items()}
+        board = Board(desks, loaded.models, random.Random())
         system = sup.System(f"rubberduck-{next(_numbers)}", clock=clock)
-        duck = cls(loaded, Office(system, board, PriceBook(_overrides(loaded))))
         try:
-            duck._supervise()
+            duck = cls(loaded, Office(system, board, prices))
+            duck._supervise(open_ledger)
         except BaseException:
             system.stop(5.0)
             raise
         return duck
 
-    def _supervise(self) -> None:
-        children = tree.children(self.config, self._office, self._runner, _ledger_of(self.config), self._breaker_event)
+    def _supervise(self, open_ledger: Callable[[], Ledger]) -> None:
+        children = tree.children(self.config, self._office, self._runner, open_ledger, self._breaker_event)
         limits = self.config.supervision
         try:
             self.system.supervise(*children, max_restarts=limits.max_restarts, max_seconds=limits.max_seconds)
         except sup.StartFailedError as error:
             raise ConfigError(f"RubberDuck could not start: {error}") from None
+        self._office.open()
 
     # -- calls -------------------------------------------------------------------------------------
 
@@ -133,7 +142,7 @@ class RubberDuck:
 
     def stream(self, request: Request | dict[str, Any], **options: Any) -> Stream:
         """Ask a model and get the answer piece by piece; returns when its first piece is there."""
-        return cast("Stream", self._blocking({"stream": request, **options}))
+        return cast("Stream", self._blocking({"stream": request, **options})).for_reader()
 
     def astream(self, request: Request | dict[str, Any], **options: Any) -> OpeningStream:
         """As `stream`, on any event loop: `async with duck.astream(request) as stream: async for chunk in stream`."""
@@ -142,20 +151,33 @@ class RubberDuck:
     def _blocking(self, message: dict[str, Any]) -> Any:
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("this would block the event loop: use `duck.acomplete` or `duck.astream` in a coroutine")
+        future = self._asked(message)
         try:
-            return self.service.ask(message)
+            return future.get()
         except RubberDuckError:
             raise
         except Exception as error:  # the crash of an actor on the call's way
             raise _interrupted(error) from error
+        except BaseException:  # Ctrl-C: nobody waits for the answer any more
+            _give_up(future)
+            raise
 
     async def _asking(self, message: dict[str, Any]) -> Any:
+        future = self._asked(message)
         try:
-            return await self.service.ask(message, block=False)
+            return await future
         except RubberDuckError:
             raise
         except Exception as error:  # the crash of an actor on the call's way
             raise _interrupted(error) from error
+        except BaseException:  # the awaiting task was cancelled
+            _give_up(future)
+            raise
+
+    def _asked(self, message: dict[str, Any]) -> sup.AskFuture[Any]:
+        if self._closed:
+            raise _stopped()
+        return cast("sup.AskFuture[Any]", self.service.ask(message, block=False))
 
     # -- looking -----------------------------------------------------------------------------------
 
@@ -164,6 +186,8 @@ class RubberDuck:
         for path in (name, f"providers/{name}", f"providers/provider:{name.partition(':')[2]}/{name}"):
             if (ref := self.system.whereis(path)) is not None:
                 return ref
+        if self._closed:
+            raise _stopped()
         known = ", ".join(self._office.actor_names())
         raise KeyError(f"there is no actor {name!r}; there are {known}")
 
@@ -211,23 +235,35 @@ class RubberDuck:
     def stop(self, timeout: float = 30.0) -> bool:
         """Take no further calls, give those in flight `timeout` seconds, cancel the rest, close everything.
 
-        Idempotent. False if something could not be stopped: see `duck.system.unstopped_report()`.
+        Idempotent, from any thread. False if something could not be stopped: see `duck.system.unstopped_report()`.
         """
-        if not self._closed:
-            self._closed = True
-            try:
+        with self._stopping:
+            if not self._closed:
+                self._closed = True
                 self._drain(time.monotonic() + timeout)
-            except (sup.ActorDeadError, KeyError):  # a part of the tree is gone already
-                pass
-        return self.system.stop(max(5.0, timeout))
+            return self.system.stop(max(5.0, timeout))
 
     def _drain(self, until: float) -> None:
-        self.service.ask(service.Drain(), timeout=5)
-        calls = self.actor("calls")
-        drained = calls.run(self._runner.drained, until)
-        drained.get(timeout=max(1.0, until - time.monotonic() + 5))
-        for desk in self._board.desks.values():
-            calls.run(desk.provider.aclose).get(timeout=5)
+        """Let everybody finish. What fails here has ended already, and must not keep the rest from being stopped."""
+        steps: list[tuple[str, Callable[[], Any], float]] = [
+            ("service", lambda: self.actor("service").ask(service.Drain(), block=False), 5.0),
+            ("calls", lambda: self.actor("calls").run(self._runner.drain, until), until - time.monotonic() + 10.0),
+            *[(name, functools.partial(self._close_provider, name), 5.0) for name in self._board.desks],
+            ("cost_tracker", self._settle_books, 5.0),
+        ]
+        for name, step, limit in steps:
+            try:
+                step().get(timeout=limit)
+            except Exception as error:  # noqa: BLE001  (a third party's provider, or an actor that is gone)
+                logger.warning("%s: %s could not be brought to its end: %r", self.system.name, name, error)
+
+    def _close_provider(self, name: str) -> Any:
+        return self.actor("calls").run(self._board.desks[name].provider.aclose)
+
+    def _settle_books(self) -> Any:
+        """What was told to the ledger before this is on the disk after it."""
+        self._runner.arrears.settle()
+        return self.actor("cost_tracker").ask(cost_tracker.Health(), block=False)
 
     def __enter__(self) -> Self:
         return self
@@ -248,41 +284,38 @@ class RubberDuck:
         )
 
 
-class OpeningStream:
-    """A stream that has not been asked for yet: `async with` it, or iterate over it at once."""
-
-    def __init__(self, ask: Any) -> None:
-        self._ask = ask
-        self._stream: Stream | None = None
-
-    async def __aenter__(self) -> Stream:
-        self._stream = cast("Stream", await self._ask())
-        return self._stream
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._stream is not None:
-            self._stream.close()
-
-    def __aiter__(self) -> OpeningStream:
-        return self
-
-    async def __anext__(self) -> Any:
-        if self._stream is None:
-            await self.__aenter__()
-        assert self._stream is not None
-        return await self._stream.__anext__()
-
-
-def _interrupted(error: Exception) -> CallInterrupted:
+def _interrupted(error: Exception) -> RubberDuckError:
+    if isinstance(error, sup.MailboxFull):
+        return QueueFull("too many calls wait already (full)", retry_after=None)
     return CallInterrupted(f"RubberDuck lost the call: {error}", spent=None)
+
+
+def _stopped() -> CallInterrupted:
+    return CallInterrupted("this RubberDuck has been stopped; start another one")
+
+
+def _give_up(future: sup.AskFuture[Any]) -> None:
+    """Nobody will take the answer. Had it come as a stream just now, the stream is closed."""
+    future.abandon()
+    if future.done:
+        with contextlib.suppress(Exception):  # an error needs no closing
+            answer = future.get(timeout=0)
+            if isinstance(answer, Stream):
+                answer.close()
 
 
 def _provider(config: ProviderConfig, transport: Any) -> Provider:
     if transport is not None and config.transport is None and config.http_client is None:
         config = config.model_copy(update={"transport": transport})
-    return resolve(config.module).init(config)
+    try:
+        provider = resolve(config.module).init(config)
+        provider.name = config.name  # the one that routes, books and errors go by
+    except RubberDuckError:
+        raise
+    except Exception as error:  # a third party's class
+        text = f"providers.{config.name}: {config.module!r} could not be made: {type(error).__name__}: {error}"
+        raise ConfigError(text) from error
+    return provider
 
 
 def _desk(provider: Provider, config: Config) -> ProviderDesk:
@@ -291,13 +324,32 @@ def _desk(provider: Provider, config: Config) -> ProviderDesk:
     attempt = own.timeout if own.timeout is not None else config.timeout
     return ProviderDesk(
         provider=provider,
-        vendor=own.module if isinstance(own.module, str) else own.name,
+        vendor=_vendor(provider),
+        kind=_kind(provider),
+        has_own_prices=type(provider).estimate_cost is not Provider.estimate_cost,
         priority=own.priority,
         weight=own.weight,
         breaker_options=_breaker_options(config, attempt),
         retry_budget=(config.retry.retry_budget, float(config.retry.retry_budget_floor)),
         limiter_options=LimiterOptions(**(dict(limits) if limits else {}), reservation_ttl=attempt + 5),
     )
+
+
+def _vendor(provider: Provider) -> str:
+    """Whose list prices hold. Servers that merely speak a vendor's language have prices of their own."""
+    if isinstance(provider, HTTPProvider) and _host(provider.base_url) != _host(provider.default_base_url):
+        return ""
+    return provider.word
+
+
+def _kind(provider: Provider) -> str:
+    """What can do the same with the same model: one class, at one host."""
+    host = _host(provider.base_url) if isinstance(provider, HTTPProvider) else ""
+    return f"{type(provider).__qualname__}@{host}"
+
+
+def _host(url: str) -> str | None:
+    return urlsplit(url).hostname
 
 
 def _breaker_options(config: Config, attempt_timeout: float) -> BreakerOptions:
@@ -311,7 +363,9 @@ def _overrides(config: Config) -> dict[str, dict[str, Any]]:
     return {name: dict(price) for name, price in config.prices.items()}
 
 
-def _ledger_of(config: Config) -> Any:
+def _ledger_of(config: Config) -> Callable[[], Ledger]:
+    if config.ledger.url is not None:
+        raise ConfigError("ledger.url: only a file is supported yet; set ledger.path")
     path = config.ledger.path or str(_default_ledger())
     return functools.partial(SqliteLedger, path, synchronous=config.ledger.synchronous)
 

@@ -12,51 +12,30 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self
 
 from rubberduck.errors import Cancelled
 from rubberduck.types import Chunk, Response, Usage
 from rubberduck.wakers import ThreadWaker, Waker
 
-W = TypeVar("W", Waker, ThreadWaker)
-
 CAPACITY = 64
 """How many chunks wait for a slow reader before the socket is no longer read."""
 
 
-class Stream:
-    """Chunks of one answer, for one reader. A context manager and an iterator, plain and async.
+class Pipe:
+    """The buffer between one call and one reader. `cancel` ends the call, from any thread."""
 
-        with duck.stream(request) as stream:
-            for chunk in stream:
-                print(chunk.delta.content, end="")
-
-    `provider` and `model` say who answers. After the end `usage` and `response` hold the whole answer.
-    """
-
-    def __init__(self, provider: str, model: str, request_id: str, cancel: Callable[[], object]) -> None:
-        self.provider = provider
-        self.model = model
-        self.request_id = request_id
-        self.response: Response | None = None
+    def __init__(self, cancel: Callable[[], object]) -> None:
         self._cancel = cancel
-        self._lock = threading.Lock()
+        # Reentrant, because the collector may close a forgotten stream in the middle of anything.
+        self._lock = threading.RLock()
         self._chunks: deque[Chunk] = deque()
-        self._ended = False
-        self._error: BaseException | None = None
-        self._closed = False
         self._reader: Waker | ThreadWaker | None = None
         self._writer: Waker | None = None
-
-    @property
-    def usage(self) -> Usage | None:
-        """What the answer consumed; None before its end."""
-        return self.response.usage if self.response is not None else None
-
-    @property
-    def text(self) -> str:
-        """The whole text; empty before the end."""
-        return self.response.text if self.response is not None else ""
+        self._error: BaseException | None = None
+        self.response: Response | None = None
+        self.is_over = False
+        self.is_closed = False
 
     # -- the call's side ---------------------------------------------------------------------------
 
@@ -68,11 +47,10 @@ class Stream:
     def _write_or_wait(self, chunk: Chunk) -> asyncio.Future[None] | None:
         """None if the chunk was taken; else what will be done when there may be room."""
         with self._lock:
-            if self._closed:
+            if self.is_closed:
                 raise Cancelled("the stream was closed by its reader")
             if len(self._chunks) >= CAPACITY:
-                loop = asyncio.get_running_loop()
-                self._writer = Waker(loop, loop.create_future())
+                self._writer = _waker_here()
                 return self._writer.future
             self._chunks.append(chunk)
             reader, self._reader = self._reader, None
@@ -90,9 +68,9 @@ class Stream:
 
     def _finish(self, response: Response | None, error: BaseException | None) -> None:
         with self._lock:
-            if self._ended:
+            if self.is_over:
                 return
-            self._ended = True
+            self.is_over = True
             self.response = response
             self._error = error
             reader, self._reader = self._reader, None
@@ -101,24 +79,87 @@ class Stream:
 
     # -- the reader's side -------------------------------------------------------------------------
 
-    def _take(self, waker: W) -> Chunk | W:
-        """The next chunk, or `waker`, which is woken when there is one. Raises at the end."""
+    def take(self, make_waker: Callable[[], Waker | ThreadWaker]) -> Chunk | Waker | ThreadWaker | None:
+        """The next chunk, a waker that is woken when there is one, or None at the end. Raises how it failed."""
         with self._lock:
             if self._chunks:
                 chunk = self._chunks.popleft()
                 writer, self._writer = self._writer, None
-            elif self._closed:
-                raise _End
-            elif self._ended:
+            elif self.is_closed:
+                return None
+            elif self.is_over:
                 if self._error is not None:
                     raise self._error
-                raise _End
+                return None
+            elif self._reader is not None:
+                raise RuntimeError("somebody else is reading this stream: a stream has one reader")
             else:
-                self._reader = waker
-                return waker
+                self._reader = make_waker()
+                return self._reader
         if writer is not None:
             writer.wake()
         return chunk
+
+    def leave(self, waker: Waker | ThreadWaker) -> None:
+        """Who waited for a chunk no longer does."""
+        with self._lock:
+            if self._reader is waker:
+                self._reader = None
+
+    def close(self) -> None:
+        """Stop reading: end the call, unless it has ended."""
+        with self._lock:
+            if self.is_closed:
+                return
+            self.is_closed = True
+            self._chunks.clear()
+            wakers = (self._reader, self._writer)
+            self._reader = self._writer = None
+        for waker in wakers:
+            if waker is not None:
+                waker.wake()
+        if not self.is_over:
+            self._cancel()
+
+
+class Stream:
+    """Chunks of one answer, for one reader. A context manager and an iterator, plain and async.
+
+        with duck.stream(request) as stream:
+            for chunk in stream:
+                print(chunk.delta.content, end="")
+
+    `provider` and `model` say who answers. After the end `usage`, `text` and `response` hold the whole answer.
+    A stream that is forgotten without being closed closes itself, where `duck.stream` or `duck.astream` gave it.
+    """
+
+    def __init__(self, pipe: Pipe, provider: str, model: str, request_id: str, *, is_own: bool = False) -> None:
+        self._is_own = is_own
+        self._pipe = pipe
+        self.provider = provider
+        self.model = model
+        self.request_id = request_id
+
+    def for_reader(self) -> Stream:
+        """The same stream as the reader's own: nobody else holds it, so that being forgotten closes it."""
+        return Stream(self._pipe, self.provider, self.model, self.request_id, is_own=True)
+
+    @property
+    def response(self) -> Response | None:
+        """The whole answer; None before its end."""
+        return self._pipe.response
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the answer consumed; None before its end."""
+        response = self._pipe.response
+        return None if response is None else response.usage
+
+    @property
+    def text(self) -> str:
+        """The whole text; empty before the end."""
+        response = self._pipe.response
+        return "" if response is None else response.text
 
     def __iter__(self) -> Stream:
         return self
@@ -127,46 +168,40 @@ class Stream:
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("this would block the event loop: use `async for` and duck.astream")
         while True:
-            try:
-                taken = self._take(ThreadWaker())
-            except _End:
-                raise StopIteration from None
+            taken = self._pipe.take(ThreadWaker)
+            if taken is None:
+                raise StopIteration
             if isinstance(taken, Chunk):
                 return taken
-            taken.wait()
+            assert isinstance(taken, ThreadWaker)
+            try:
+                taken.wait()
+            finally:
+                self._pipe.leave(taken)
 
     def __aiter__(self) -> Stream:
         return self
 
     async def __anext__(self) -> Chunk:
-        loop = asyncio.get_running_loop()
         while True:
-            try:
-                taken = self._take(Waker(loop, loop.create_future()))
-            except _End:
-                raise StopAsyncIteration from None
+            taken = self._pipe.take(_waker_here)
+            if taken is None:
+                raise StopAsyncIteration
             if isinstance(taken, Chunk):
                 return taken
-            await taken.future
+            assert isinstance(taken, Waker)
+            try:
+                await taken.future
+            finally:
+                self._pipe.leave(taken)
 
     def close(self) -> None:
         """Stop reading: the call is cancelled and its socket closed. Without effect after the end."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            ended = self._ended
-            self._chunks.clear()
-            reader, writer, self._reader, self._writer = self._reader, self._writer, None, None
-        for waker in (reader, writer):
-            if waker is not None:
-                waker.wake()
-        if not ended:
-            self._cancel()
+        self._pipe.close()
 
     async def aclose(self) -> None:
         """As `close`."""
-        self.close()
+        self._pipe.close()
 
     def __enter__(self) -> Self:
         return self
@@ -174,7 +209,7 @@ class Stream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self._pipe.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -182,13 +217,41 @@ class Stream:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self._pipe.close()
 
     def __del__(self) -> None:
         # A reader that forgot its stream must not leave the provider talking to nobody.
-        if not getattr(self, "_ended", True) and not self._closed:
-            self.close()
+        if self._is_own:
+            self._pipe.close()
 
 
-class _End(Exception):
-    """There is nothing more to read."""
+class OpeningStream:
+    """A stream that has not been asked for yet: `async with` it, or iterate over it at once."""
+
+    def __init__(self, ask: Callable[[], Any]) -> None:
+        self._ask = ask
+        self._stream: Stream | None = None
+
+    async def __aenter__(self) -> Stream:
+        if self._stream is None:
+            answer: Stream = await self._ask()
+            self._stream = answer.for_reader()
+        return self._stream
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._stream is not None:
+            self._stream.close()
+
+    def __aiter__(self) -> OpeningStream:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        stream = self._stream or await self.__aenter__()
+        return await stream.__anext__()
+
+
+def _waker_here() -> Waker:
+    loop = asyncio.get_running_loop()
+    return Waker(loop, loop.create_future())

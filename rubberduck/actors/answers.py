@@ -23,7 +23,10 @@ class Answers:
         """What identifies the question; None where it is not to be kept."""
         if self._cache is None or call.is_stream:
             return None
-        canonical = call.request.model_dump_json(exclude_defaults=True)
+        try:
+            canonical = call.request.model_dump_json(exclude_defaults=True)
+        except ValueError:  # text that is no valid Unicode: it may be sent, but not be compared
+            return None
         return cache_key(f"{canonical}|{call.providers}", call.tenant)
 
     def find(self, key: str | None, call: Call, now: float) -> Response | None:

@@ -8,16 +8,17 @@ What is taken is given back exactly once, however the attempt ends; all of it is
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import functools
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import supervision as sup
 from rubberduck.actors import circuit_breaker, components, cost_tracker, rate_limiter, reports
+from rubberduck.actors.arrears import Arrears
 from rubberduck.actors.board import ProviderDesk, Route
 from rubberduck.actors.call import Call
 from rubberduck.actors.office import Office
@@ -27,6 +28,9 @@ from rubberduck.core.classify import Disposition, Settlement, classify
 from rubberduck.core.ledger import AttemptRecord
 from rubberduck.core.limiter import Amounts, Refused
 from rubberduck.errors import (
+    CallInterrupted,
+    Cancelled,
+    LedgerUnavailable,
     ProviderError,
     ProviderTimeout,
     RubberDuckError,
@@ -36,8 +40,12 @@ from rubberduck.errors import (
 from rubberduck.providers.assembly import Assembly
 from rubberduck.types import Attempt, Chunk, Request, Response, Usage
 
+R = TypeVar("R")
+
 PENALTY_WITHOUT_HINT = 1.0
 LONGEST_PENALTY = 60.0
+RESTING = 1.0
+"""Seconds after which an actor that is not there is asked for again: what its supervisor gives it to rest."""
 
 
 class NotBegun(Exception):
@@ -51,10 +59,14 @@ class NotBegun(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long an attempt may take, and how long until its first token, in seconds. None: as long as the call."""
+    """How long an attempt may take, and how long until its first output, in seconds. None: as long as the call.
+
+    `permit_ttl` is how long the breaker waits for its permit to be settled; None is what it is configured to.
+    """
 
     whole: float | None
     first_token: float | None
+    permit_ttl: float | None = None
 
 
 @dataclass(slots=True)
@@ -62,9 +74,11 @@ class AttemptRun:
     """The life of one attempt of one call."""
 
     office: Office
+    arrears: Arrears
     call: Call
     route: Route
     limits: Limits
+    id: str = ""
     number: int = 0
     started: float = 0.0
     first_token_at: float | None = None
@@ -75,48 +89,66 @@ class AttemptRun:
 
     def __post_init__(self) -> None:
         self.number = self.call.begun
-
-    @property
-    def id(self) -> str:
-        return f"{self.call.id}-{self.number}"
+        self.id = f"{self.call.id}-{self.number}"
 
     @property
     def desk(self) -> ProviderDesk:
         return self.office.board.desks[self.route.provider]
 
-    async def complete(self) -> Response:
-        """The whole answer. Raises NotBegun, or how the attempt failed."""
-        request = self._request()
+    async def complete(self) -> tuple[Response, Usage]:
+        """The whole answer, and its usage with the cost. Raises NotBegun, or how the attempt failed."""
+        return await self._bracketed(self._ask_for_all)
 
-        async def on_the_wire() -> Response:
-            async with self._within(self.limits.whole):
-                return await self.desk.provider.complete(request)
-
-        return await self._bracketed(on_the_wire)
-
-    async def stream(self, deliver: Callable[[Chunk], Awaitable[None]]) -> Response:
+    async def stream(self, deliver: Callable[[Chunk], Awaitable[None]]) -> tuple[Response, Usage]:
         """The same, handing on each chunk as it comes."""
-        request = self._request()
+        return await self._bracketed(functools.partial(self._ask_for_chunks, deliver))
 
-        async def on_the_wire() -> Response:
-            async with self._within(self.limits.whole), aclosing(self._chunks(request)) as chunks:  # type: ignore[type-var]
-                async for chunk in chunks:
-                    self.answer.add(chunk)
-                    await deliver(chunk)
-            return self.answer.response(provider=self.route.provider, model=self.route.model)
+    def interrupted(self, error: RubberDuckError) -> RubberDuckError:
+        """What a reader is told who has seen a part of the answer: how much that was, and why there is no more."""
+        if isinstance(error, StreamInterrupted) or not isinstance(error, ProviderError):
+            return error
+        told = StreamInterrupted(
+            f"{error}; what came before is in `text`",
+            text=self.answer.text,
+            usage=self._partial_usage(error),
+            provider=self.route.provider,
+            model=self.route.model,
+            status=error.status,
+            type=error.type,
+            code=error.code,
+        )
+        told.__cause__ = error
+        return told
 
-        return await self._bracketed(on_the_wire)
+    # -- the wire ----------------------------------------------------------------------------------
 
-    async def _chunks(self, request: Request) -> AsyncIterator[Chunk]:
-        """The provider's chunks; the first has a time limit of its own."""
-        async with aclosing(self.desk.provider.stream(request)) as chunks:  # type: ignore[type-var]
-            async with self._within(self.limits.first_token):
-                first = await anext(chunks, None)
-            self.first_token_at = self.office.now()
-            if first is not None:
-                yield first
+    async def _ask_for_all(self) -> Response:
+        async with self._within(self.limits.whole):
+            return _whole(await self.desk.provider.complete(self._request()))
+
+    async def _ask_for_chunks(self, deliver: Callable[[Chunk], Awaitable[None]]) -> Response:
+        async with self._within(self.limits.whole), aclosing(self._chunks()) as chunks:
             async for chunk in chunks:
+                self.answer.add(chunk)
+                await deliver(chunk)
+        if not self.answer.has_output:
+            raise TypeError("stream() ended without any output")
+        return _whole(self.answer.response(provider=self.route.provider, model=self.route.model))
+
+    async def _chunks(self) -> AsyncGenerator[Chunk]:
+        """The provider's chunks. Those before the first output are held back: until then another route may answer."""
+        held: list[Chunk] = []
+        async with aclosing(self.desk.provider.stream(self._request())) as chunks:
+            async with self._within(self.limits.first_token):
+                async for chunk in chunks:
+                    held.append(_checked(chunk))
+                    if _is_output(chunk):
+                        break
+            self.first_token_at = self.office.now()
+            for chunk in held:
                 yield chunk
+            async for chunk in chunks:
+                yield _checked(chunk)
 
     def _request(self) -> Request:
         request = self.call.request
@@ -124,89 +156,6 @@ class AttemptRun:
 
     def _within(self, seconds: float | None) -> sup.TimeLimit:
         return sup.TimeLimit(self.office.clock, None if seconds is None else self.office.now() + seconds)
-
-    # -- taking ------------------------------------------------------------------------------------
-
-    async def _bracketed(self, on_the_wire: Callable[[], Awaitable[Response]]) -> Response:
-        office, call, desk = self.office, self.call, self.desk
-        ttl = call.deadline - office.now() + 5
-        reserve = rate_limiter.Reserve(self.id, call.amounts, call.deadline, call.klass, ttl)
-        try:
-            await self._take(reserve)
-        except BaseException:
-            await asyncio.shield(self._give_up_reservation())
-            raise
-        stats = desk.stats_of(self.route.model, office.now())
-        stats.started()
-        desk.inflight += 1
-        self.started = office.now()
-        try:
-            response = await self._guarded(on_the_wire)
-        except BaseException as error:
-            await self._settle(error, None)
-            raise
-        finally:
-            desk.inflight -= 1
-        return await self._settle(None, response)
-
-    async def _take(self, reserve: rate_limiter.Reserve) -> None:
-        """Reservation, permit, intent: in this order, so that waiting never holds a probe."""
-        office = self.office
-        granted = await components.ask(office.limiter(self.route), reserve)
-        if isinstance(granted, Refused):
-            raise NotBegun(f"rate limit: {granted.reason}", granted.retry_after)
-        permit = await self._acquire()
-        if isinstance(permit, Rejected):
-            raise NotBegun(f"circuit {permit.reason}", permit.retry_after)
-        self._permit = permit
-        record = AttemptRecord(
-            attempt_id=self.id,
-            call_id=self.call.id,
-            provider=self.route.provider,
-            model=self.route.model,
-            started_at=datetime.now(UTC),
-            reserved=self._worst_case(),
-            tenant=self.call.tenant,
-            tags=self.call.tags,
-        )
-        try:
-            await components.ask(office.tracker(), cost_tracker.Intend(record))
-        except BaseException:
-            await asyncio.shield(self._take_back(permit, record))
-            raise
-        self._record = record
-
-    async def _acquire(self) -> Permit | Rejected:
-        """A permit; one that was issued while this task was being cancelled is given back."""
-        breaker, message = self.office.breaker(self.route), circuit_breaker.Acquire(self.route.model)
-        asked = breaker.ask(message, block=False)
-
-        def give_back() -> None:
-            with contextlib.suppress(Exception):  # no permit came, or the breaker is gone: nothing to give back
-                if isinstance(permit := asked.get(), Permit):
-                    breaker.tell(circuit_breaker.Settle(permit, Outcome.CANCELLED, self.route.model))
-
-        try:
-            return await components.answer_of(breaker, message, asked)
-        except asyncio.CancelledError:
-            asked.on_done(give_back)
-            raise
-
-    async def _take_back(self, permit: Permit, record: AttemptRecord) -> None:
-        """Nothing was sent: the permit decides nothing, the intent is void."""
-        settle = circuit_breaker.Settle(permit, Outcome.CANCELLED, self.route.model)
-        await components.ask(self.office.breaker(self.route), settle)
-        await components.ask(self.office.tracker(), cost_tracker.Void(record))
-
-    async def _give_up_reservation(self) -> None:
-        await components.ask(self.office.limiter(self.route), rate_limiter.Cancel(self.id))
-
-    def _worst_case(self) -> Decimal | None:
-        amounts = self.call.amounts
-        usage = Usage(int(amounts.input), int(amounts.output))
-        return self.office.cost(self.desk, self.route, usage)[0]
-
-    # -- the wire ----------------------------------------------------------------------------------
 
     async def _guarded(self, on_the_wire: Callable[[], Awaitable[Response]]) -> Response:
         """Only errors of our tree, and cancellation, leave the wire."""
@@ -231,59 +180,157 @@ class AttemptRun:
             return StreamInterrupted(f"{self.route} did not finish in time", text=self.answer.text, **names)
         return ProviderTimeout(f"{self.route} did not answer in time", phase="uncertain", **names)
 
+    # -- taking ------------------------------------------------------------------------------------
+
+    async def _bracketed(self, on_the_wire: Callable[[], Awaitable[Response]]) -> tuple[Response, Usage]:
+        try:
+            await self._take()
+        except BaseException:
+            self._give_up()
+            raise
+        desk = self.desk
+        self.started = self.office.now()
+        desk.stats_of(self.route.model, self.started).started()
+        desk.inflight += 1
+        try:
+            response = await self._guarded(on_the_wire)
+        except BaseException as error:
+            desk.inflight -= 1
+            await self._failed(error)
+            raise
+        desk.inflight -= 1
+        return response, await self._succeeded(response)
+
+    async def _take(self) -> None:
+        """Reservation, permit, intent: in this order, so that waiting never holds a probe."""
+        office, call, route = self.office, self.call, self.route
+        ttl = call.deadline - office.now() + 5
+        reserve = rate_limiter.Reserve(self.id, call.amounts, call.deadline, call.klass, ttl)
+        granted = await _unless_resting(components.ask(office.limiter(route), reserve))
+        if isinstance(granted, Refused):
+            raise NotBegun(f"rate limit: {granted.reason}", granted.retry_after)
+        acquire = circuit_breaker.Acquire(route.model, self.limits.permit_ttl)
+        permit = await _unless_resting(components.ask(office.breaker(route), acquire, give_back=self._return_permit))
+        if isinstance(permit, Rejected):
+            raise NotBegun(f"circuit {permit.reason}", permit.retry_after)
+        self._permit = permit
+        self._record = AttemptRecord(
+            attempt_id=self.id,
+            call_id=call.id,
+            provider=route.provider,
+            model=route.model,
+            started_at=datetime.now(UTC),
+            reserved=self._worst_case(),
+            tenant=call.tenant,
+            tags=call.tags,
+        )
+        try:
+            await components.ask(office.tracker(), cost_tracker.Intend(self._record))
+        except LedgerUnavailable:
+            self._record = None  # it was not written, so there is nothing to take back
+            raise
+
+    def _return_permit(self, permit: Permit | Rejected) -> None:
+        """Give back a permit with which nothing was sent: it decides nothing."""
+        if isinstance(permit, Permit):
+            settle = circuit_breaker.Settle(permit, Outcome.CANCELLED, self.route.model)
+            self._order(self.office.breaker(self.route), settle)
+
+    def _give_up(self) -> None:
+        """Nothing was sent: reservation and permit return, the intent is void."""
+        if self._record is not None:
+            self._order(self.office.tracker(), cost_tracker.Void(self._record))
+        if self._permit is not None:
+            self._return_permit(self._permit)
+        self._order(self.office.limiter(self.route), rate_limiter.Cancel(self.id))
+
+    def _worst_case(self) -> Decimal | None:
+        amounts = self.call.amounts
+        return self.office.cost(self.desk, self.route, Usage(int(amounts.input), int(amounts.output)))[0]
+
     # -- giving back -------------------------------------------------------------------------------
 
-    async def _settle(self, error: BaseException | None, response: Response | None) -> Response:
-        """Settle permit, reservation and ledger, each once; a cancellation meanwhile waits for it."""
-        now = self.office.now()
-        phase = getattr(error, "phase", None)
-        row = self.disposition = classify(error, sent=phase != "not_sent", delivered=self.call.delivered)
-        usage, cost, price = self._bill(error, response)
-        duration = now - self.started
-        first_token = (self.first_token_at or now) - self.started
-        stats = self.desk.stats_of(self.route.model, now)
-        output = usage.completion_tokens if usage is not None else 0
-        pace = (duration - first_token) / output if output and self.first_token_at is not None else None
-        stats.ended(row.breaker, now, ttft=first_token, tpot=pace, duration=duration)
-        outcome = "success" if error is None else type(error).__name__
-        attempt = Attempt(
-            self.route.provider, self.route.model, outcome, self.started - self.call.accepted_at, duration, cost
+    async def _succeeded(self, response: Response) -> Usage:
+        """Settle permit, reservation and ledger; the usage with its cost."""
+        usage = response.usage
+        cost, price = self.office.cost(self.desk, self.route, usage)
+        await self._settle(None, usage, cost, price)
+        return Usage(
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            usage.cached_tokens,
+            usage.cache_write_tokens,
+            usage.reasoning_tokens,
+            cost,
+            usage.estimated,
         )
-        self.call.attempts.append(attempt)
-        assert self._record is not None
+
+    async def _failed(self, error: BaseException) -> None:
+        """Settle them after a failure: with what was consumed by the provider's own word, if it said so."""
+        usage = self._partial_usage(error)
         if usage is not None:
-            entry: Any = cost_tracker.Settle(self._record.settled(usage, cost, price, at=datetime.now(UTC)))
-        elif _was_free(error):
+            cost, price = self.office.cost(self.desk, self.route, usage)
+        else:
+            cost, price = (Decimal(0) if _was_free(error) else None), None
+        await self._settle(error, usage, cost, price)
+
+    async def _settle(
+        self, error: BaseException | None, usage: Usage | None, cost: Decimal | None, price: pricing.Price | None
+    ) -> None:
+        now = self.office.now()
+        row = classify(error, sent=getattr(error, "phase", None) != "not_sent", delivered=self.call.delivered)
+        self.disposition = row
+        duration = now - self.started
+        first_token = (now if self.first_token_at is None else self.first_token_at) - self.started
+        self._teach(row, now, duration, first_token, usage)
+        outcome = "success" if error is None else type(error).__name__
+        began = self.started - self.call.accepted_at
+        attempt = Attempt(self.route.provider, self.route.model, outcome, began, duration, cost)
+        self.call.attempts.append(attempt)
+        reports.attempt_ended(self.office.system.name, self.call, attempt, usage)
+        self._settle_permit(row, first_token, getattr(error, "retry_after", None))
+        self._settle_reservation(row, usage, getattr(error, "retry_after", None))
+        await self._charge(usage, cost, price)
+
+    def _teach(self, row: Disposition, now: float, duration: float, first_token: float, usage: Usage | None) -> None:
+        """Let the next choice of a route know how this attempt went."""
+        written = 0 if usage is None else usage.completion_tokens
+        pace = (duration - first_token) / written if written and self.first_token_at is not None else None
+        stats = self.desk.stats_of(self.route.model, now)
+        stats.ended(row.breaker, now, ttft=first_token, tpot=pace, duration=duration)
+
+    def _settle_permit(self, row: Disposition, first_token: float, hint: float | None) -> None:
+        assert self._permit is not None
+        settle = circuit_breaker.Settle(self._permit, row.breaker, self.route.model, first_token, row.kind, hint)
+        self._order(self.office.breaker(self.route), settle)
+
+    def _settle_reservation(self, row: Disposition, usage: Usage | None, hint: float | None) -> None:
+        limiter = self.office.limiter(self.route)
+        if row.limiter is Settlement.BLOCK:
+            self._order(limiter, rate_limiter.Penalise(self._penalty(hint)))
+        if row.limiter is Settlement.CANCEL:
+            self._order(limiter, rate_limiter.Cancel(self.id))
+        else:
+            self._order(limiter, rate_limiter.Commit(self.id, self._used(row.limiter, usage)))
+
+    async def _charge(self, usage: Usage | None, cost: Decimal | None, price: pricing.Price | None) -> None:
+        """Write down what it cost; on the disk when this returns, unless the disk refuses for now."""
+        assert self._record is not None
+        entry: sup.Ask[bool]
+        if usage is not None:
+            entry = cost_tracker.Settle(self._record.settled(usage, cost, price, at=datetime.now(UTC)))
+        elif cost is not None:
             entry = cost_tracker.Void(self._record)
         else:
             entry = cost_tracker.MarkUncertain(self._record)
-        await self._books(entry, row, getattr(error, "retry_after", None), first_token, usage)
-        reports.attempt_ended(self.office.system.name, self.call, attempt, usage, cost)
-        if response is None:
-            assert error is not None
-            return None  # type: ignore[return-value]  # the caller of this raises
-        assert usage is not None
-        return replace(response, usage=replace(usage, cost=cost))
+        owed_later = functools.partial(self.arrears.add, self.id, entry)
+        await components.see_through(self.office.tracker(), entry, owed_later)
 
-    async def _books(
-        self, entry: Any, row: Disposition, hint: float | None, first_token: float, usage: Usage | None
-    ) -> None:
-        """Tell all three actors at once, and see it through even if this task is cancelled meanwhile."""
-        office, route = self.office, self.route
-        orders: list[tuple[sup.ActorRef, Any]] = [(office.tracker(), entry)]
-        if self._permit is not None:
-            permit, model = self._permit, route.model
-            settle = circuit_breaker.Settle(permit, row.breaker, model, first_token, row.kind, hint)
-            orders.append((office.breaker(route), settle))
-        limiter = office.limiter(route)
-        if row.limiter is Settlement.BLOCK:
-            orders.append((limiter, rate_limiter.Penalise(self._penalty(hint))))
-        if row.limiter is Settlement.CANCEL:
-            orders.append((limiter, rate_limiter.Cancel(self.id)))
-        else:
-            orders.append((limiter, rate_limiter.Commit(self.id, self._used(row.limiter, usage))))
-        system = office.system.name
-        await components.see_through(orders, lambda failure: reports.bookkeeping_failed(system, self.id, failure))
+    def _order(self, ref: sup.ActorRef, message: sup.Ask[Any]) -> None:
+        components.deliver(ref, message, self._not_delivered)
+
+    def _not_delivered(self, failure: RubberDuckError) -> None:
+        reports.bookkeeping_failed(self.office.system.name, self.id, failure)
 
     def _penalty(self, hint: float | None) -> float:
         """How long, in seconds, a refused provider is left alone."""
@@ -300,25 +347,46 @@ class AttemptRun:
         received = len(self.answer.text) / 4 if settlement is Settlement.KEEP_RECEIVED else 0
         return Amounts(1, estimate.input, received, estimate.concurrency)
 
-    def _bill(
-        self, error: BaseException | None, response: Response | None
-    ) -> tuple[Usage | None, Decimal | None, pricing.Price | None]:
-        """What was consumed and what it costs; (None, ...) where only the provider could tell."""
-        usage = response.usage if response is not None else self._partial_usage(error)
-        if usage is None:
-            return None, Decimal(0) if _was_free(error) else None, None
-        cost, price = self.office.cost(self.desk, self.route, usage)
-        return usage, cost, price
-
-    def _partial_usage(self, error: BaseException | None) -> Usage | None:
+    def _partial_usage(self, error: BaseException) -> Usage | None:
         """What a broken answer had consumed by the provider's own word."""
-        broken = error if isinstance(error, StreamInterrupted) else getattr(error, "__cause__", None)
-        usage = getattr(broken, "usage", None)
-        return usage if isinstance(usage, Usage) and not usage.estimated else None
+        broken = error if isinstance(error, StreamInterrupted) else error.__cause__
+        for usage in (getattr(broken, "usage", None), self.answer.usage):
+            if isinstance(usage, Usage) and not usage.estimated:
+                return usage
+        return None
 
 
-def _was_free(error: BaseException | None) -> bool:
+async def _unless_resting(answer: Awaitable[R]) -> R:
+    """The answer; NotBegun if the actor is gone for now, as after too many crashes: other routes may serve."""
+    try:
+        return await answer
+    except CallInterrupted as gone:
+        raise NotBegun(str(gone), RESTING) from gone
+
+
+def _whole(response: Any) -> Response:
+    """A provider's answer, if it is one. What it is not, a third party's code has to answer for."""
+    if not isinstance(response, Response) or not isinstance(response.usage, Usage):
+        raise TypeError(f"complete() returned {type(response).__name__} without a usage, not a Response")
+    if min(response.usage.prompt_tokens, response.usage.completion_tokens) < 0:
+        raise ValueError(f"its usage is negative: {response.usage}")
+    return response
+
+
+def _checked(chunk: Any) -> Chunk:
+    if not isinstance(chunk, Chunk):
+        raise TypeError(f"stream() gave {type(chunk).__name__}, not a Chunk")
+    return chunk
+
+
+def _is_output(chunk: Chunk) -> bool:
+    """Whether a caller learns anything from it."""
+    delta = chunk.delta
+    return bool(delta.content or delta.tool_calls or delta.reasoning or delta.refusal or chunk.finish_reason)
+
+
+def _was_free(error: BaseException) -> bool:
     """True if the provider certainly billed nothing: it was never sent, or refused by an error status."""
-    if isinstance(error, ProviderError):
-        return error.phase in ("not_sent", "answered")
-    return isinstance(error, RubberDuckError)
+    if isinstance(error, Cancelled) or not isinstance(error, RubberDuckError) or error.spent is None:
+        return False
+    return not isinstance(error, ProviderError) or error.phase in ("not_sent", "answered")

@@ -8,36 +8,51 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from rubberduck.core.breaker import BreakerOptions, CircuitBreaker, Rejected
 from rubberduck.core.limiter import Amounts, Klass, Limiter, LimiterOptions
 from rubberduck.core.retry import RetryBudget
 from rubberduck.core.route_stats import RouteStats
+from rubberduck.core.score import Candidate
 from rubberduck.errors import NoAvailableProvider
 from rubberduck.providers.base import Provider
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One way to an answer: a configured provider and one of its models."""
+    """One way to an answer: a configured provider and one of its models. `name` is the two as one word."""
 
     provider: str
     model: str
+    name: str = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", f"{self.provider}/{self.model}")
 
     def __str__(self) -> str:
-        return f"{self.provider}/{self.model}"
+        return self.name
+
+
+LOOK_AGAIN_AFTER = 16
+"""So many answers make a new median."""
+REMEMBERED = 10_000
+"""Model names come from users; beyond so many the memory of routes starts anew."""
 
 
 @dataclass(slots=True)
 class ProviderDesk:
     """One provider with what its actors have published, and what past calls to its routes were like.
 
+    `vendor` is whose list prices hold, empty for nobody's; `has_own_prices` says that the provider's own class
+    tells its prices. `kind` tells which providers can do the same with the same model.
     `retry_budget` is the share of repeats among first attempts that is affordable, and how many are in any case.
     """
 
     provider: Provider
     vendor: str
+    kind: str
     priority: int
     weight: float
     breaker_options: BreakerOptions
@@ -48,6 +63,8 @@ class ProviderDesk:
     budgets: dict[str, RetryBudget] = field(default_factory=dict)
     retry_budget: tuple[float, float] = (0.2, 3.0)
     inflight: int = 0
+    has_own_prices: bool = True
+    typical: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -69,6 +86,13 @@ class ProviderDesk:
             stats = self.stats[model] = RouteStats(now)
         return stats
 
+    def typical_of(self, model: str, stats: RouteStats) -> float:
+        """The median duration of an attempt in seconds, 0 without any; looked up anew after every few answers."""
+        known = self.typical.get(model)
+        if known is None or stats.answered >= known[0] + LOOK_AGAIN_AFTER:
+            known = self.typical[model] = (stats.answered, stats.quantile(0.5) or 0.0)
+        return known[1]
+
     def budget_of(self, model: str) -> RetryBudget:
         """How many repeats this route can still afford."""
         budget = self.budgets.get(model)
@@ -86,7 +110,30 @@ class Board:
     ) -> None:
         self.desks = dict(desks)
         self.rng = rng
+        self._known: dict[tuple[str, str], Route] = {}
         self._aliases = {name: tuple(_route(text) for text in routes) for name, routes in aliases.items()}
+
+    def candidate(self, route: Route, amounts: Amounts, klass: Klass, now: float) -> Candidate:
+        """How a route looks at this moment, to a call that needs `amounts`."""
+        desk, model = self.desks[route.provider], route.model
+        stats = desk.stats_of(model, now)
+        blocked = desk.peek_breaker(model, now)
+        return Candidate(
+            route=route.name,
+            priority=desk.priority,
+            weight=desk.weight * stats.ramp(now),
+            obstacle=None if blocked is None else f"circuit {blocked.reason}",
+            retry_after=None if blocked is None else blocked.retry_after,
+            wait=desk.peek_wait(amounts, now, klass),
+            inflight=stats.inflight,
+            health=stats.health(now),
+            ttft=stats.ttft(now),
+            tpot=stats.tpot,
+            is_proven=stats.is_proven,
+            repeat_allowed=desk.budget_of(model).affords(now),
+            family=f"{desk.kind}/{model}",
+            typical=desk.typical_of(model, stats),
+        )
 
     def routes(self, model: str, only: Iterable[str] | None = None) -> tuple[Route, ...]:
         """The routes that `model` may take: an alias's, the one it names, or every provider that knows the model.
@@ -94,10 +141,13 @@ class Board:
         Raises:
             NoAvailableProvider: there is none; `reasons` says why for each provider.
         """
-        allowed = set(self.desks) if only is None else set(only)
-        found = tuple(route for route in self._all_routes(model) if route.provider in allowed)
+        found = self._all_routes(model)
+        if only is not None:
+            only = set(only)
+            found = tuple(route for route in found if route.provider in only)
         if found:
             return found
+        allowed = set(self.desks) if only is None else only
         reasons = {name: self._why_not(name, model, allowed) for name in self.desks}
         for name in allowed - set(self.desks):
             reasons[name] = "is not configured"
@@ -111,10 +161,20 @@ class Board:
             return self._aliases[model]
         provider, slash, rest = model.partition("/")
         if slash and rest and provider in self.desks:
-            return (Route(provider, rest),)
-        return tuple(Route(name, model) for name, desk in self.desks.items() if desk.provider.supports_model(model))
+            return (self._route(provider, rest),)
+        return tuple(
+            [self._route(name, model) for name, desk in self.desks.items() if desk.provider.supports_model(model)]
+        )
 
-    def _why_not(self, name: str, model: str, allowed: set[str]) -> str:
+    def _route(self, provider: str, model: str) -> Route:
+        route = self._known.get((provider, model))
+        if route is None:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            route = self._known[provider, model] = Route(provider, model)
+        return route
+
+    def _why_not(self, name: str, model: str, allowed: AbstractSet[str]) -> str:
         if name not in allowed:
             return "is not among the providers that the call allows"
         return f"does not support the model {model!r}"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from rubberduck.core.limiter import Amounts, Klass
 from rubberduck.core.score import Choice
-from rubberduck.stream import Stream
+from rubberduck.stream import Pipe
 from rubberduck.types import Attempt, Request
 
 ONE_REQUEST = Amounts()
@@ -39,9 +39,10 @@ class Call:
     """One accepted question. Times are the system clock's seconds.
 
     `amounts` is what the limiter is asked for. `begun` counts the attempts that were begun, refused ones
-    included. `delivered`: the caller has seen a part of the answer.
+    included. `pipe` leads to the reader of a stream, once a part of the answer has come.
     """
 
+    id: str
     request: Request
     is_stream: bool
     klass: Klass
@@ -50,17 +51,27 @@ class Call:
     providers: tuple[str, ...] | None = None
     tenant: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
     amounts: Amounts = ONE_REQUEST
     queue_wait: float = 0.0
     begun: int = 0
     attempts: list[Attempt] = field(default_factory=list)
     choices: list[Choice] = field(default_factory=list)
-    stream: Stream | None = None
+    pipe: Pipe | None = None
 
     @property
     def delivered(self) -> bool:
-        return self.stream is not None
+        """Whether the caller has seen a part of the answer."""
+        return self.pipe is not None
+
+    @property
+    def spent(self) -> Decimal | None:
+        """What all attempts so far have cost, in USD; None where one of them leaves it open."""
+        total = Decimal(0)
+        for attempt in self.attempts:
+            if attempt.cost is None:
+                return None
+            total += attempt.cost
+        return total
 
     def trace(self) -> Trace:
         return Trace(self.id, self.queue_wait, tuple(self.choices), tuple(self.attempts))

@@ -4,39 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
+import functools
+import itertools
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from decimal import Decimal
 from typing import Any
 
 import supervision as sup
-from rubberduck.actors import components, request_queue
+from rubberduck.actors import components, endings, reports, request_queue
 from rubberduck.actors.answers import Answers
+from rubberduck.actors.arrears import Arrears
 from rubberduck.actors.attempts import AttemptRun, Limits, NotBegun
 from rubberduck.actors.board import ProviderDesk, Route
 from rubberduck.actors.call import Call
 from rubberduck.actors.office import Office
-from rubberduck.actors.reports import CallReport, bookkeeping_failed
 from rubberduck.config import Config
 from rubberduck.core.limiter import Amounts
 from rubberduck.core.plan import Fail, Plan, Sleep, Try
 from rubberduck.core.request_queue import Job, Rejected
 from rubberduck.core.retry import RetryOptions
-from rubberduck.core.score import Candidate
-from rubberduck.errors import CallInterrupted, Cancelled, DeadlineExceeded, QueueFull, RubberDuckError
-from rubberduck.stream import Stream
+from rubberduck.errors import Cancelled, RubberDuckError
+from rubberduck.stream import Pipe, Stream
 from rubberduck.telemetry.debug import DebugLog
-from rubberduck.types import Chunk, Response
-
-logger = logging.getLogger("rubberduck")
+from rubberduck.types import Chunk, Response, Usage
 
 UNBOUNDED_OUTPUT = 1024
 """The output assumed of a request without max_tokens, in tokens."""
+LONGEST_ESTIMATE = 1024.0
+"""The most output, in tokens, that the choice of a route reckons with."""
 FIRST_TOKEN_LIMIT = 10.0
 FIRST_TOKEN_LIMIT_ALONE = 60.0
-"""How long a stream may take to begin, in seconds: with another route at hand, and without."""
+"""How long an answer may take to begin, in seconds: with another route at hand, and without."""
+SLOW_PACE = 0.05
+"""Seconds per token at which an answer that is not streamed is still waited for while another route is at hand."""
+TIME_TO_END = 5.0
+"""Seconds that a cancelled call gets to give back what it holds."""
 
 
 class CallRunner:
@@ -45,56 +49,57 @@ class CallRunner:
     def __init__(self, config: Config, office: Office) -> None:
         self._config = config
         self._office = office
+        self.arrears = Arrears(office)
         self._retry = _retry_options(config)
         self._debug = DebugLog.of(config)
         self._answers = Answers(config.cache)
-        self._in_flight = 0
+        self._in_flight: set[asyncio.Task[Any]] = set()
         self._drained: asyncio.Event | None = None
+        # Ids that grow are written into the ledger's index faster than random ones.
+        self._id_prefix, self._numbers = uuid.uuid4().hex[:20], itertools.count(1)
+
+    def new_id(self) -> str:
+        """An id for a call, as no other call of any process has."""
+        return f"{self._id_prefix}{next(self._numbers):012x}"
 
     def calls(self) -> sup.ActorRef:
         """Where calls become tasks."""
         return self._office.calls()
 
-    async def drained(self, until: float) -> None:
-        """Return when no call is in flight, or at `until` (real monotonic time, in seconds)."""
+    async def drain(self, until: float) -> None:
+        """Wait until no call is in flight; those that are at `until` (real monotonic time) are cancelled."""
         self._drained = asyncio.Event()
         if self._in_flight:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._drained.wait(), max(0.0, until - time.monotonic()))
+        for task in (left := set(self._in_flight)):
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=TIME_TO_END)
 
     # -- the answer that is owed -------------------------------------------------------------------
 
     async def run(self, reply: sup.Reply, call: Call) -> None:
         """Answer one call exactly once: with a Response or Stream, or with an error of our tree."""
-        report = CallReport(self._office.system.name, call)
-        self._in_flight += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._in_flight.add(task)
+        report = reports.CallReport(self._office.system.name, call)
         try:
             async with sup.TimeLimit(self._office.clock, call.deadline):
                 response = await self._answer(call, reply)
         except asyncio.CancelledError:
-            report.failure(_fail(call, reply, _lost(call)))
+            report.failure(endings.fail(call, reply, endings.of_cancellation(call, reply)))
             raise
         except Exception as error:  # noqa: BLE001  (whatever it is, the caller is owed an answer)
-            report.failure(_fail(call, reply, self._as_ours(call, error)))
+            report.failure(endings.fail(call, reply, endings.of_error(call, error, self._office.now())))
         else:
-            _succeed(call, reply, response)
+            endings.succeed(call, reply, response)
             report.success(response)
         finally:
-            self._in_flight -= 1
+            self._in_flight.discard(task)
             if self._drained is not None and not self._in_flight:
                 self._drained.set()
-
-    def _as_ours(self, call: Call, error: Exception) -> RubberDuckError:
-        if isinstance(error, RubberDuckError):
-            return error
-        if isinstance(error, TimeoutError):
-            waited = self._office.now() - call.accepted_at
-            spent = Decimal(0) if all(each.cost is not None for each in call.attempts) else None
-            return DeadlineExceeded(
-                f"no answer within the {waited:.1f} s that the call had", model=call.request.model, spent=spent
-            )
-        logger.error("a bug in the course of call %s", call.id, exc_info=error)
-        return CallInterrupted(f"RubberDuck failed in its own code: {type(error).__name__}: {error}", spent=None)
 
     async def _answer(self, call: Call, reply: sup.Reply) -> Response:
         routes = self._office.board.routes(call.request.model, call.providers)
@@ -105,70 +110,70 @@ class CallRunner:
         turn = await self._take_turn(call, routes)
         is_answered = False
         try:
-            response = await self._attempts(call, routes, turn, reply)
+            response, usage = await self._attempts(call, routes, turn, reply)
             is_answered = True
         finally:
-            await self._tell_queue(call, request_queue.Done(call.id, is_answered))
-        response = replace(response, attempts=tuple(call.attempts), request_id=call.id, trace=call.trace())
+            self._tell_queue(call, request_queue.Done(call.id, is_answered))
+        response = replace(response, usage=usage, attempts=tuple(call.attempts), request_id=call.id, trace=call.trace())
         self._answers.keep(key, response, self._office.now())
         return response
 
     # -- waiting for one's turn --------------------------------------------------------------------
 
     async def _take_turn(self, call: Call, routes: tuple[Route, ...]) -> request_queue.Turn:
-        providers = frozenset(route.provider for route in routes)
+        providers = frozenset([route.provider for route in routes])
         tokens = max(1.0, call.amounts.tokens)
         job = Job(call.id, call.klass, call.tenant, tokens, providers, call.deadline, call.accepted_at)
         try:
             turn = await components.ask(self._office.queue(), request_queue.TakeTurn(job))
         except BaseException:
             # The answer may have been on its way: give back both, the place and the slot.
-            await self._tell_queue(call, request_queue.Cancel(call.id), request_queue.Done(call.id, ok=False))
+            self._tell_queue(call, request_queue.Cancel(call.id))
+            self._tell_queue(call, request_queue.Done(call.id, ok=False))
             raise
         if isinstance(turn, Rejected):
-            raise _refused_by_queue(turn)
+            raise endings.of_refusal(turn)
         call.queue_wait = self._office.now() - call.accepted_at
         return turn
 
-    async def _tell_queue(self, call: Call, *messages: Any) -> None:
-        queue, system = self._office.queue(), self._office.system.name
-        await components.see_through(
-            [(queue, message) for message in messages], lambda error: bookkeeping_failed(system, call.id, error)
-        )
+    def _tell_queue(self, call: Call, message: sup.Ask[Any]) -> None:
+        report = functools.partial(reports.bookkeeping_failed, self._office.system.name, call.id)
+        components.deliver(self._office.queue(), message, report)
 
     def _estimate(self, call: Call, routes: tuple[Route, ...]) -> Amounts:
         """What the limiter is asked for. Tokens are counted only where a limit on tokens can use the number."""
         request = call.request
         output = (request.max_tokens or UNBOUNDED_OUTPUT) * request.n
-        if any(_counts_tokens(self._office.board.desks[route.provider]) for route in routes):
-            from rubberduck import tokens  # loads its vocabularies at the first use
+        for route in routes:
+            if _counts_tokens(self._office.board.desks[route.provider]):
+                from rubberduck import tokens  # loads its vocabularies at the first use
 
-            return Amounts(1, tokens.count_messages(request), output, 1)
-        return Amounts(1, sum(len(message.text) for message in request.messages) / 4, output, 1)
+                return Amounts(1, tokens.count_messages(request), output, 1)
+        return Amounts(1, sum([len(message.text) for message in request.messages]) / 4, output, 1)
 
     # -- attempts ----------------------------------------------------------------------------------
 
     async def _attempts(
         self, call: Call, routes: tuple[Route, ...], turn: request_queue.Turn, reply: sup.Reply
-    ) -> Response:
-        office = self._office
-        plan = Plan(call.deadline, self._retry, office.board.rng, out_est=min(call.amounts.output, 1024.0))
-        by_name = {str(route): route for route in routes}
+    ) -> tuple[Response, Usage]:
+        office, board = self._office, self._office.board
+        plan = Plan(call.deadline, self._retry, board.rng, out_est=min(call.amounts.output, LONGEST_ESTIMATE))
+        by_name = {route.name: route for route in routes}
         holds = turn.provider
         while True:
             now = office.now()
-            match plan.next(now, [self._candidate(call, route, now) for route in routes]):
+            match plan.next(now, [board.candidate(route, call.amounts, call.klass, now) for route in routes]):
                 case Try(choice=choice) as step:
                     route = by_name[step.route]
                     if choice is not None:
                         call.choices.append(choice)
                     if route.provider != holds:
                         holds = route.provider
-                        await components.ask(office.queue(), request_queue.Moved(call.id, holds))
-                    self._charge_retry_budget(route, step, now)
-                    response = await self._attempt(call, route, plan, reply, is_alone=len(routes) == 1)
-                    if response is not None:
-                        return response
+                        self._tell_queue(call, request_queue.Moved(call.id, holds))
+                    self._note_attempt(call, route, step, now)
+                    answer = await self._attempt(call, route, plan, reply, is_alone=len(routes) == 1)
+                    if answer is not None:
+                        return answer
                 case Sleep(until=until):
                     await sup.sleep(office.clock, max(0.0, until - now))
                 case Fail(error=error):
@@ -176,107 +181,67 @@ class CallRunner:
 
     async def _attempt(
         self, call: Call, route: Route, plan: Plan, reply: sup.Reply, *, is_alone: bool
-    ) -> Response | None:
+    ) -> tuple[Response, Usage] | None:
         """Try one route. None if it failed: the plan has been told, and knows what is next."""
         call.begun += 1
-        run = AttemptRun(self._office, call, route, self._limits(route, is_alone))
-        name = str(route)
+        run = AttemptRun(self._office, self.arrears, call, route, self._limits(call, route, is_alone=is_alone))
         self._debug.request(route.provider, call.request, request_id=call.id, model=route.model)
         try:
-            response = await (run.stream(self._deliverer(call, route, reply)) if call.is_stream else run.complete())
+            answer = await (run.stream(self._deliverer(call, route, reply)) if call.is_stream else run.complete())
         except NotBegun as refusal:
-            plan.refused(name, refusal.reason, refusal.retry_after, self._office.now())
+            plan.refused(route.name, refusal.reason, refusal.retry_after, self._office.now())
             return None
         except RubberDuckError as error:
             self._debug.response(route.provider, str(error), request_id=call.id, model=route.model)
             if run.disposition is None or isinstance(error, Cancelled):
                 raise
-            plan.failed(name, run.disposition, self._office.now(), error, error.retry_after)
+            told = run.interrupted(error) if call.delivered else error
+            plan.failed(route.name, run.disposition, self._office.now(), told, error.retry_after)
             return None
-        plan.succeeded(name)
-        self._debug.response(route.provider, response, request_id=call.id, model=route.model)
-        return response
+        plan.succeeded(route.name)
+        self._debug.response(route.provider, answer[0], request_id=call.id, model=route.model)
+        return answer
 
-    def _charge_retry_budget(self, route: Route, step: Try, now: float) -> None:
+    def _note_attempt(self, call: Call, route: Route, step: Try, now: float) -> None:
+        """A repeat is charged to the retry budget, a first attempt earns a part of one."""
         budget = self._office.board.desks[route.provider].budget_of(route.model)
         if step.is_repeat:
             budget.spend(now)
         else:
             budget.first(now)
+        if call.attempts:
+            reports.tried_again(
+                self._office.system.name, call, route.provider, route.model, now, is_repeat=step.is_repeat
+            )
 
-    def _limits(self, route: Route, is_alone: bool) -> Limits:
+    def _limits(self, call: Call, route: Route, *, is_alone: bool) -> Limits:
+        """An answer that is not streamed shows no first token: it has the time for that and for its whole output."""
         config = self._config.providers[route.provider]
-        first = FIRST_TOKEN_LIMIT_ALONE if is_alone else FIRST_TOKEN_LIMIT
-        return Limits(config.timeout, config.first_token_timeout or first)
+        whole = config.timeout
+        first = config.first_token_timeout or (FIRST_TOKEN_LIMIT_ALONE if is_alone else FIRST_TOKEN_LIMIT)
+        if whole is None and not is_alone and not call.is_stream:
+            desk, now = self._office.board.desks[route.provider], self._office.now()
+            slowest = desk.stats_of(route.model, now).quantile(0.95) or 0.0
+            whole = max(first + SLOW_PACE * call.amounts.output, 3 * slowest)
+        remaining = call.deadline - self._office.now()
+        ttl = None
+        if self._config.circuit_breaker.permit_ttl is None:
+            ttl = TIME_TO_END + (remaining if whole is None else min(whole, remaining))
+        return Limits(whole, first, ttl)
 
     def _deliverer(self, call: Call, route: Route, reply: sup.Reply) -> Callable[[Chunk], Awaitable[None]]:
         """What takes the chunks of an attempt to the caller; the first one answers the call with the stream."""
 
         async def deliver(chunk: Chunk) -> None:
-            if call.stream is None:
+            if call.pipe is None:
                 task, loop = asyncio.current_task(), asyncio.get_running_loop()
                 assert task is not None
-                call.stream = Stream(route.provider, route.model, call.id, lambda: _cancel_on(loop, task))
-                reply.set(call.stream)
-            await call.stream.write(chunk)
+                call.pipe = Pipe(functools.partial(_cancel_on, loop, task))
+                if not reply.is_used:
+                    reply.set(Stream(call.pipe, route.provider, route.model, call.id))
+            await call.pipe.write(chunk)
 
         return deliver
-
-    def _candidate(self, call: Call, route: Route, now: float) -> Candidate:
-        """How a route looks at this moment."""
-        desk = self._office.board.desks[route.provider]
-        stats = desk.stats_of(route.model, now)
-        blocked = desk.peek_breaker(route.model, now)
-        return Candidate(
-            route=str(route),
-            priority=desk.priority,
-            weight=desk.weight * stats.ramp(now),
-            obstacle=None if blocked is None else f"circuit {blocked.reason}",
-            retry_after=None if blocked is None else blocked.retry_after,
-            wait=desk.peek_wait(call.amounts, now, call.klass),
-            inflight=stats.inflight,
-            health=stats.health(now),
-            ttft=stats.ttft(now),
-            tpot=stats.tpot,
-            is_proven=stats.is_proven,
-            repeat_allowed=desk.budget_of(route.model).affords(now),
-            family=desk.vendor,
-        )
-
-
-def _succeed(call: Call, reply: sup.Reply, response: Response) -> None:
-    if call.stream is not None:
-        call.stream.end(response)
-    elif not reply.is_used:
-        reply.set(response)
-
-
-def _fail(call: Call, reply: sup.Reply, error: RubberDuckError) -> RubberDuckError:
-    """Tell the caller, with all that is known about the call."""
-    error.attempts = tuple(call.attempts)
-    error.request_id = error.request_id or call.id
-    error.trace = call.trace()
-    if call.stream is not None:
-        call.stream.fail(error)
-    elif not reply.is_used:
-        reply.fail(error)
-    return error
-
-
-def _lost(call: Call) -> CallInterrupted:
-    was_sent = bool(call.attempts)
-    return CallInterrupted(
-        "the call was cancelled" + ("; it may have been sent" if was_sent else " before it was sent"),
-        spent=None if was_sent else Decimal(0),
-    )
-
-
-def _refused_by_queue(answer: Rejected) -> RubberDuckError:
-    if answer.reason == "expired":
-        return DeadlineExceeded("the call's time was over before its turn came")
-    return QueueFull(
-        f"too many calls wait already ({answer.reason})", reason=answer.reason, retry_after=answer.retry_after
-    )
 
 
 def _cancel_on(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
@@ -286,8 +251,11 @@ def _cancel_on(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None
 
 def _counts_tokens(desk: ProviderDesk) -> bool:
     options = desk.limiter_options
-    limits_per_minute = (options.input_tokens_per_min, options.output_tokens_per_min)
-    return options.unit == "tokens" or any(limit is not None for limit in limits_per_minute)
+    return (
+        options.unit == "tokens"
+        or options.input_tokens_per_min is not None
+        or options.output_tokens_per_min is not None
+    )
 
 
 def _retry_options(config: Config) -> RetryOptions:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from math import inf
+from typing import Any, assert_never
 
 import supervision as sup
 from rubberduck.core.breaker import (
@@ -19,6 +20,7 @@ from rubberduck.core.breaker import (
     Rejected,
     State,
 )
+from rubberduck.errors import InvalidRequest
 
 _WORST_FIRST = (State.FORCED_OPEN, State.OPEN, State.HALF_OPEN, State.METRICS_ONLY, State.DISABLED, State.CLOSED)
 
@@ -102,10 +104,14 @@ class CircuitBreakerActor(sup.Actor):
     """Decides whether one provider may be called; it never runs the call.
 
     Why an actor: calls run side by side, and one circuit must count all their failures.
-    Asks: no one. Restart: comes back as it was; open stays open, half-open gets new probes.
+    Asks: no one. Restart: comes back as it was; open stays open for what remained, half-open gets new probes, and
+    permits of the former incarnation are late: they move nothing. A message that it does not know, or cannot use, is
+    answered with InvalidRequest: that is its sender's mistake.
 
     `publish(model, breaker)` lets readers peek without asking; `on_event(model, event)` hears transitions.
     """
+
+    expected_errors = (InvalidRequest,)
 
     def __init__(
         self,
@@ -155,11 +161,15 @@ class CircuitBreakerActor(sup.Actor):
 
     def _operate(self, message: Any, now: float) -> None:
         """The operator's levers, on one route or on all."""
+        if not isinstance(message, ForceOpen | OpenFor | Disable | MetricsOnly | Reset):
+            raise InvalidRequest(f"a circuit breaker does not understand {type(message).__name__}")
         for breaker in self._of(message.model, now):
             match message:
                 case ForceOpen():
                     breaker.force_open(now)
                 case OpenFor(duration=duration):
+                    if not 0 <= duration < inf:
+                        raise InvalidRequest(f"duration is seconds from 0 on, not {duration}", field="duration")
                     breaker.open_for(duration, now)
                 case Disable():
                     breaker.disable(now)
@@ -168,7 +178,7 @@ class CircuitBreakerActor(sup.Actor):
                 case Reset():
                     breaker.reset(now)
                 case _:
-                    raise TypeError(f"a circuit breaker does not understand {type(message).__name__}")
+                    assert_never(message)
         for model, breaker in self._breakers.items():
             self._report(model, breaker)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+import functools
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import supervision as sup
@@ -14,53 +16,84 @@ R = TypeVar("R")
 MOST_ASKED = 20
 """So many incarnations may die over one question before it is given up: then the question is the cause."""
 
+OnFailure = Callable[[RubberDuckError], object]
 
-async def ask(ref: sup.ActorRef, message: sup.Ask[R]) -> R:
+
+async def ask(ref: sup.ActorRef, message: sup.Ask[R], *, give_back: Callable[[R], object] | None = None) -> R:
     """The answer of whichever incarnation gives one. All messages to components may be handled twice.
+
+    `give_back` is called with an answer that comes although this task was cancelled, and so will never be used; it
+    may be called on any thread.
 
     Raises:
         RubberDuckError: the component's own answer, or CallInterrupted if it is gone for good.
     """
-    return await answer_of(ref, message, ref.ask(message, block=False))
-
-
-async def see_through(
-    orders: Sequence[tuple[sup.ActorRef, sup.Ask[Any]]], on_failure: Callable[[RubberDuckError], object]
-) -> None:
-    """Give all orders at once and wait for all answers, also if this task is cancelled meanwhile.
-
-    What was taken is given back in any case: a cancellation is raised only after that.
-    """
-    pending = [(ref, message, ref.ask(message, block=False)) for ref, message in orders]
-    cancelled: asyncio.CancelledError | None = None
-    for ref, message, sent in pending:
-        future = sent
-        while True:
-            try:
-                await answer_of(ref, message, future)
-            except asyncio.CancelledError as error:
-                # The message went with the wait for its answer: give the order again.
-                cancelled, future = error, ref.ask(message, block=False)
-                continue
-            except RubberDuckError as failure:
-                on_failure(failure)
-            break
-    if cancelled is not None:
-        raise cancelled
-
-
-async def answer_of(ref: sup.ActorRef, message: sup.Ask[R], future: Any) -> R:
-    """As `ask`, for a message that has been sent already: `future` is its reply."""
-    died: BaseException | None = None
+    died: Exception | None = None
     for _ in range(MOST_ASKED):
+        future = ref.ask(message, block=False)
         try:
             answer: R = await future
             return answer
         except RubberDuckError:
             raise
+        except asyncio.CancelledError:
+            if give_back is not None:
+                future.on_done(functools.partial(_hand_back, future, give_back))
+            raise
         except Exception as error:  # noqa: BLE001  (the crash that took the question with it)
             died = error
         if not ref.is_alive():
             break
-        future = ref.ask(message, block=False)
-    raise CallInterrupted(f"{ref.path} could not answer: {died}") from died
+    raise _gone(ref, died)
+
+
+async def see_through(ref: sup.ActorRef, message: sup.Ask[Any], on_failure: OnFailure) -> None:
+    """Give an order and wait until it is carried out, also if this task is cancelled meanwhile.
+
+    What was taken is given back in any case: a cancellation is raised only after that.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while True:
+        try:
+            await ask(ref, message)
+        except asyncio.CancelledError as error:
+            cancelled = error  # the message went with the wait for its answer: give the order again
+            continue
+        except RubberDuckError as failure:
+            on_failure(failure)
+        if cancelled is not None:
+            raise cancelled
+        return
+
+
+def deliver(ref: sup.ActorRef, message: sup.Ask[Any], on_failure: OnFailure, *, left: int = MOST_ASKED) -> None:
+    """Give an order that is carried out before whatever the same actor is asked later; nobody waits for it.
+
+    It is given again if the actor dies over it. `on_failure` may be called on any thread.
+    """
+    future = ref.ask(message, block=False)
+    future.on_done(functools.partial(_look_at, future, ref, message, on_failure, left - 1))
+
+
+def _hand_back(future: Any, give_back: Callable[[Any], object]) -> None:
+    with contextlib.suppress(Exception):  # no answer, so nothing to give back
+        give_back(future.get(timeout=0))
+
+
+def _look_at(future: Any, ref: sup.ActorRef, message: sup.Ask[Any], on_failure: OnFailure, left: int) -> None:
+    """The order was carried out, refused, or lost with who was to carry it out."""
+    try:
+        future.get(timeout=0)
+    except RubberDuckError as failure:
+        on_failure(failure)
+    except Exception as error:  # noqa: BLE001  (the crash that took the order with it)
+        if left and ref.is_alive():
+            deliver(ref, message, on_failure, left=left)
+        else:
+            on_failure(_gone(ref, error))
+
+
+def _gone(ref: sup.ActorRef, died: Exception | None) -> CallInterrupted:
+    error = CallInterrupted(f"{ref.path} could not answer: {died}")
+    error.__cause__ = died
+    return error

@@ -21,36 +21,42 @@ class Office:
         self.board = board
         self.clock = system.clock
         self._prices = prices
+        self.now = system.clock.now
+        # By concern, or by provider's name.
         self._refs: dict[str, sup.ActorRef] = {}
+        self._limiters: dict[str, sup.ActorRef] = {}
+        self._breakers: dict[str, sup.ActorRef] = {}
 
-    def now(self) -> float:
-        return self.clock.now()
+    def open(self) -> None:
+        """Look everybody up: the tree has been started. The refs stay good, whoever is restarted."""
+        for name in ("calls", "cost_tracker", "request_queue"):
+            self._refs[name] = self._find(name)
+        for name in self.board.desks:
+            self._limiters[name] = self._find(f"providers/provider:{name}/rate_limiter:{name}")
+            self._breakers[name] = self._find(f"providers/provider:{name}/circuit_breaker:{name}")
 
     # -- who is who --------------------------------------------------------------------------------
 
     def calls(self) -> sup.ActorRef:
-        return self._ref("calls")
+        return self._refs["calls"]
 
     def tracker(self) -> sup.ActorRef:
-        return self._ref("cost_tracker")
+        return self._refs["cost_tracker"]
 
     def queue(self) -> sup.ActorRef:
-        return self._ref("request_queue")
+        return self._refs["request_queue"]
 
     def limiter(self, route: Route) -> sup.ActorRef:
-        return self._ref(f"providers/provider:{route.provider}/rate_limiter:{route.provider}")
+        return self._limiters[route.provider]
 
     def breaker(self, route: Route) -> sup.ActorRef:
-        return self._ref(f"providers/provider:{route.provider}/circuit_breaker:{route.provider}")
+        return self._breakers[route.provider]
 
-    def _ref(self, path: str) -> sup.ActorRef:
-        ref = self._refs.get(path)
-        if ref is None:
-            found = self.system.whereis(path)
-            if found is None:
-                raise CallInterrupted(f"the actor {path} is not there")
-            ref = self._refs[path] = found
-        return ref
+    def _find(self, path: str) -> sup.ActorRef:
+        found: sup.ActorRef | None = self.system.whereis(path)
+        if found is None:
+            raise CallInterrupted(f"the actor {path} is not there", spent=None)
+        return found
 
     def actor_names(self) -> list[str]:
         """The names of the tree, for those who asked for another."""
@@ -63,10 +69,10 @@ class Office:
 
     def cost(self, desk: ProviderDesk, route: Route, usage: Usage) -> tuple[Decimal | None, pricing.Price | None]:
         """What `usage` costs in USD and by which price; None where nobody knows."""
-        price = self._prices.price(desk.vendor, route.model, route=str(route))
+        price = self._prices.price(desk.vendor, route.model, route=route.name)
         if price is not None:
             return pricing.cost(usage, price), price
-        return desk.provider.estimate_cost(usage, route.model), None
+        return (desk.provider.estimate_cost(usage, route.model) if desk.has_own_prices else None), None
 
     def price_of(self, provider: str, model: str, usage: Any) -> Decimal | None:
         """The same by the provider's name, for costs told from outside."""

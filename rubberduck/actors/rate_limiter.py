@@ -9,7 +9,7 @@ from typing import Any
 
 import supervision as sup
 from rubberduck.core.limiter import Amounts, Granted, Klass, Limiter, LimiterOptions, LimiterStats, Refused, Wait
-from rubberduck.errors import RateLimited
+from rubberduck.errors import InvalidRequest, RateLimited
 
 ONE_REQUEST = Amounts()
 
@@ -71,10 +71,12 @@ class RateLimiterActor(sup.Actor):
 
     Why an actor: calls run side by side, and one must not spend another's tokens.
     Asks: no one. Restart: comes back with what its open reservations leave, never fuller than before; who waited
-    asks again under the same id.
+    asks again under the same id. A message that it does not know, or cannot use, is answered with InvalidRequest.
 
     `publish(limiter)` lets readers peek without asking.
     """
+
+    expected_errors = (InvalidRequest,)
 
     def __init__(
         self, provider: str, options: LimiterOptions, *, publish: Callable[[Limiter], object] | None = None
@@ -113,9 +115,10 @@ class RateLimiterActor(sup.Actor):
                 self._answer_due(now)
                 return settled
             case CheckRate(tokens=tokens):
-                return self._for_asker(self._limiter.check(tokens, now))
+                return self._for_asker(self._limiter.check(_amount(tokens, "tokens"), now))
             case Penalise(seconds=seconds):
-                self._limiter.penalise(now + seconds)
+                self._limiter.penalise(now + _amount(seconds, "seconds"))
+                self._wake_when_due(now)
             case GetStats():
                 return self._limiter.stats(now)
             case _Poll(at=at):
@@ -123,7 +126,7 @@ class RateLimiterActor(sup.Actor):
                     self._poll_at = None
                 self._answer_due(now)
             case _:
-                raise TypeError(f"a rate limiter does not understand {type(message).__name__}")
+                raise InvalidRequest(f"a rate limiter does not understand {type(message).__name__}")
         return None
 
     def _reserve(self, message: Reserve, now: float) -> Any:
@@ -155,6 +158,12 @@ class RateLimiterActor(sup.Actor):
             return answer
         text = f"the rate limit of {self._provider} has no room: {answer.reason.replace('_', ' ')}"
         return RateLimited(text, provider=self._provider, retry_after=answer.retry_after)
+
+
+def _amount(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < inf:
+        raise InvalidRequest(f"{name} is a number from 0 on, not {value!r}", field=name)
+    return value
 
 
 def _last_balances(books: Limiter | None, now: float) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from decimal import Decimal
 from typing import Any
 
 from rubberduck import telemetry
@@ -17,47 +16,70 @@ logger = logging.getLogger("rubberduck")
 
 
 class CallReport:
-    """Tells of one call: one start, then one stop or one exception."""
+    """Tells of one call: one start, then one stop or one exception. Costs next to nothing while nobody listens."""
 
-    __slots__ = ("_call", "_started", "_who")
+    __slots__ = ("_call", "_started", "_system")
 
     def __init__(self, system: str, call: Call) -> None:
+        self._system = system
         self._call = call
         self._started = time.perf_counter_ns()
-        self._who = {"system": system, "request_id": call.id, "model": call.request.model}
-        telemetry.execute(events.REQUEST_START, {"system_time": time.time_ns()}, {**self._who, "provider": None})
+        if telemetry.is_attached(events.REQUEST_START):
+            telemetry.execute(events.REQUEST_START, {"system_time": time.time_ns()}, self._about(None))
 
     def success(self, response: Response) -> None:
+        if not telemetry.is_attached(events.REQUEST_STOP):
+            return
         told = {
-            "provider": response.provider,
             "tokens": response.usage.total_tokens,
             "cost": response.usage.cost,
             "attempts": len(response.attempts),
             "cached": response.cached,
         }
-        telemetry.execute(events.REQUEST_STOP, self._duration(), self._who | told)
+        telemetry.execute(events.REQUEST_STOP, self._duration(), self._about(response.provider) | told)
 
     def failure(self, error: RubberDuckError) -> None:
+        if not telemetry.is_attached(events.REQUEST_EXCEPTION):
+            return
         told = {
-            "provider": error.provider,
             "error": type(error).__name__,
             "message": str(error),
             "attempts": len(self._call.attempts),
             "spent": error.spent,
         }
-        telemetry.execute(events.REQUEST_EXCEPTION, self._duration(), self._who | told)
+        telemetry.execute(events.REQUEST_EXCEPTION, self._duration(), self._about(error.provider) | told)
+
+    def _about(self, provider: str | None) -> dict[str, Any]:
+        call = self._call
+        return {"system": self._system, "request_id": call.id, "model": call.request.model, "provider": provider}
 
     def _duration(self) -> dict[str, int]:
         return {"duration": time.perf_counter_ns() - self._started}
 
 
-def attempt_ended(system: str, call: Call, attempt: Attempt, usage: Usage | None, cost: Decimal | None) -> None:
+def attempt_ended(system: str, call: Call, attempt: Attempt, usage: Usage | None) -> None:
     """Tell of one settled attempt, and of its cost."""
     who: dict[str, Any] = {"provider": attempt.provider, "model": attempt.model, "system": system}
-    told = {"request_id": call.id, "outcome": attempt.outcome}
-    telemetry.execute(events.ATTEMPT_STOP, {"duration": int(attempt.duration * 1e9)}, who | told)
-    if usage is not None:
-        telemetry.execute(events.COST, {"cost": cost, "tokens": usage.total_tokens}, who | {"tenant": call.tenant})
+    if telemetry.is_attached(events.ATTEMPT_STOP):
+        told = {"request_id": call.id, "outcome": attempt.outcome}
+        telemetry.execute(events.ATTEMPT_STOP, {"duration": int(attempt.duration * 1e9)}, who | told)
+    if usage is not None and telemetry.is_attached(events.COST):
+        measured = {"cost": attempt.cost, "tokens": usage.total_tokens}
+        telemetry.execute(events.COST, measured, who | {"tenant": call.tenant})
+
+
+def tried_again(system: str, call: Call, provider: str, model: str, now: float, *, is_repeat: bool) -> None:
+    """Tell that a failed attempt is followed by another one: on the same route, or on the one named here."""
+    event = events.RETRY if is_repeat else events.FALLBACK
+    if not call.attempts or not telemetry.is_attached(event):
+        return
+    failed = call.attempts[-1]
+    delay = now - (call.accepted_at + failed.started + failed.duration)
+    told = {"system": system, "request_id": call.id, "reason": failed.outcome}
+    told |= {"provider": failed.provider, "model": failed.model}
+    if not is_repeat:
+        told["to"] = f"{provider}/{model}"
+    telemetry.execute(event, {"delay": max(0, int(delay * 1e9))}, told)
 
 
 def bookkeeping_failed(system: str, subject: str, error: BaseException) -> None:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from typing import Any
 
 import supervision as sup
-from rubberduck.core.request_queue import Accepted, Job, Klass, QueueOptions, QueueStats, Rejected, RequestQueue
+from rubberduck.core.request_queue import (
+    CLASSES,
+    Accepted,
+    Job,
+    Klass,
+    QueueOptions,
+    QueueStats,
+    Rejected,
+    RequestQueue,
+)
+from rubberduck.errors import InvalidRequest
 
 PULLED = frozenset({"*pulled*"})
 """The routes of jobs that wait for ProcessNext: no provider's slot moves them."""
@@ -95,11 +105,15 @@ class RequestQueueActor(sup.Actor):
     """Lets calls wait by class and tenant until a provider can take them.
 
     Why an actor: one order for all calls, whichever thread they come from.
-    Asks: no one. Restart: those who wait ask again with their old sequence number and get their old place; slots
-    in use are remembered.
+    Asks: no one. Restart: calls that wait ask again and get the place that their time of arrival gives them; slots
+    in use and requests to be pulled are remembered. A crash over ProcessNext loses the request that it was about to
+    hand out: it is handed out at most once. A message that it does not know, or cannot use, is answered with
+    InvalidRequest.
 
     `slots` is how many calls each provider takes at once.
     """
+
+    expected_errors = (InvalidRequest,)
 
     def __init__(self, options: QueueOptions, slots: Mapping[str, int]) -> None:
         super().__init__()
@@ -149,7 +163,7 @@ class RequestQueueActor(sup.Actor):
                     self._expire_at = None
                 self._expire(now)
             case _:
-                raise TypeError(f"a request queue does not understand {type(message).__name__}")
+                raise InvalidRequest(f"a request queue does not understand {type(message).__name__}")
         return None
 
     # -- calls, which are told when it is their turn -----------------------------------------------
@@ -160,8 +174,7 @@ class RequestQueueActor(sup.Actor):
         answer = self._queue.enqueue(job, now)
         if isinstance(answer, Rejected):
             return answer
-        if answer.evicted is not None:
-            self._answer(answer.evicted.id, Rejected(answer.evicted.id, "full", None))
+        self._turn_away(answer.evicted)
         reply = self.owe()
         self._waiting[job.id] = (reply, now)
         self._dispatch(now)
@@ -199,6 +212,12 @@ class RequestQueueActor(sup.Actor):
         self._waiting.pop(id, None)
         return bool(self._queue.cancel(id))
 
+    def _turn_away(self, evicted: Job | None) -> None:
+        """A job had to go for a better one: whoever waits for it must hear of it."""
+        if evicted is not None:
+            self._pulled.pop(evicted.id, None)
+            self._answer(evicted.id, Rejected(evicted.id, "full", self._queue.drain_seconds()))
+
     def _answer(self, id: str, value: Any) -> None:
         reply, _ = self._waiting.pop(id, (None, 0.0))
         if reply is not None:
@@ -221,10 +240,15 @@ class RequestQueueActor(sup.Actor):
     # -- requests that wait to be asked for --------------------------------------------------------
 
     def _enqueue(self, id: str, message: Enqueue, now: float) -> Accepted | Rejected:
+        if message.priority not in CLASSES or not message.tokens > 0:
+            raise InvalidRequest(
+                f"priority is one of {', '.join(CLASSES)} and tokens above 0, "
+                f"not {message.priority!r} and {message.tokens!r}"
+            )
         job = Job(id, message.priority, message.tenant, message.tokens, PULLED, message.deadline, enqueued_at=now)
         answer = self._queue.enqueue(job, now)
         if isinstance(answer, Accepted):
-            answer = replace(answer, id=id)
+            self._turn_away(answer.evicted)
             self._pulled[id] = message
             self._wake_at_deadline(now)
         return answer

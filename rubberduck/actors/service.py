@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import supervision as sup
@@ -16,6 +16,8 @@ from rubberduck.types import Request, Response
 PRIORITIES = ("high", "normal", "low")
 LONGEST_TIMEOUT = 86_400.0
 """A day, in seconds: a longer timeout is a mistake in its unit."""
+LONGEST_TEXT = 1000
+"""The most characters of a tenant, a tag, or a provider's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +81,8 @@ class ServiceActor(sup.Actor):
             raise CallInterrupted("RubberDuck is stopping and takes no further calls")
         call = self._call(order)
         reply = self.owe()
-        if reply.deadline is not None and reply.deadline < call.deadline:
-            call = replace(call, deadline=reply.deadline)
+        if reply.deadline is not None:
+            call.deadline = min(call.deadline, reply.deadline)
         reply.forward(self._runner.calls(), sup.RunTask(self._runner.run, (call,), takes_reply=True))
         return reply
 
@@ -91,14 +93,15 @@ class ServiceActor(sup.Actor):
             raise InvalidRequest(f"priority is one of {known}, not {order.priority!r}", field="priority")
         now = self.context.clock.now()
         return Call(
+            id=self._runner.new_id(),
             request=request,
             is_stream=isinstance(order, OpenStream),
             klass=order.priority,
             accepted_at=now,
             deadline=now + _timeout(order.timeout, self._default_timeout),
             providers=_providers(order.providers),
-            tenant=order.tenant,
-            tags=dict(order.tags),
+            tenant=_text(order.tenant, "tenant"),
+            tags=_tags(order.tags),
         )
 
 
@@ -132,6 +135,23 @@ def _timeout(value: Any, default: float) -> float:
 def _providers(value: Any) -> tuple[str, ...] | None:
     if value is None:
         return None
-    if isinstance(value, str) or not all(isinstance(name, str) for name in value):
-        raise InvalidRequest(f"providers is a list of names, not {value!r}", field="providers")
-    return tuple(value)
+    if not isinstance(value, list | tuple | set | frozenset):
+        raise InvalidRequest(f"providers is a list of names, not {type(value).__name__}", field="providers")
+    return tuple([_text(name, "providers") for name in value])
+
+
+def _tags(value: Any) -> dict[str, str]:
+    if not value:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidRequest(f"tags is a mapping of texts to texts, not {type(value).__name__}", field="tags")
+    return {_text(name, "tags"): _text(tag, "tags") for name, tag in value.items()}
+
+
+def _text(value: Any, field: str) -> str:
+    """A short text that the ledger can be told of."""
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{field}: expected a text, not {type(value).__name__}", field=field)
+    if len(value) > LONGEST_TEXT or (not value.isascii() and any("\ud800" <= each <= "\udfff" for each in value)):
+        raise InvalidRequest(f"{field}: a text has at most {LONGEST_TEXT} characters of valid Unicode", field=field)
+    return value

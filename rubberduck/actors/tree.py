@@ -58,7 +58,7 @@ def children(
         ),
         sup.supervisor("providers", *providers, **limits, on_exhausted=_REST),
         sup.ChildSpec("request_queue", RequestQueueActor, args=(_queue_options(config), slots), mailbox=IDEMPOTENT),
-        replace(sup.tasks("calls", lost=_lost_call), mailbox=IDEMPOTENT),
+        replace(sup.tasks("calls", lost=_lost_call), mailbox=IDEMPOTENT, expected_errors=(TypeError,)),
         sup.ChildSpec(
             "service", ServiceActor, args=(runner,), kwargs={"default_timeout": config.timeout}, mailbox=IDEMPOTENT
         ),
@@ -89,8 +89,9 @@ def _provider(
         kwargs={"publish": desk.breakers.__setitem__, "on_event": functools.partial(on_breaker_event, desk.name)},
         mailbox=IDEMPOTENT,
     )
-    own: list[sup.ChildSpec] = getattr(desk.provider, "children", list)()
-    return sup.supervisor(f"provider:{desk.name}", limiter, breaker, *own, **limits, on_exhausted=_REST)
+    return sup.supervisor(
+        f"provider:{desk.name}", limiter, breaker, *desk.provider.children(), **limits, on_exhausted=_REST
+    )
 
 
 def _queue_options(config: Config) -> QueueOptions:

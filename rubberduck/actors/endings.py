@@ -1,0 +1,63 @@
+"""How a call ends for its caller: with the answer, or with one error of our tree that says what it may have cost."""
+
+from __future__ import annotations
+
+import logging
+
+import supervision as sup
+from rubberduck.actors.call import Call
+from rubberduck.core.request_queue import Rejected
+from rubberduck.errors import CallInterrupted, Cancelled, DeadlineExceeded, QueueFull, RubberDuckError
+from rubberduck.types import Response
+
+logger = logging.getLogger("rubberduck")
+
+
+def succeed(call: Call, reply: sup.Reply, response: Response) -> None:
+    """Give the caller the whole answer."""
+    if call.pipe is not None:
+        call.pipe.end(response)
+    elif not reply.is_used:
+        reply.set(response)
+
+
+def fail(call: Call, reply: sup.Reply, error: RubberDuckError) -> RubberDuckError:
+    """Tell the caller, with all that is known about the call."""
+    error.attempts = tuple(call.attempts)
+    error.request_id = error.request_id or call.id
+    error.trace = call.trace()
+    if not isinstance(error, CallInterrupted):  # which knows less than the attempts that ended
+        error.spent = call.spent
+    if call.pipe is not None:
+        call.pipe.fail(error)
+    elif not reply.is_used:
+        reply.fail(error)
+    return error
+
+
+def of_error(call: Call, error: Exception, now: float) -> RubberDuckError:
+    """The error of our tree for whatever ended the course of a call."""
+    if isinstance(error, RubberDuckError):
+        return error
+    if isinstance(error, TimeoutError):
+        waited = now - call.accepted_at
+        return DeadlineExceeded(f"no answer within the {waited:.1f} s that the call had", model=call.request.model)
+    logger.error("a bug in the course of call %s", call.id, exc_info=error)
+    return CallInterrupted(f"RubberDuck failed in its own code: {type(error).__name__}: {error}", spent=None)
+
+
+def of_cancellation(call: Call, reply: sup.Reply) -> RubberDuckError:
+    """The error for a call whose task was cancelled: by its caller, or because RubberDuck stops."""
+    when = "after it may have been sent" if call.attempts else "before it was sent"
+    if call.pipe.is_closed if call.pipe is not None else not (reply.is_used or reply.is_wanted):
+        return Cancelled(f"the call was given up by its caller {when}", spent=call.spent)
+    return CallInterrupted(f"the call was interrupted {when}", spent=call.spent)
+
+
+def of_refusal(answer: Rejected) -> RubberDuckError:
+    """The error for a call that the queue did not take."""
+    if answer.reason == "expired":
+        return DeadlineExceeded("the call's time was over before its turn came")
+    return QueueFull(
+        f"too many calls wait already ({answer.reason})", reason=answer.reason, retry_after=answer.retry_after
+    )

@@ -31,9 +31,12 @@ if TYPE_CHECKING:
 
 
 class Envelope(PykkaEnvelope[Any]):
-    """A message on its way. `deadline` is a time of the system's clock; `deliveries` counts how often it was taken."""
+    """A message on its way. `sent_at` and `deadline` are times of the system's clock, 0 where not known.
 
-    __slots__ = ("deadline", "deliveries")
+    `deliveries` counts how often it was taken.
+    """
+
+    __slots__ = ("deadline", "deliveries", "sent_at")
 
     reply_to: AskFuture[Any] | None
 
@@ -42,6 +45,7 @@ class Envelope(PykkaEnvelope[Any]):
         self.reply_to = reply_to
         self.deadline = deadline
         self.deliveries = 0
+        self.sent_at = 0.0
 
     @property
     def is_stop(self) -> bool:
@@ -90,6 +94,7 @@ class Mailbox:
         """
         if not isinstance(envelope, Envelope):
             envelope = Envelope(envelope.message, envelope.reply_to)
+        envelope.sent_at = self._name.now()
         waiter = None
         with self.lock:
             if self.closed is not None:

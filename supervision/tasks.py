@@ -84,6 +84,7 @@ class TaskSupervisor(Actor):
         self._shutdown = shutdown
         self._lost = lost
         self._tasks: dict[asyncio.Task[Any], Reply] = {}
+        self._end: Reason | None = None
 
     def on_start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -115,6 +116,8 @@ class TaskSupervisor(Actor):
         value, error = (None, asyncio.CancelledError("the task was cancelled")) if task.cancelled() else task.result()
         if reply.is_used:
             self._log_late(error)
+        elif task.cancelled() and self._end is not None:
+            reply.fail(self._error_of_lost(self._end))
         elif error is None:
             reply.set(value)
         else:
@@ -134,6 +137,7 @@ class TaskSupervisor(Actor):
 
     async def on_stop(self) -> None:
         """Cancel what still runs and give it `shutdown` seconds to end."""
+        self._end = Shutdown()
         running = list(self._tasks)
         for task in running:
             task.cancel()
@@ -144,7 +148,7 @@ class TaskSupervisor(Actor):
             except TimeoutError:
                 left = [task.get_name() for task in running if not task.done()]
                 logger.warning("%s: %d tasks ignored their cancellation: %s", self._path, len(left), left[:10])
-        self._answer_lost(Shutdown())
+        self._answer_lost(self._end)
 
     def _abandon_tasks(self) -> None:
         """The actor has ended, by whatever means and on whichever thread: so do its tasks."""
@@ -156,7 +160,10 @@ class TaskSupervisor(Actor):
     def _answer_lost(self, reason: Reason) -> None:
         tasks, self._tasks = self._tasks, {}
         for reply in [reply for reply in tasks.values() if not reply.is_used]:
-            reply.fail(self._lost(reason) if self._lost is not None else ActorDeadError(self._path, reason))
+            reply.fail(self._error_of_lost(reason))
+
+    def _error_of_lost(self, reason: Reason) -> Exception:
+        return self._lost(reason) if self._lost is not None else ActorDeadError(self._path, reason)
 
 
 async def _guarded(message: RunTask, reply: Reply) -> tuple[Any, BaseException | None]:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class Node:
     """One address of the tree, times in seconds.
 
-    `state` is starting, running, busy, restarting, stopping or stopped.
+    `state` is starting, running, busy, restarting, stopping or stopped. `queue_age` is how long the oldest message
+    has waited, `window` how many restarts count now and how many are tolerated.
     """
 
     path: str
@@ -37,6 +38,10 @@ class Node:
     dead_letters: int
     last_exit: Exit | None
     children: tuple[Node, ...] = ()
+    queue_age: float | None = None
+    window: tuple[int, int] | None = None
+    monitors: int = 0
+    links: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,16 @@ def _node(system: System, name: Name, shell: Shell | None) -> Node:
         dead_letters=name.dead_letters,
         last_exit=name.last_exit,
         children=children,
+        queue_age=_queue_age(name, now),
+        window=None if shell is None else shell.window,
+        monitors=0 if incarnation is None else len(incarnation.monitors),
+        links=0 if incarnation is None else len(incarnation.links),
     )
+
+
+def _queue_age(name: Name, now: float) -> float | None:
+    oldest = name.mailbox.oldest()
+    return None if oldest is None else now - oldest.sent_at
 
 
 def _state(name: Name) -> str:

@@ -320,8 +320,7 @@ def test_a_message_is_put_before_the_end_or_refused_never_lost(system):
     answers: list[Any] = []
 
     def send() -> None:
-        for n in range(300):
-            answers.append(ref.ask(n, block=False))
+        answers.extend(ref.ask(n, block=False) for n in range(300))
 
     senders = [threading.Thread(target=send) for _ in range(3)]
     for sender in senders:

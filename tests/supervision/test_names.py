@@ -176,7 +176,7 @@ def _what_the_child_sees(system, ref, *asked) -> int:
         except sup.ActorDeadError as error:
             if error.reason != sup.ForkLost():
                 return 10 + number
-        except BaseException:
+        except pykka.Timeout:
             return 20 + number
     try:
         system.supervise(sup.ChildSpec("new", Obedient))

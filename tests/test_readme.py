@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import re
 import subprocess
 import sys
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import structlog
+from pydantic import BaseModel
 
 from rubberduck.cli.verbs import VERBS
 from rubberduck.config import Config
@@ -21,6 +25,7 @@ from rubberduck.testing import FaultServer, faults
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+QUIETED = ("httpx", "httpcore", "aiohttp", "asyncio", "urllib3")
 KEYS = {"OPENAI_API_KEY": "sk-openai", "ANTHROPIC_API_KEY": "sk-ant"}
 
 
@@ -63,10 +68,25 @@ def vendors(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def logging_as_before() -> Iterator[None]:
+    """A program may configure logging for its process; the next test is another program."""
+    root, config = logging.getLogger(), structlog.get_config()
+    handlers, level = root.handlers[:], root.level
+    levels = {name: logging.getLogger(name).level for name in QUIETED}
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.configure(**config)
+    for name, former in levels.items():
+        logging.getLogger(name).setLevel(former)
+
+
 @pytest.mark.parametrize("block", blocks_of("python"), ids=name_of)
 def test_a_program_runs_and_prints_what_its_comments_say(
     block: Block,
     vendors: None,
+    logging_as_before: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -188,6 +208,20 @@ def test_every_message_of_a_component_exists(line: str) -> None:
     module, messages = re.search(r"`(rubberduck\.actors\.\w+)\.\w+`: (.+) \|$", line).groups()  # type: ignore[union-attr]
     found = importlib.import_module(module)
     assert [name for name in re.findall(r"`(\w+)`", messages) if not hasattr(found, name)] == []
+
+
+def option_names(model: type[BaseModel]) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield name
+        for part in [field.annotation, *typing.get_args(field.annotation)]:
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                yield from option_names(part)
+
+
+def test_every_option_that_is_named_exists() -> None:
+    named = set(re.findall(r"[`{]([a-z_]+): ", re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)))
+    assert len(named) > 8
+    assert named - set(option_names(Config)) == set()
 
 
 def test_every_file_that_is_named_exists() -> None:

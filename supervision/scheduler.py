@@ -45,7 +45,8 @@ class Scheduler:
 
     @property
     def is_current(self) -> bool:
-        return get_ident() == self._thread.ident
+        # Not by its number: a thread that has ended leaves that to the next one.
+        return threading.current_thread() is self._thread
 
     def post(self, function: Callable[..., Any], *arguments: Any) -> bool:
         """Call `function` soon on the loop's thread. False if the scheduler has ended."""
@@ -57,13 +58,6 @@ class Scheduler:
         except RuntimeError:  # the loop is closed
             return False
         return True
-
-    def run(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Call `function` at once where this is the loop's thread already, else soon."""
-        if get_ident() == self._thread.ident:
-            function(*arguments)
-        else:
-            self.post(function, *arguments)
 
     def _run(self) -> None:
         ident = get_ident()
@@ -101,15 +95,19 @@ class Scheduler:
 
     def stop(self, timeout: float | None = 5.0) -> bool:
         """End the loop and wait for its thread. False if the thread is still there after `timeout` seconds."""
+        self.begin_stop()
+        if not self.is_current:
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def begin_stop(self) -> None:
+        """End the loop as soon as it comes round."""
 
         def end() -> None:
             self._stopping = True
             self.loop.stop()
 
         self.post(end)
-        if not self.is_current:
-            self._thread.join(timeout)
-        return not self._thread.is_alive()
 
 
 _schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()

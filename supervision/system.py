@@ -307,7 +307,7 @@ class System:
             number: signal.signal(number, lambda *_: self._wanted.set()) for number in (signal.SIGTERM, signal.SIGINT)
         }
         try:
-            while not self._wanted.wait(3600):
+            while not self._wanted.wait(1.0):  # a signal that another thread was given does not end a longer wait
                 pass
             self.stop()
         finally:
@@ -408,9 +408,11 @@ class System:
             self.emit("unstopped", zombie.name.path, epoch=zombie.epoch)
         self.emit("stopped", self.name)
         self._has_deaf_listener = not self.events.close(self._seconds_left(2.0))
-        if self._owns_workers:
-            self.workers.stop(self._seconds_left(5.0))
-        self.supervisors.stop(self._seconds_left(5.0))
+        own = [self.supervisors, self.workers] if self._owns_workers else [self.supervisors]
+        for scheduler in own:
+            scheduler.begin_stop()
+        for scheduler in own:
+            scheduler.stop(self._seconds_left(5.0))
 
     def _seconds_left(self, at_most: float) -> float:
         return at_most if self._until is None else max(0.02, min(at_most, self._until - time.monotonic()))

@@ -127,7 +127,7 @@ def test_a_thousand_crashes_leave_nothing_behind(make_system):
 
     def cycles(n: int) -> None:
         for _ in range(n):
-            watcher.ask(lambda actor: actor.monitor(ref), timeout=5)
+            watcher.ask(lambda actor: actor.monitor(ref), block=False).get(timeout=5)
             with pytest.raises(ValueError):
                 ref.ask(crash_after_arranging, block=False).get(timeout=5)
 

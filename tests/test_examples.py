@@ -32,6 +32,9 @@ SHOWS = {
     "11_supervision_worker_pool": ["400x300", "KeyError: 'height'", "32x32", "restarts 1"],
     "12_supervision_healing_tree": ["count after a crash: 42", "restarted: root/cache", "gave up"],
     "13_daemon_clean_shutdown": ["The last words.", "everything stopped: True []", "threads left: []"],
+    "14_testing_your_code": ["passed: the mock", "passed: a provider alone", "passed: a server", "passed: time passes"],
+    "15_error_handling": ["QuotaExceeded", "top the account up", "spent None", "InvalidRequest in 'messages'"],
+    "16_debugging_and_caching": ["LLM Request", "Is [redacted] a good key?", "cached: True, cost: 0", "vendor: 1"],
 }
 
 

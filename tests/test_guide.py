@@ -45,6 +45,7 @@ from rubberduck.errors import (
 )
 from rubberduck.providers import resolve
 from rubberduck.providers.base import Provider
+from rubberduck.providers.openai import OpenAI
 from rubberduck.telemetry import names
 from rubberduck.telemetry.statsd import StatsD
 from rubberduck.testing import FaultServer, faults
@@ -416,9 +417,10 @@ def test_basic_usage(start: StartDuck, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-2")
     with FaultServer(faults.Ok("def fib(n): ...")) as server:
+        monkeypatch.setattr(OpenAI, "default_base_url", f"{server.base_url}/v1")
         duck = start(
             {
-                "openai": {"module": "openai", "api_key": "${OPENAI_API_KEY}", "base_url": f"{server.base_url}/v1"},
+                "openai": {"module": "openai", "api_key": "${OPENAI_API_KEY}"},
                 "anthropic": {"module": "anthropic", "api_key": "${ANTHROPIC_API_KEY}"},
             },
             rate_limits={

@@ -35,10 +35,29 @@ class Route:
         return self.name
 
 
-LOOK_AGAIN_AFTER = 16
-"""So many answers make a new median."""
 REMEMBERED = 10_000
 """Model names come from users; beyond so many the memory of routes starts anew."""
+
+
+@dataclass(slots=True)
+class Typical:
+    """The median duration of a route's attempts, looked up anew after every few answers only.
+
+    It is believed from 20 answers on and for 30 s after the last: else a route that was slow once would be
+    refused for ever by all who have less time, and nobody would notice that it is fast again.
+    """
+
+    at: float
+    answered: int = 0
+    looked_up: int = 0
+    median: float = 0.0
+
+    def seconds(self, stats: RouteStats, now: float) -> float:
+        if stats.answered != self.answered:
+            self.answered, self.at = stats.answered, now
+            if self.answered >= max(20, self.looked_up + 16):
+                self.looked_up, self.median = self.answered, stats.quantile(0.5) or 0.0
+        return self.median if now - self.at <= 30.0 else 0.0
 
 
 @dataclass(slots=True)
@@ -64,7 +83,7 @@ class ProviderDesk:
     retry_budget: tuple[float, float] = (0.2, 3.0)
     inflight: int = 0
     has_own_prices: bool = True
-    typical: dict[str, tuple[int, float]] = field(default_factory=dict)
+    typical: dict[str, Typical] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -86,12 +105,12 @@ class ProviderDesk:
             stats = self.stats[model] = RouteStats(now)
         return stats
 
-    def typical_of(self, model: str, stats: RouteStats) -> float:
-        """The median duration of an attempt in seconds, 0 without any; looked up anew after every few answers."""
+    def typical_of(self, model: str, stats: RouteStats, now: float) -> float:
+        """The median duration of an attempt in seconds; 0 while too few have ended, or none has for a while."""
         known = self.typical.get(model)
-        if known is None or stats.answered >= known[0] + LOOK_AGAIN_AFTER:
-            known = self.typical[model] = (stats.answered, stats.quantile(0.5) or 0.0)
-        return known[1]
+        if known is None:
+            known = self.typical[model] = Typical(now)
+        return known.seconds(stats, now)
 
     def budget_of(self, model: str) -> RetryBudget:
         """How many repeats this route can still afford."""
@@ -132,7 +151,7 @@ class Board:
             is_proven=stats.is_proven,
             repeat_allowed=desk.budget_of(model).affords(now),
             family=f"{desk.kind}/{model}",
-            typical=desk.typical_of(model, stats),
+            typical=desk.typical_of(model, stats, now),
         )
 
     def routes(self, model: str, only: Iterable[str] | None = None) -> tuple[Route, ...]:

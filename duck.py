@@ -37,10 +37,11 @@ usage: ./duck VERB [arguments]
   check [--tests]   format, lint and types; --tests adds the tests with branch coverage
   bench [name]      run the benchmarks
   doctor            say what is installed, found and wrong
+  python FILE ...   run a program of yours with RubberDuck at hand
   install [run] [local] [test]   prepare the environment and do nothing else
   lock [--upgrade]  write locks/ anew from pyproject.toml (needs uv)
 
-Any other verb goes to the `rubberduck` command: ./duck --help lists these, ./duck VERB --help explains one.
+Any other verb goes to the `rubberduck` command: ./duck --help lists these too, ./duck VERB --help explains one.
 The first run of a verb installs what it needs into .venv; DUCK_PYTHON chooses the Python to do it with.
 """
 
@@ -407,9 +408,11 @@ def _lock(descriptor: int, *, wait: bool) -> bool:
 
 def main(arguments: Sequence[str]) -> int:
     verb, rest = (arguments[0], list(arguments[1:])) if arguments else ("help", [])
-    if verb == "help" and not rest:
-        print(HELP, end="")
-        return 0
+    if verb in ("help", "--help", "-h") and not rest:
+        print(HELP, end="", flush=True)
+        if verb == "help":
+            return 0
+        print("\n", end="", flush=True)
     if verb == "lock":
         return subprocess.run([base_python(), "-I", str(ROOT / "locks" / "make.py"), *rest], check=False).returncode
     if verb == "check" and not set(rest) <= {"--tests"}:
@@ -429,6 +432,8 @@ def main(arguments: Sequence[str]) -> int:
             return become([str(ROOT / ".ci" / "check.py"), *rest], cwd=ROOT)
         case "bench":
             return bench(rest)
+        case "python":
+            return become(rest)
         case _:
             return become(["-m", "rubberduck", verb, *rest])
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any
 
 import pykka
 
@@ -113,9 +113,6 @@ class Flush:
     """To itself: write what has gathered since."""
 
 
-Message = Intend | Settle | Void | MarkUncertain | Track | GetSummary | Rows | Health | Flush
-
-
 _TIMELY = object()
 """Stands for the answer that says whether the record came in time."""
 
@@ -177,7 +174,7 @@ class CostTrackerActor(pykka.ThreadingActor):
     def on_failure(self, *_: object) -> None:
         self._close(end_run=False)  # calls of this run go on, and the next incarnation keeps their books
 
-    def on_receive(self, message: Message) -> Any:
+    def on_receive(self, message: Any) -> Any:
         match message:
             case Intend(record) | Settle(record):
                 return self._write(record)
@@ -196,7 +193,7 @@ class CostTrackerActor(pykka.ThreadingActor):
             case Flush():
                 return self._flush()
             case _:
-                assert_never(message)
+                raise InvalidRequest(f"a cost tracker does not understand {type(message).__name__}")
 
     def _health(self) -> LedgerHealth:
         self._flush()

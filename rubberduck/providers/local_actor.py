@@ -47,7 +47,7 @@ class LocalEngineActor(sup.Actor):
             case _:
                 assert_never(message)
 
-    async def on_stop(self) -> None:  # type: ignore[override]
+    async def on_stop(self) -> None:
         if self._watch is not None:
             self._watch.cancel()
         await self._engine.stop()

@@ -11,6 +11,7 @@ can be read by others.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import select
@@ -71,8 +72,7 @@ def _end_with_parent(parent: int) -> None:
 
 
 def _serve(settings: dict[str, Any]) -> Any:
-    import xllamacpp
-
+    xllamacpp: Any = importlib.import_module("xllamacpp")  # its names come from C and are unknown to type checkers
     params = xllamacpp.CommonParams()
     params.model.path = settings["model_path"]
     params.model_alias = {settings["alias"]}

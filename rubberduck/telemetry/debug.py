@@ -7,6 +7,7 @@ also where the program's own logging would not.
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,10 +42,17 @@ class DebugLog:
             self._log("LLM Response", provider, {"response": response, **ids})
 
     def _log(self, event: str, provider: str, fields: dict[str, Any]) -> None:
-        import structlog  # slow to import, and most programs never debug
-
         plain = {name: self.redactor.value(_plain(value)) for name, value in fields.items()}
-        structlog.get_logger("rubberduck.debug").debug(event, provider=provider, **plain)
+        _logger().debug(event, provider=provider, **plain)
+
+
+def _logger() -> Any:
+    """The program's own structlog; where it has set none up, one that keeps out of its standard output."""
+    import structlog  # slow to import, and most programs never debug
+
+    if structlog.is_configured():
+        return structlog.get_logger("rubberduck.debug")
+    return structlog.wrap_logger(structlog.PrintLogger(sys.stderr))
 
 
 def _plain(value: object) -> Any:

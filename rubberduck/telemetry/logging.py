@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 LOG_HANDLER_ID = "rubberduck-log"
-_QUIET = ("httpx", "httpcore", "aiohttp", "asyncio", "urllib3")
-"""Libraries whose INFO says what URLs were called."""
+_QUIET = ("httpx", "httpcore", "aiohttp", "asyncio", "urllib3", "pykka")
+"""Libraries whose INFO says what URLs were called, or tells of every actor."""
 
 
 def configure_logging(

@@ -276,3 +276,10 @@ def test_a_ledger_that_cannot_be_opened_stops_the_start_with_the_reason(system, 
     spec = sup.ChildSpec("cost_tracker", CostTrackerActor, args=(lambda: SqliteLedger(tmp_path),))
     with pytest.raises(sup.StartFailedError, match="is a directory; name a file in it"):
         system.supervise(spec)
+
+
+def test_a_message_it_does_not_understand_is_answered_and_ends_nothing(tracker):
+    with pytest.raises(InvalidRequest, match="does not understand str"):
+        tracker.ask("what did it cost?")
+    assert tracker.name.epoch == 1
+    assert tracker.ask(GetSummary()).tokens == 0

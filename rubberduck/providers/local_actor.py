@@ -33,7 +33,7 @@ class LocalEngineActor(sup.Actor):
         self._engine = engine
         self._watch: asyncio.Task[None] | None = None
 
-    async def on_start(self) -> None:  # type: ignore[override]  # hooks may be async; Pykka's are not
+    async def on_start(self) -> None:
         await self._engine.start()
         self._watch = asyncio.create_task(self._report_the_end())
 

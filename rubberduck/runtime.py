@@ -188,7 +188,10 @@ class RubberDuck:
                 return ref
         if self._closed:
             raise _stopped()
-        known = ", ".join(self._office.actor_names())
+        names = self._office.actor_names()
+        if name in names:
+            raise CallInterrupted(f"{name} is not there: it failed so often that it was given up, or rests for a while")
+        known = ", ".join(names)
         raise KeyError(f"there is no actor {name!r}; there are {known}")
 
     def provider(self, name: str) -> Provider:

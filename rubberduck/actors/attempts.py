@@ -131,8 +131,6 @@ class AttemptRun:
             async for chunk in chunks:
                 self.answer.add(chunk)
                 await deliver(chunk)
-        if not self.answer.has_output:
-            raise TypeError("stream() ended without any output")
         return _whole(self.answer.response(provider=self.route.provider, model=self.route.model))
 
     async def _chunks(self) -> AsyncGenerator[Chunk]:
@@ -144,6 +142,8 @@ class AttemptRun:
                     held.append(_checked(chunk))
                     if _is_output(chunk):
                         break
+                else:
+                    raise TypeError("stream() ended without any output")
             self.first_token_at = self.office.now()
             for chunk in held:
                 yield chunk

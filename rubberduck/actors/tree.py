@@ -37,6 +37,9 @@ from rubberduck.errors import CallInterrupted
 IDEMPOTENT = sup.Mailbox(redeliver=3)
 """All messages between our actors carry an id and may be handled twice, so one in flight at a crash comes back."""
 
+MISUNDERSTOOD = (TypeError,)
+"""What a TaskSupervisor raises over a message that it does not know: no reason to end all calls."""
+
 _REST = sup.pause(1.0)
 """What a provider that keeps crashing is given before it is started again."""
 
@@ -54,11 +57,15 @@ def children(
     slots = {name: desk.limiter_options.max_concurrency for name, desk in office.board.desks.items()}
     return [
         sup.ChildSpec(
-            "cost_tracker", CostTrackerActor, args=(open_ledger,), kwargs={"price": office.price_of}, mailbox=IDEMPOTENT
+            "cost_tracker",
+            CostTrackerActor,
+            args=(open_ledger,),
+            kwargs={"price": office.price_of},
+            mailbox=IDEMPOTENT,
         ),
         sup.supervisor("providers", *providers, **limits, on_exhausted=_REST),
         sup.ChildSpec("request_queue", RequestQueueActor, args=(_queue_options(config), slots), mailbox=IDEMPOTENT),
-        replace(sup.tasks("calls", lost=_lost_call), mailbox=IDEMPOTENT, expected_errors=(TypeError,)),
+        replace(sup.tasks("calls", lost=_lost_call), mailbox=IDEMPOTENT, expected_errors=MISUNDERSTOOD),
         sup.ChildSpec(
             "service", ServiceActor, args=(runner,), kwargs={"default_timeout": config.timeout}, mailbox=IDEMPOTENT
         ),

@@ -208,10 +208,8 @@ def test_a_stream_that_breaks_off_after_output_raises_with_what_came(
 ) -> None:
     pair = upstreams(BREAKS[fault][1], dialects=(module, "openai"))
     received: list[str] = []
-    with pair.duck.stream(REQUEST) as stream:
-        with pytest.raises(StreamInterrupted) as caught:
-            for chunk in stream:
-                received.append(chunk.delta.content)  # noqa: PERF401  (what came before the error counts)
+    with pair.duck.stream(REQUEST) as stream, pytest.raises(StreamInterrupted) as caught:
+        received.extend(chunk.delta.content for chunk in stream)
     error = caught.value
     assert "".join(received) == error.text != ""
     assert TEXT.startswith(error.text)
@@ -339,8 +337,8 @@ def test_open_circuits_everywhere_say_why_and_when_to_come_back(upstreams: Upstr
 def test_only_the_named_providers_are_asked(upstreams: Upstreams) -> None:
     pair = upstreams(Ok())
     assert pair.duck.complete(REQUEST, providers=["fallback"]).provider == "fallback"
+    pair.primary.play(Status(429, retry_after=60))
     with pytest.raises(RateLimited):
-        pair.primary.play(Status(429, retry_after=60))
         pair.duck.complete(REQUEST, providers=["primary"], timeout=5)
     assert len(pair.fallback.calls) == 1
 

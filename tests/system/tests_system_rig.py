@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ from typing import Any
 import pytest
 
 from rubberduck import RubberDuck
+from rubberduck.config import ProviderConfig
+from rubberduck.providers.assembly import as_chunks
+from rubberduck.providers.base import Provider
+from rubberduck.types import Choice, Chunk, FinishReason, Message, Request, Response, Usage
 
 HELLO = {"content": "hello there", "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
 REQUEST: dict[str, Any] = {"model": "any", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 20}
@@ -51,3 +56,45 @@ def ledger(duck: RubberDuck, name: str = "mock") -> tuple[int, int]:
     """What our books say about the same."""
     shares = [share for (provider, _), share in duck.costs().by_model.items() if provider == name]
     return sum(share.calls for share in shares), sum(share.tokens for share in shares)
+
+
+class Gated(Provider):
+    """Answers each call when the test lets it, in the order of arrival; `arrived` are the texts asked so far."""
+
+    def __init__(self) -> None:
+        self.arrived: list[str] = []
+        self.answered: list[str] = []
+        self._gates: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+        self._opened = 0
+
+    @classmethod
+    def init(cls, config: ProviderConfig) -> Gated:
+        return cls()
+
+    def supports_model(self, model: str) -> bool:
+        return model == "any"
+
+    def open(self, count: int = 1) -> None:
+        """Let the next `count` calls through, those to come included."""
+        for loop, gate in self._gates[self._opened : self._opened + count]:
+            loop.call_soon_threadsafe(gate.set)
+        self._opened += count
+
+    async def complete(self, request: Request) -> Response:
+        gate = asyncio.Event()
+        text = request.messages[-1].text
+        self.arrived.append(text)
+        self._gates.append((asyncio.get_running_loop(), gate))
+        if len(self._gates) > self._opened:
+            await gate.wait()
+        self.answered.append(text)
+        choice = Choice(0, Message(role="assistant", content=f"re: {text}"), FinishReason.STOP)
+        return Response("id", request.model, (choice,), Usage(1, 1), provider=self.name)
+
+    async def stream(self, request: Request) -> AsyncGenerator[Chunk]:
+        for chunk in as_chunks(await self.complete(request)):
+            yield chunk
+
+
+def ask_for(text: str) -> dict[str, Any]:
+    return {"model": "any", "messages": [{"role": "user", "content": text}], "max_tokens": 1}

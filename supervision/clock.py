@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -39,7 +40,7 @@ class RealClock:
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
         loop = asyncio._get_running_loop()
         if loop is not None:  # asyncio's loops keep the same time, and a timer of one's own loop costs no switch
-            return _OwnLoopTimer(loop, loop.call_at(when, callback))
+            return _OwnLoopTimer(loop, loop.call_at(when, callback, context=contextvars.Context()))
         return _LoopTimer(self._scheduler, when, callback)
 
 

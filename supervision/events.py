@@ -69,6 +69,11 @@ class EventStream:
     def has_listeners(self) -> bool:
         return bool(self._listeners)
 
+    @property
+    def is_current(self) -> bool:
+        """True in a listener."""
+        return threading.current_thread() is self._thread
+
     def emit(self, event: Event) -> None:
         """Tell all listeners, later."""
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import os
 import threading
@@ -50,11 +51,13 @@ class Scheduler:
 
     def post(self, function: Callable[..., Any], *arguments: Any) -> bool:
         """Call `function` soon on the loop's thread. False if the scheduler has ended."""
+        # In a context of its own: that of the caller, perhaps a dying actor's, would be handed on from call to call.
+        context = contextvars.Context()
         try:
             if get_ident() == self._thread.ident:
-                self.loop.call_soon(function, *arguments)
+                self.loop.call_soon(function, *arguments, context=context)
             else:
-                self.loop.call_soon_threadsafe(function, *arguments)
+                self.loop.call_soon_threadsafe(function, *arguments, context=context)
         except RuntimeError:  # the loop is closed
             return False
         return True

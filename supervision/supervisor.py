@@ -457,8 +457,8 @@ class Supervisor(Actor):
         try:
             await self._unless_stopped(shell.started_all)
         finally:
-            if not shell.started_all.done():
-                shell.started_all.cancel()
+            if not shell.started_all.cancel() and not shell.started_all.cancelled():
+                shell.started_all.exception()  # seen, even where a kill came first
 
     async def _unless_stopped(self, started: asyncio.Future[None]) -> None:
         """Wait until the children are up; an order to stop meanwhile goes first."""

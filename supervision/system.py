@@ -322,8 +322,8 @@ class System:
         """Stop all trees, the newest first, within `deadline` seconds in all; then end the threads.
 
         Idempotent: a second call waits for the first, and its deadline holds for both. False if something could
-        not be stopped: see `unstopped_report`. One of the system's own actors cannot wait for its own end: there
-        the call only begins it, and returns False.
+        not be stopped: see `unstopped_report`. The system's own actors and listeners cannot wait for their own end:
+        there the call only begins it, and returns False.
         """
         with self._changed:
             is_first = not self._stopping
@@ -350,7 +350,7 @@ class System:
     def _is_called_from_within(self) -> bool:
         turn = waits.current.get()
         is_in_handler = turn is not None and turn.incarnation.name.system is self and not turn.is_over
-        return is_in_handler or self.workers.is_current or self.supervisors.is_current
+        return is_in_handler or any(thread.is_current for thread in (self.workers, self.supervisors, self.events))
 
     def _begin_stop(self) -> bool:
         """Stop in a thread of its own, so that a Ctrl-C for the one who waits leaves no half-stopped system."""

@@ -150,6 +150,7 @@ def test_who_works_on_an_answer_hears_when_nobody_wants_it_any_more(system, on_a
 
     async def ask_and_leave():
         asking = asyncio.ensure_future(_awaited(ref.ask(owe, block=False)))
+        await asyncio.sleep(0)
         while taken.empty():
             await asyncio.sleep(0.001)
         asking.cancel()

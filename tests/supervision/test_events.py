@@ -73,11 +73,12 @@ def test_a_listener_that_hangs_costs_events_but_never_the_stop(gate, eventually)
     eventually(lambda: not any(thread.name == "supervision-events-hung" for thread in threading.enumerate()))
 
 
-def test_a_listener_may_stop_the_system(make_system):
+def test_a_listener_may_begin_the_stop_of_the_system(make_system, crash, eventually):
     from tree_rig import Obedient
 
     system = make_system()
-    stopped = threading.Event()
-    system.events.subscribe(lambda event: event.name == "child_started" and (system.stop(), stopped.set()))
+    waited: list[bool] = []
+    system.events.subscribe(lambda event: event.name == "child_restarted" and waited.append(system.stop()))
     system.supervise(sup.ChildSpec("it", Obedient))
-    assert stopped.wait(5)
+    system.whereis("it").tell(crash)
+    eventually(lambda: waited == [False] and system.tree().children == ())

@@ -126,12 +126,12 @@ def test_a_crash_ends_whom_it_is_linked_with_and_an_orderly_end_does_not(pair, c
     assert over.get(timeout=5).reason.type == "LinkedExit"
 
 
-def test_an_orderly_end_leaves_the_linked_alone(pair):
+def test_an_orderly_end_leaves_the_linked_alone(pair, eventually):
     one, other = pair
     do(one, lambda actor: actor.link(other))
     other.stop(timeout=5)
+    eventually(lambda: one.name.incarnation.links == {})
     assert do(one, lambda actor: "alive") == "alive"
-    assert one.name.incarnation.links == {}
 
 
 def test_who_traps_exits_is_told_instead(pair, crash, eventually):

@@ -100,7 +100,7 @@ def test_a_proxy_survives_a_restart(system, crash):
     assert proxy.actor_ref.name.epoch == 2
 
 
-def test_a_thousand_crashes_leave_nothing_behind(make_system):
+def test_a_thousand_crashes_leave_nothing_behind(make_system, eventually):
     clock = ManualClock()
     system = make_system(clock=clock)
     system.supervise(
@@ -133,10 +133,11 @@ def test_a_thousand_crashes_leave_nothing_behind(make_system):
 
     cycles(10)
     ref.ask("settled", block=False).get(timeout=5)
+    eventually(lambda: clock.pending() == [])
     before = books()
     cycles(990)
     ref.ask("settled", block=False).get(timeout=5)
-    assert books() == before
+    eventually(lambda: books() == before)
     assert ref.name.epoch == 1001
     former = weakref.ref(ref.name.incarnation)
     with pytest.raises(ValueError):

@@ -83,6 +83,7 @@ def test_a_task_that_nobody_waits_for_is_cancelled(calls, on_a_loop):
     async def ask_and_leave():
         future = calls.run(never(started, ended))
         asking = asyncio.ensure_future(_await(future))
+        await asyncio.sleep(0)
         while not started.is_set():
             await asyncio.sleep(0.001)
         asking.cancel()

@@ -1,0 +1,144 @@
+"""The queue's actor through its messages: turns for calls, requests to be pulled, and its memory after a restart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rubberduck.actors.request_queue import (
+    Cancel,
+    Done,
+    Enqueue,
+    Moved,
+    ProcessNext,
+    Queued,
+    RequestQueueActor,
+    Stats,
+    TakeTurn,
+    Turn,
+)
+from rubberduck.core.request_queue import Accepted, Job, QueueOptions, Rejected
+from rubberduck.errors import InvalidRequest
+from supervision.errors import ActorDeadError
+from supervision.testing import ManualClock
+
+
+@pytest.fixture
+def queue(start_actor: Any) -> Any:
+    return start_actor(RequestQueueActor, QueueOptions(max_queue_size=5), {"a": 1, "b": 1})
+
+
+def job(id: str, routes: str = "a", **about: Any) -> Job:
+    return Job(id, routes=frozenset(routes), **about)
+
+
+def take(queue: Any, *jobs: Job) -> list[Any]:
+    return [queue.ask(TakeTurn(job), block=False) for job in jobs]
+
+
+def test_a_free_slot_is_a_turn_at_once_and_it_is_held_until_done(queue: Any) -> None:
+    first, second = take(queue, job("1"), job("2"))
+    assert first.get(timeout=5) == Turn("1", "a", 0.0)
+    assert queue.ask(Stats()).depth["normal"] == 1
+    queue.ask(Done("1"))
+    assert second.get(timeout=5).id == "2"
+
+
+def test_who_can_go_elsewhere_does_not_wait_for_the_one_that_is_busy(queue: Any) -> None:
+    turns = take(queue, job("1"), job("2"), job("3", "ab"))
+    assert turns[2].get(timeout=5).provider == "b"
+    assert not turns[1].done
+
+
+def test_a_call_that_moves_takes_its_slot_along(queue: Any) -> None:
+    take(queue, job("1"))[0].get(timeout=5)
+    waiting = take(queue, job("2", "a"), job("3", "b"))
+    assert waiting[1].get(timeout=5).provider == "b"
+    queue.ask(Moved("1", "b"))
+    assert waiting[0].get(timeout=5).provider == "a"
+    for id in "123":
+        queue.ask(Done(id))
+    assert queue.ask(Stats()).in_process == 0
+
+
+def test_repeating_a_question_keeps_the_turn(queue: Any) -> None:
+    assert [take(queue, job("1"))[0].get(timeout=5).provider for _ in range(2)] == ["a", "a"]
+
+
+def test_a_deadline_is_told_on_time(queue: Any, clock: ManualClock) -> None:
+    _, late = take(queue, job("1"), job("2", deadline=5.0))
+    queue.ask(Stats())
+    clock.advance(4.9)
+    assert queue.ask(Stats()).depth["normal"] == 1
+    clock.advance(0.1)
+    assert late.get(timeout=5) == Rejected("2", "expired", None)
+
+
+def test_a_full_queue_refuses_with_a_time(queue: Any) -> None:
+    futures = take(queue, *[job(str(number)) for number in range(7)])
+    refusal = futures[6].get(timeout=5)
+    assert (refusal.reason, refusal.retry_after > 0) == ("full", True)
+
+
+def test_who_is_evicted_is_told_whatever_evicted_it(start_actor: Any) -> None:
+    queue = start_actor(RequestQueueActor, QueueOptions(max_queue_size=1, when_full="evict_lower"), {"a": 1})
+    _, low = take(queue, job("1"), job("2", klass="low"))
+    assert isinstance(queue.ask(Enqueue("pulled", "normal")), Accepted)
+    assert low.get(timeout=5).reason == "full"
+    take(queue, job("3", klass="high"))
+    assert queue.ask(ProcessNext()) is None
+
+
+def test_a_cancelled_call_leaves_its_place(queue: Any) -> None:
+    _, second, third = take(queue, job("1"), job("2"), job("3"))
+    assert queue.ask(Cancel("2")) is True
+    assert queue.ask(Cancel("2")) is False
+    queue.ask(Done("1"))
+    assert third.get(timeout=5).id == "3"
+    assert not second.done
+
+
+def test_requests_are_handed_out_by_class_and_in_order(queue: Any) -> None:
+    for text, priority in (("l", "low"), ("n1", "normal"), ("h", "high"), ("n2", "normal")):
+        assert isinstance(queue.ask(Enqueue(text, priority)), Accepted)
+    handed = [queue.ask(ProcessNext()) for _ in range(5)]
+    assert handed[-1] is None
+    texts = [each.request for each in handed[:-1] if isinstance(each, Queued)]
+    assert sorted(texts) == ["h", "l", "n1", "n2"]
+    assert texts.index("n1") < texts.index("n2")
+
+
+def test_after_a_restart_slots_in_use_and_requests_are_remembered(queue: Any, kill: Any) -> None:
+    take(queue, job("1"))[0].get(timeout=5)
+    for text in ("first", "second"):
+        queue.ask(Enqueue(text))
+    kill(queue)
+    again, behind = take(queue, job("1"), job("2"))
+    assert again.get(timeout=5) == Turn("1", "a", 0.0)
+    assert [queue.ask(ProcessNext()).request for _ in range(2)] == ["first", "second"]
+    assert not behind.done
+    queue.ask(Done("1"))
+    assert behind.get(timeout=5).id == "2"
+
+
+def test_after_a_restart_those_who_ask_again_get_the_place_of_their_arrival(queue: Any, kill: Any) -> None:
+    take(queue, job("0"))[0].get(timeout=5)
+    early, late = job("early", enqueued_at=1.0), job("late", enqueued_at=2.0)
+    lost = take(queue, early, late)
+    queue.ask(Stats())
+    kill(queue)
+    for future in lost:
+        with pytest.raises(ActorDeadError):
+            future.get(timeout=5)
+    after = dict(zip(("late", "early"), take(queue, late, early), strict=True))
+    queue.ask(Done("0"))
+    assert after["early"].get(timeout=5).id == "early"
+    assert not after["late"].done
+
+
+def test_a_message_that_it_does_not_know_restarts_nobody(queue: Any) -> None:
+    for message in ("next", None, Enqueue("x", "urgent")):  # type: ignore[arg-type]
+        with pytest.raises(InvalidRequest):
+            queue.ask(message)
+    assert queue.name.restarts == 0

@@ -165,6 +165,7 @@ class Incarnation:
         is_first = self._finish(reason)
         self.has_code_running = False
         if not is_first:
+            self.release()  # what it had taken in the moment of its abandonment
             self.owner.zombie_ended(self)
 
     async def _live(self) -> Reason:
@@ -270,9 +271,7 @@ class Incarnation:
         if future is not None and (future.abandoned or future.done):
             future.settle(error=pykka.Timeout("nobody waited for the answer any more"))
             return
-        envelope.deliveries += 1
-        self.current = envelope
-        self._slot = None
+        self._take_up(envelope)
         self._begin_turn()
         try:
             if faults.armed:
@@ -294,6 +293,17 @@ class Incarnation:
         name.handled += 1
         if future is not None and self._slot is None and not future.settle(result):
             name.late += 1
+
+    def _take_up(self, envelope: Envelope) -> None:
+        """From here on the message shares the fate of this life, which may just have been abandoned."""
+        with self._lock:
+            if self.exit is None:
+                envelope.deliveries += 1
+                self.current = envelope
+                self._slot = None
+                return
+        self._pending.append((envelope, self._answer_of_the_dead(self.exit.reason)))
+        raise Fenced
 
     def _let_go(self) -> bool:
         """The message at hand is done with. False if it has been taken away, by an abandonment."""
@@ -545,10 +555,8 @@ class LoopIncarnation(Incarnation):
     def _begin(self) -> None:
         # A context of its own: what the starter had set there is not the actor's business.
         if self.exit is None:
-            task = self.scheduler.loop.create_task(self.live(), name=self.name.path, context=contextvars.Context())
-            self._task = task
-            if self._killed:
-                task.cancel()
+            context = contextvars.Context()
+            self._task = self.scheduler.loop.create_task(self.live(), name=self.name.path, context=context)
 
     async def _next(self) -> Any:
         loop, mailbox, lease = self.scheduler.loop, self.name.mailbox, self.lease
@@ -572,10 +580,14 @@ class LoopIncarnation(Incarnation):
     def _cancel(self) -> None:
         if self.exit is not None:
             return
-        if self._task is None:
+        if self._task is not None:
+            self._task.cancel()
+        if not self.has_code_running:  # a task that is cancelled before its first step never takes one
             self._finish(self._forced or Killed())
-            return
-        self._task.cancel()
+        else:
+            self._give_grace()
+
+    def _give_grace(self) -> None:
         if "kill" not in self.at_end:
             loop = self.scheduler.loop
             self.at_end["kill"] = loop.call_later(self.kill_grace, self.abandon, "ignored its cancellation").cancel

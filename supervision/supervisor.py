@@ -369,11 +369,8 @@ class SupervisorIncarnation(LoopIncarnation):
             await shell.sweep()
         await super()._before_exit(reason)
 
-    def _cancel(self) -> None:
-        if self._task is None:
-            super()._cancel()
-        elif self.exit is None:  # never abandoned: its children would be orphans
-            self._task.cancel()
+    def _give_grace(self) -> None:
+        """It is never abandoned: its children would be orphans."""
 
 
 class SupervisorHandle(ActorRef):

@@ -276,6 +276,26 @@ def test_a_killed_thread_is_abandoned_and_does_nothing_visible_afterwards(system
     assert ref in pykka.ActorRegistry.get_all()
 
 
+@pytest.mark.parametrize("message", ["ask", "stop"])
+def test_what_a_life_took_in_the_moment_of_its_abandonment_is_answered(system, message):
+    """It was in nobody's books then, and its asker waited for ever."""
+    ref = started(system, ObedientThread)
+    take = ref.name.mailbox.take
+
+    def take_and_be_abandoned(lease: Any, waiter: Any = None) -> Any:
+        item = take(lease, waiter)
+        if item is not None:
+            system.kill(ref)
+        return item
+
+    ref.name.mailbox.take = take_and_be_abandoned
+    if message == "stop":
+        assert ref.stop(timeout=5) is True
+    else:
+        with pytest.raises(sup.ActorDeadError):
+            ref.ask("hello", timeout=5)
+
+
 @pytest.mark.parametrize("hook", ["__init__", "on_start"])
 def test_a_start_that_fails_leaves_nothing_and_says_why(system, obedient, hook):
     class Failing(obedient):

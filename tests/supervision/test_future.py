@@ -10,7 +10,7 @@ from typing import Any
 
 import pykka
 import pytest
-from tree_rig import Boom, Obedient, ObedientThread, raising, started
+from tree_rig import Boom, Obedient, ObedientThread, raising, started, wait_for_timer
 
 import supervision as sup
 
@@ -206,7 +206,7 @@ def test_a_blocking_ask_times_out_by_the_systems_clock(timed, clock, gate, event
 
     asking = threading.Thread(target=ask)
     asking.start()
-    assert clock.wait_for_timer() == 30
+    wait_for_timer(clock, 30)
     clock.advance(30)
     assert isinstance(outcome.get(timeout=5), pykka.Timeout)
     asking.join()

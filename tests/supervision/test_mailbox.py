@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 import pytest
-from tree_rig import Boom, Obedient, ObedientThread, exit_of, started
+from tree_rig import Boom, Obedient, ObedientThread, exit_of, started, wait_for_timer
 
 import supervision as sup
 
@@ -107,7 +107,7 @@ def test_block_gives_up_after_its_time_by_the_systems_clock(busy, clock):
     ref.tell(0)
     sender = threading.Thread(target=lambda: ref.tell(1))
     sender.start()
-    assert clock.wait_for_timer() == 60
+    wait_for_timer(clock, 60)
     clock.advance(60)
     sender.join(5)
     assert not sender.is_alive()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from tree_rig import Boom, Obedient, ObedientThread
+from tree_rig import Boom, Obedient, ObedientThread, wait_for_timer
 
 import supervision as sup
 
@@ -25,7 +25,7 @@ def test_the_tree_shows_who_is_there_and_what_they_do(timed, clock, gate, crash)
     assert entered.wait(5)
     stuck.tell("waiting")
     timed.whereis("waits").tell(crash)
-    clock.wait_for_timer()
+    wait_for_timer(clock, 9.0)
     clock.advance(3.0)
     tree = timed.tree()
     (root,) = tree.children

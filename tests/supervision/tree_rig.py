@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pykka
 
 import supervision as sup
+from supervision.testing import ManualClock
 
 
 class Boom(Exception):
@@ -71,3 +73,11 @@ def exit_of(ref: sup.ActorRef) -> sup.AskFuture[sup.Exit]:
     if (exit := incarnation.watch(-1, future.settle)) is not None:
         future.settle(exit)
     return future
+
+
+def wait_for_timer(clock: ManualClock, at: float, timeout: float = 5.0) -> None:
+    """Wait until the next timer is due `at` this time: others, such as that of a start, have been taken back then."""
+    limit = time.monotonic() + timeout
+    while (found := clock.next_at()) != at:
+        assert time.monotonic() < limit, f"the next timer is due at {found}, not at {at}"
+        time.sleep(0.001)

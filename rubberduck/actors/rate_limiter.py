@@ -118,7 +118,6 @@ class RateLimiterActor(sup.Actor):
                 return self._for_asker(self._limiter.check(_amount(tokens, "tokens"), now))
             case Penalise(seconds=seconds):
                 self._limiter.penalise(now + _amount(seconds, "seconds"))
-                self._wake_when_due(now)
             case GetStats():
                 return self._limiter.stats(now)
             case _Poll(at=at):

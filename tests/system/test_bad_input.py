@@ -297,6 +297,20 @@ def test_a_provider_with_a_bug_is_left_for_the_next_one(start_duck: StartDuck, b
     assert restarts(duck) == 0
 
 
+def test_a_stream_that_breaks_before_it_said_anything_is_left_for_the_next_one(start_duck: StartDuck) -> None:
+    class Shy(Buggy):
+        async def stream(self, request: Request) -> AsyncGenerator[Chunk]:
+            yield Chunk(delta=Delta(role="assistant"))
+            raise ServiceUnavailable("too shy", status=500)
+
+    providers = {"shy": {"module": Shy, "priority": 1}, "mock": {"module": "mock", "responses": [HELLO]}}
+    providers["mock"]["priority"] = 2
+    duck = start_duck(providers, retry={"same_route_repeats": 0})
+    with duck.stream(REQUEST) as stream:
+        assert "".join(chunk.delta.content for chunk in stream) == "hello there"
+    assert stream.provider == "mock"
+
+
 def test_a_stream_that_turns_to_garbage_is_interrupted_with_what_came(start_duck: StartDuck) -> None:
     class Degrading(Buggy):
         async def stream(self, request: Request) -> AsyncGenerator[Chunk]:

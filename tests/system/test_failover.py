@@ -230,6 +230,14 @@ def test_a_stream_that_breaks_off_before_any_output_is_answered_by_the_fallback(
     assert "StreamInterrupted" not in dict(attempts(response)).values()
 
 
+def test_a_malformed_answer_under_status_200_may_have_been_billed(upstreams: Upstreams) -> None:
+    pair = upstreams(BadChunk(), alone=True, retry={"max_attempts": 1})
+    with pytest.raises(ServiceUnavailable) as caught:
+        pair.ask("complete")
+    assert caught.value.spent is None
+    assert (pair.duck.costs().cost, pair.duck.costs().uncertain > 0) == (0, True)
+
+
 def test_a_stream_that_says_its_role_and_then_nothing_is_cut_at_the_limit_of_the_first_token(
     upstreams: Upstreams,
 ) -> None:

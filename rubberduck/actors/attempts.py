@@ -31,6 +31,7 @@ from rubberduck.errors import (
     CallInterrupted,
     Cancelled,
     LedgerUnavailable,
+    ProtocolError,
     ProviderError,
     ProviderTimeout,
     RubberDuckError,
@@ -387,6 +388,8 @@ def _is_output(chunk: Chunk) -> bool:
 
 def _was_free(error: BaseException) -> bool:
     """True if the provider certainly billed nothing: it was never sent, or refused by an error status."""
+    if isinstance(error, ProtocolError) and error.status == 200:  # an answer, though nobody can read it
+        return False
     if isinstance(error, Cancelled) or not isinstance(error, RubberDuckError) or error.spent is None:
         return False
     return not isinstance(error, ProviderError) or error.phase in ("not_sent", "answered")

@@ -8,7 +8,7 @@
     │  └─ ContentFiltered          a content policy stopped the question or the answer
     ├─ Refused                     RubberDuck did not send it
     │  ├─ NoAvailableProvider      no provider could take it; says why for each
-    │  ├─ CircuitOpen              the provider's breaker is open
+    │  │  └─ CircuitOpen           the only provider that could take it has its breaker open
     │  ├─ QueueFull                too many calls wait already
     │  ├─ BudgetExceeded           the money set aside for this is spent
     │  └─ DeadlineExceeded         the caller's time was over before an answer came
@@ -126,8 +126,8 @@ class NoAvailableProvider(Refused):
         self.reasons = dict(reasons or {})
 
 
-class CircuitOpen(Refused):
-    """The provider's circuit breaker is open; `retry_after` says when it lets a probe through."""
+class CircuitOpen(NoAvailableProvider):
+    """The only provider that could take it has its breaker open; `retry_after` says when it lets a probe through."""
 
 
 class QueueFull(Refused):

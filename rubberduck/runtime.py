@@ -276,6 +276,18 @@ class RubberDuck:
     ) -> None:
         self.stop()
 
+    async def astop(self, timeout: float = 30.0) -> bool:
+        """As `stop`, without blocking the event loop."""
+        return await asyncio.to_thread(self.stop, timeout)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.astop()
+
     def _breaker_event(self, provider: str, model: str, event: Event) -> None:
         if event.after is State.CLOSED:
             desk = self._board.desks[provider]
@@ -311,7 +323,10 @@ def _provider(config: ProviderConfig, transport: Any) -> Provider:
     if transport is not None and config.transport is None and config.http_client is None:
         config = config.model_copy(update={"transport": transport})
     try:
-        provider = resolve(config.module).init(config)
+        provider: Any = resolve(config.module).init(config)
+        if not isinstance(provider, Provider):
+            text = f"providers.{config.name}: init of {config.module!r} gave {provider!r}, which is no provider"
+            raise ConfigError(f"{text}; implement the classmethod init(config) and return the provider")
         provider.name = config.name  # the one that routes, books and errors go by
     except RubberDuckError:
         raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from decimal import Decimal
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -218,13 +219,30 @@ class Request(_Frozen):
 
 
 def _as_invalid_request(error: ValidationError) -> InvalidRequest:
+    faults = error.errors(include_url=False, include_input=False, include_context=False)
+    places = [fault["loc"] for fault in faults]
     problems = []
-    for fault in error.errors(include_url=False, include_input=False, include_context=False)[:5]:
-        place = ".".join(str(step) for step in fault["loc"]) or "request"
-        text = "unknown field; provider-specific parameters go into `extra`"
-        problems.append((place, text if fault["type"] == "extra_forbidden" else fault["msg"]))
+    for fault in faults:
+        place = fault["loc"]
+        if any(other[: len(place)] == place and other != place for other in places):
+            continue  # it only says that something within is wrong
+        problems.append((".".join(map(str, place)) or "request", _told(fault["type"], fault["msg"], place)))
+    problems = problems[:5]
     message = "; ".join(f"{place}: {text}" for place, text in problems)
     return InvalidRequest(f"the request is not valid: {message}", field=problems[0][0])
+
+
+def _told(kind: str, message: str, place: tuple[int | str, ...]) -> str:
+    """A fault in the words of who wrote the request."""
+    if kind == "tuple_type":
+        return "must be a list"
+    if kind == "too_short" and place == ("messages",):
+        return "must have at least one message"
+    if kind != "extra_forbidden":
+        return message
+    near = get_close_matches(str(place[-1]), Request.model_fields, n=1, cutoff=0.75) if len(place) == 1 else []
+    hint = f"did you mean {near[0]!r}?" if near else "provider-specific parameters go into `extra`"
+    return f"unknown field; {hint}"
 
 
 class FinishReason(StrEnum):

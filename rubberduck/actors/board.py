@@ -6,6 +6,7 @@ peeks at all of them without one message. Everything here belongs to the loop of
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
@@ -18,6 +19,8 @@ from rubberduck.core.route_stats import RouteStats
 from rubberduck.core.score import Candidate
 from rubberduck.errors import NoAvailableProvider
 from rubberduck.providers.base import Provider
+
+logger = logging.getLogger("rubberduck")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +184,7 @@ class Board:
         provider, slash, rest = model.partition("/")
         if slash and rest and provider in self.desks:
             return (self._route(provider, rest),)
-        return tuple(
-            [self._route(name, model) for name, desk in self.desks.items() if desk.provider.supports_model(model)]
-        )
+        return tuple([self._route(name, model) for name, desk in self.desks.items() if _supports(desk, model)])
 
     def _route(self, provider: str, model: str) -> Route:
         route = self._known.get((provider, model))
@@ -196,7 +197,19 @@ class Board:
     def _why_not(self, name: str, model: str, allowed: AbstractSet[str]) -> str:
         if name not in allowed:
             return "is not among the providers that the call allows"
+        provider, slash, _ = model.partition("/")
+        if slash and provider not in self.desks:
+            return f"does not support the model {model!r}, and there is no provider {provider!r}"
         return f"does not support the model {model!r}"
+
+
+def _supports(desk: ProviderDesk, model: str) -> bool:
+    """What the provider says; one that fails over the question cannot serve the model either."""
+    try:
+        return bool(desk.provider.supports_model(model))
+    except Exception:  # a third party's code runs here
+        logger.exception("%s: supports_model(%r) failed", desk.name, model)
+        return False
 
 
 def _route(text: str) -> Route:

@@ -177,7 +177,7 @@ class CallRunner:
                 case Sleep(until=until):
                     await sup.sleep(office.clock, max(0.0, until - now))
                 case Fail(error=error):
-                    raise error
+                    raise endings.of_plan(error, routes)
 
     async def _attempt(
         self, call: Call, route: Route, plan: Plan, reply: sup.Reply, *, is_alone: bool

@@ -100,6 +100,9 @@ class Reset(sup.Ask[None]):
     model: str | None = None
 
 
+Lever = ForceOpen | OpenFor | Disable | MetricsOnly | Reset
+
+
 class CircuitBreakerActor(sup.Actor):
     """Decides whether one provider may be called; it never runs the call.
 
@@ -127,14 +130,16 @@ class CircuitBreakerActor(sup.Actor):
         self._publish = publish
         self._on_event = on_event
         self._breakers: dict[str, CircuitBreaker] = {}
+        self._for_all: Lever | None = None
 
     def on_start(self) -> None:
         now = self.context.clock.now()
-        for model, books in (self.context.snapshot or {}).items():
+        former, self._for_all = self.context.snapshot or ({}, None)
+        for model, books in former.items():
             # A new generation: permits of the former incarnation are late, and mix up with none of ours.
             self._keep(model, CircuitBreaker.restore(_last_state(books, now), self._options, now, self._rng))
         # The books themselves are the snapshot: they are always whole between two messages.
-        self.remember(self._breakers)
+        self.remember((self._breakers, self._for_all))
 
     def on_receive(self, message: Any) -> Any:
         now = self.context.clock.now()
@@ -161,24 +166,16 @@ class CircuitBreakerActor(sup.Actor):
 
     def _operate(self, message: Any, now: float) -> None:
         """The operator's levers, on one route or on all."""
-        if not isinstance(message, ForceOpen | OpenFor | Disable | MetricsOnly | Reset):
+        if not isinstance(message, Lever):
             raise InvalidRequest(f"a circuit breaker does not understand {type(message).__name__}")
+        if isinstance(message, OpenFor) and not 0 <= message.duration < inf:
+            raise InvalidRequest(f"duration is seconds from 0 on, not {message.duration}", field="duration")
+        if message.model is None and not isinstance(message, OpenFor):
+            # Routes that are called for the first time later are meant too.
+            self._for_all = None if isinstance(message, Reset) else message
+            self.remember((self._breakers, self._for_all))
         for breaker in self._of(message.model, now):
-            match message:
-                case ForceOpen():
-                    breaker.force_open(now)
-                case OpenFor(duration=duration):
-                    if not 0 <= duration < inf:
-                        raise InvalidRequest(f"duration is seconds from 0 on, not {duration}", field="duration")
-                    breaker.open_for(duration, now)
-                case Disable():
-                    breaker.disable(now)
-                case MetricsOnly():
-                    breaker.metrics_only(now)
-                case Reset():
-                    breaker.reset(now)
-                case _:
-                    assert_never(message)
+            _pull(message, breaker, now)
         for model, breaker in self._breakers.items():
             self._report(model, breaker)
 
@@ -186,6 +183,8 @@ class CircuitBreakerActor(sup.Actor):
         breaker = self._breakers.get(model or "")
         if breaker is None:
             breaker = self._keep(model or "", CircuitBreaker(self._options, now, self._rng))
+            if self._for_all is not None:
+                _pull(self._for_all, breaker, now)
         return breaker
 
     def _of(self, model: str | None, now: float) -> list[CircuitBreaker]:
@@ -204,6 +203,23 @@ class CircuitBreakerActor(sup.Actor):
         for event in breaker.take_events():
             if self._on_event is not None:
                 self._on_event(model, event)
+
+
+def _pull(lever: Lever, breaker: CircuitBreaker, now: float) -> None:
+    """Do what an operator's message says to one circuit."""
+    match lever:
+        case ForceOpen():
+            breaker.force_open(now)
+        case OpenFor(duration=duration):
+            breaker.open_for(duration, now)
+        case Disable():
+            breaker.disable(now)
+        case MetricsOnly():
+            breaker.metrics_only(now)
+        case Reset():
+            breaker.reset(now)
+        case _:
+            assert_never(lever)
 
 
 def _last_state(books: CircuitBreaker, now: float) -> BreakerSnapshot | None:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import supervision as sup
+from rubberduck.actors.board import Route
 from rubberduck.actors.call import Call
 from rubberduck.core.request_queue import Rejected
-from rubberduck.errors import CallInterrupted, Cancelled, DeadlineExceeded, QueueFull, RubberDuckError
+from rubberduck.errors import (
+    CallInterrupted,
+    Cancelled,
+    CircuitOpen,
+    DeadlineExceeded,
+    NoAvailableProvider,
+    QueueFull,
+    RubberDuckError,
+)
 from rubberduck.types import Response
 
 logger = logging.getLogger("rubberduck")
@@ -44,6 +54,23 @@ def of_error(call: Call, error: Exception, now: float) -> RubberDuckError:
         return DeadlineExceeded(f"no answer within the {waited:.1f} s that the call had", model=call.request.model)
     logger.error("a bug in the course of call %s", call.id, exc_info=error)
     return CallInterrupted(f"RubberDuck failed in its own code: {type(error).__name__}: {error}", spent=None)
+
+
+def of_plan(error: BaseException, routes: Sequence[Route]) -> BaseException:
+    """The error that a plan ended with; where there was but one route, by the name of what stood in its way."""
+    if type(error) is not NoAvailableProvider or len(routes) != 1:
+        return error
+    [reason] = error.reasons.values() or [""]
+    if not reason.startswith("circuit "):
+        return error
+    route = routes[0]
+    return CircuitOpen(
+        f"the circuit breaker of {route} is {reason.removeprefix('circuit ')}",
+        reasons=error.reasons,
+        retry_after=error.retry_after,
+        provider=route.provider,
+        model=route.model,
+    )
 
 
 def of_cancellation(call: Call, reply: sup.Reply) -> RubberDuckError:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from decimal import Decimal
 from typing import Any
 
 import supervision as sup
 from rubberduck.actors.board import Board, ProviderDesk, Route
 from rubberduck.core import pricing
+from rubberduck.core.ledger import MAX_AMOUNT
 from rubberduck.errors import CallInterrupted
 from rubberduck.prices import PriceBook
 from rubberduck.types import Usage
+
+logger = logging.getLogger("rubberduck")
 
 
 class Office:
@@ -22,6 +26,7 @@ class Office:
         self.clock = system.clock
         self._prices = prices
         self.now = system.clock.now
+        self._mispriced: set[str] = set()
         # By concern, or by provider's name.
         self._refs: dict[str, sup.ActorRef] = {}
         self._limiters: dict[str, sup.ActorRef] = {}
@@ -72,7 +77,22 @@ class Office:
         price = self._prices.price(desk.vendor, route.model, route=route.name)
         if price is not None:
             return pricing.cost(usage, price), price
-        return (desk.provider.estimate_cost(usage, route.model) if desk.has_own_prices else None), None
+        return (self._own_cost(desk, route, usage) if desk.has_own_prices else None), None
+
+    def _own_cost(self, desk: ProviderDesk, route: Route, usage: Usage) -> Decimal | None:
+        """What the provider's own class says, if it is an amount: a mistake there must not cost the answer."""
+        try:
+            told: Any = desk.provider.estimate_cost(usage, route.model)
+            cost = None if told is None else Decimal(str(told))
+            if cost is None or 0 <= cost <= MAX_AMOUNT:
+                return cost
+            mistake = f"{told!r} is no amount in USD"
+        except Exception as error:  # noqa: BLE001  (a third party's code runs here)
+            mistake = f"{type(error).__name__}: {error}"
+        if route.name not in self._mispriced:
+            self._mispriced.add(route.name)
+            logger.warning("%s: its price is unknown, for estimate_cost failed: %s", route, mistake)
+        return None
 
     def price_of(self, provider: str, model: str, usage: Any) -> Decimal | None:
         """The same by the provider's name, for costs told from outside."""

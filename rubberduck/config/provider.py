@@ -122,6 +122,8 @@ class ProviderConfig(Section):
             usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         except ValueError:
             raise ValueError(_NO_URL) from None
+        if usable and parts.path.endswith(("/chat/completions", "/messages")):
+            raise ValueError(f"leave {'/'.join(['', *parts.path.split('/')[-2:]])} away: the calls' own path is added")
         if not usable or any(letter.isspace() for letter in value):
             raise ValueError(_NO_URL)
         if parts.username is not None or parts.password is not None:

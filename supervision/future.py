@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import pykka
 
 from supervision import waits
+from supervision.doorbell import bell_of
 from supervision.errors import BlockingInScheduler
 from supervision.scheduler import on_scheduler_thread
 
@@ -299,15 +300,7 @@ def _wake(running: Any, loop: Any, waiter: Any) -> None:
         if not waiter.done():
             waiter.set_result(None)
     else:
-        try:
-            loop.call_soon_threadsafe(_release, waiter)
-        except RuntimeError:  # the loop has been closed; nobody waits there any more
-            pass
-
-
-def _release(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+        bell_of(loop).wake(waiter)
 
 
 def _in_side_thread(loop: asyncio.AbstractEventLoop, function: Callable[[], Any]) -> asyncio.Future[Any]:

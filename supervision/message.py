@@ -10,6 +10,7 @@ from supervision.errors import ActorDeadError, MailboxFull
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from supervision.future import AskFuture
     from supervision.incarnation import Incarnation
     from supervision.mailbox import Envelope
     from supervision.name import ActorRef
@@ -88,6 +89,7 @@ class Reply:
         """
         self._close()
         envelope = type(self._envelope)(message, self._envelope.reply_to, self._envelope.deadline)
+        self._let_go()
         if envelope.reply_to is not None:
             envelope.reply_to.debtor = ref.name
         try:
@@ -102,9 +104,15 @@ class Reply:
         self._incarnation.owed.discard(self)
 
     def _settle(self, value: Any, error: BaseException | None) -> None:
-        future = self._envelope.reply_to
+        future = self._let_go()
         if future is not None and not future.settle(value, error):
             self._incarnation.name.late += 1
+
+    def _let_go(self) -> AskFuture[Any] | None:
+        """The future that is answered now; from here on only who asked keeps it, and the answer in it."""
+        envelope = self._envelope
+        self._envelope = type(envelope)(None, None, envelope.deadline)
+        return envelope.reply_to
 
     def default(self, error: BaseException) -> None:
         """The debtor has ended: answer for it, unless it has done so itself."""

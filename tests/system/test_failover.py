@@ -362,9 +362,11 @@ def test_closing_a_stream_closes_its_socket_at_once(upstreams: Upstreams) -> Non
     assert not pair.fallback.calls
 
 
-def test_a_forgotten_stream_closes_its_socket(upstreams: Upstreams) -> None:
+@pytest.mark.parametrize("by_message", [False, True])
+def test_a_forgotten_stream_closes_its_socket(upstreams: Upstreams, by_message: bool) -> None:
+    """One that was asked for by message was once kept alive by the reply that had brought it."""
     pair = upstreams(Ok(text="quack " * 500, between=0.01))
-    stream = pair.duck.stream(REQUEST)
+    stream = pair.duck.service.ask({"stream": REQUEST}) if by_message else pair.duck.stream(REQUEST)
     next(stream)
     del stream
     pair.primary.wait_for(lambda calls: calls[0].disconnected_at is not None)

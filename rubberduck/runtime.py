@@ -142,7 +142,7 @@ class RubberDuck:
 
     def stream(self, request: Request | dict[str, Any], **options: Any) -> Stream:
         """Ask a model and get the answer piece by piece; returns when its first piece is there."""
-        return cast("Stream", self._blocking({"stream": request, **options})).for_reader()
+        return cast("Stream", self._blocking({"stream": request, **options}))
 
     def astream(self, request: Request | dict[str, Any], **options: Any) -> OpeningStream:
         """As `stream`, on any event loop: `async with duck.astream(request) as stream: async for chunk in stream`."""

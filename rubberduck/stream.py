@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from rubberduck.errors import Cancelled
 from rubberduck.types import Chunk, Response, Usage
@@ -130,19 +130,14 @@ class Stream:
                 print(chunk.delta.content, end="")
 
     `provider` and `model` say who answers. After the end `usage`, `text` and `response` hold the whole answer.
-    A stream that is forgotten without being closed closes itself, where `duck.stream` or `duck.astream` gave it.
+    A stream that is forgotten without being closed closes itself.
     """
 
-    def __init__(self, pipe: Pipe, provider: str, model: str, request_id: str, *, is_own: bool = False) -> None:
-        self._is_own = is_own
+    def __init__(self, pipe: Pipe, provider: str, model: str, request_id: str) -> None:
         self._pipe = pipe
         self.provider = provider
         self.model = model
         self.request_id = request_id
-
-    def for_reader(self) -> Stream:
-        """The same stream as the reader's own: nobody else holds it, so that being forgotten closes it."""
-        return Stream(self._pipe, self.provider, self.model, self.request_id, is_own=True)
 
     @property
     def response(self) -> Response | None:
@@ -221,8 +216,7 @@ class Stream:
 
     def __del__(self) -> None:
         # A reader that forgot its stream must not leave the provider talking to nobody.
-        if self._is_own:
-            self._pipe.close()
+        self._pipe.close()
 
 
 class OpeningStream:
@@ -234,8 +228,7 @@ class OpeningStream:
 
     async def __aenter__(self) -> Stream:
         if self._stream is None:
-            answer: Stream = await self._ask()
-            self._stream = answer.for_reader()
+            self._stream = cast("Stream", await self._ask())
         return self._stream
 
     async def __aexit__(

@@ -105,7 +105,8 @@ def test_a_writer_waits_while_the_buffer_is_full(cancels: Cancels) -> None:
         extra = asyncio.create_task(pipe.write(chunk("extra")))
         await asyncio.sleep(0)
         assert not extra.done()
-        await anext(stream_over(pipe))
+        stream = stream_over(pipe)
+        await anext(stream)
         await extra
 
     asyncio.run(asyncio.wait_for(story(), 5))
@@ -171,8 +172,7 @@ def test_closing_wakes_a_waiting_reader_and_a_waiting_writer(cancels: Cancels) -
 def test_a_forgotten_stream_of_a_reader_closes_itself(cancels: Cancels) -> None:
     pipe = Pipe(cancels)
     stream = stream_over(pipe)
-    own = stream.for_reader()
-    del own
+    del stream
     gc.collect()
     assert (pipe.is_closed, cancels.count) == (True, 1)
 

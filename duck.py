@@ -25,6 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 STAMP = VENV / ".duck"
+PACKAGES = ("rubberduck", "supervision")
 USAGE_ERROR = 2
 INTERRUPTED = 130
 
@@ -274,7 +275,7 @@ def everything_installed(todo: Plan) -> tuple[str, ...]:
 
 
 def has_pip() -> bool:
-    return any(VENV.glob("lib/python*/site-packages/pip")) or (VENV / "Lib/site-packages/pip").is_dir()
+    return any((site / "pip").is_dir() for site in sites())
 
 
 def build_with(tool: Uv | VenvAndPip, todo: Plan, optional: Sequence[str]) -> list[str]:
@@ -286,6 +287,7 @@ def build_with(tool: Uv | VenvAndPip, todo: Plan, optional: Sequence[str]) -> li
     if todo.rebuild:
         tool.create()
         remove_start_hooks()
+        link_packages()
     done = []
     for name in todo.install:
         try:
@@ -309,9 +311,21 @@ def remove_environment() -> None:
         pass  # nothing to remove is what we want
 
 
+def sites() -> list[Path]:
+    return [*VENV.glob("lib/python*/site-packages"), *VENV.glob("Lib/site-packages")]
+
+
+def link_packages() -> None:
+    """Lets the environment's Python find the packages of this checkout also where nobody set PYTHONPATH."""
+    for site in sites():
+        for name in PACKAGES:
+            with contextlib.suppress(OSError):  # a system without links, or for some users: ./duck sets PYTHONPATH
+                os.symlink(os.path.relpath(ROOT / name, site), site / name, target_is_directory=True)
+
+
 def remove_start_hooks() -> None:
     """No package here may run code whenever Python starts: no `.pth` files, and no setuptools, which lives by one."""
-    for site in [*VENV.glob("lib/python*/site-packages"), VENV / "Lib" / "site-packages"]:
+    for site in sites():
         for hook in [*site.glob("*.pth"), *site.glob("_virtualenv.py")]:
             hook.unlink()
         for folder in [*site.glob("setuptools*"), site / "_distutils_hack", site / "pkg_resources"]:

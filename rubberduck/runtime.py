@@ -118,6 +118,9 @@ class RubberDuck:
         try:
             self.system.supervise(*children, max_restarts=limits.max_restarts, max_seconds=limits.max_seconds)
         except sup.StartFailedError as error:
+            reason = error.reason
+            if isinstance(reason, sup.Crash) and reason.type == ConfigError.__name__:
+                raise ConfigError(reason.message) from None  # an actor's own word about what it was given
             raise ConfigError(f"RubberDuck could not start: {error}") from None
         self._office.open()
 

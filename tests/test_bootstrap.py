@@ -323,6 +323,17 @@ def test_an_environment_that_someone_else_made_is_left_alone(installer: Installe
     assert installer.steps == []
 
 
+def test_the_packages_of_the_checkout_are_found_without_pythonpath(
+    installer: Installer, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duck, "ROOT", checkout)
+    for name in duck.PACKAGES:
+        (checkout / name).mkdir()
+    duck.prepare(["run"])
+    assert [(installer.site / name).resolve() for name in duck.PACKAGES] == [checkout / name for name in duck.PACKAGES]
+    assert not os.path.isabs(os.readlink(installer.site / duck.PACKAGES[0]))
+
+
 def test_nothing_installed_may_run_whenever_python_starts(installer: Installer) -> None:
     duck.prepare(["run"])
     assert list(installer.site.glob("*.pth")) == []

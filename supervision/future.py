@@ -167,8 +167,11 @@ class AskFuture(pykka.ThreadingFuture[T]):
                 return cast("T", self.get())
             if self._get_hook is not None:
                 return cast("T", (yield from self._await_derived(loop)))
-            with waits.edge(self):
+            if waits.current.get() is None:  # no handler, so in no circle
                 yield from self._suspend(loop)
+            else:
+                with waits.edge(self):
+                    yield from self._suspend(loop)
         return cast("T", self._outcome())
 
     __iter__ = __await__

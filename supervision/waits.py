@@ -73,6 +73,8 @@ def _circle(start: Name, debtor: Name) -> list[Name] | None:
     """The path from `debtor` back to `start` along present edges, if there is one."""
     if debtor is start:
         return [start, debtor]
+    if debtor.incarnation is None or not debtor.incarnation.waiting:  # as good as always
+        return None
     seen = {debtor}
     stack = [(debtor, [start, debtor])]
     while stack:

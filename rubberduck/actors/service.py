@@ -21,8 +21,8 @@ LONGEST_TEXT = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Complete(sup.Ask[Response]):
-    """Answer `request` as a whole. `timeout` is seconds for everything, `providers` the only ones allowed."""
+class Order:
+    """A question and how it is to be answered: `timeout` seconds for everything, `providers` the only ones allowed."""
 
     request: Request | dict[str, Any]
     priority: Literal["high", "normal", "low"] = "normal"
@@ -33,15 +33,13 @@ class Complete(sup.Ask[Response]):
 
 
 @dataclass(frozen=True, slots=True)
-class OpenStream(sup.Ask[Stream]):
-    """Answer `request` as a stream; the reply comes with its first chunk. Options as for Complete."""
+class Complete(Order, sup.Ask[Response]):
+    """Answer the request as a whole."""
 
-    request: Request | dict[str, Any]
-    priority: Literal["high", "normal", "low"] = "normal"
-    timeout: float | None = None
-    providers: tuple[str, ...] | None = None
-    tenant: str = ""
-    tags: Mapping[str, str] = field(default_factory=dict)
+
+@dataclass(frozen=True, slots=True)
+class OpenStream(Order, sup.Ask[Stream]):
+    """Answer the request as a stream; the reply comes with its first chunk."""
 
 
 @dataclass(frozen=True, slots=True)

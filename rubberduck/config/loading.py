@@ -14,10 +14,11 @@ from pydantic import BaseModel, ValidationError
 from rubberduck.config.interpolation import Interpolation, Unresolved
 from rubberduck.config.keys import is_key, supply_keys
 from rubberduck.config.overrides import Override, apply_overrides
+from rubberduck.config.parsed import Parsed
 from rubberduck.config.problems import Path, Problem, error_for
 from rubberduck.config.provider import NOT_WRITTEN
 from rubberduck.config.root import Config, Source, disagreements
-from rubberduck.config.sources import Origin, Parsed, read_file, read_mapping
+from rubberduck.config.sources import Origin, read_file, read_mapping
 
 UNCONFIGURED: Mapping[str, Any] = {"providers": {"mock": {"module": "mock"}}}
 """What runs when nothing is configured: no key, no network, no bill."""

@@ -7,20 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
-from rubberduck.config.problems import Path, Problem, error_for
-
-MAX_FILE_BYTES = 256 * 1024
-MAX_DEPTH = 32
-MAX_VALUES = 50_000
-
-
-@dataclass(frozen=True, slots=True)
-class Parsed:
-    """A configuration as written: its values, the line of each, and what is wrong with the writing."""
-
-    tree: Any
-    lines: Mapping[Path, int] = field(default_factory=dict)
-    faults: tuple[tuple[Path, int | None, str], ...] = ()
+from rubberduck.config.parsed import MAX_DEPTH, MAX_FILE_BYTES, Parsed, fault
+from rubberduck.config.problems import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +112,3 @@ def _reason(error: OSError) -> str:
     if isinstance(error, PermissionError):
         return "may not be read by this user"
     return f"cannot be read: {error.strerror or type(error).__name__}"
-
-
-def fault(where: object, text: str) -> Exception:
-    """A ConfigError about a whole file."""
-    return error_for([Problem(str(where), (), text)])

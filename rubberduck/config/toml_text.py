@@ -6,8 +6,8 @@ import re
 import tomllib
 from collections.abc import Iterator
 
+from rubberduck.config.parsed import Parsed, fault
 from rubberduck.config.problems import Path
-from rubberduck.config.sources import Parsed, fault
 
 _KEY = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|'[^']*')"""
 _DOTTED = rf"{_KEY}(?:[ \t]*\.[ \t]*{_KEY})*"

@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 
 import yaml
 
+from rubberduck.config.parsed import MAX_DEPTH, MAX_FILE_BYTES, MAX_VALUES, Parsed, fault
 from rubberduck.config.problems import Path
-from rubberduck.config.sources import MAX_DEPTH, MAX_FILE_BYTES, MAX_VALUES, Parsed, fault
 
 _NULL = "tag:yaml.org,2002:null"
 _BOOL = "tag:yaml.org,2002:bool"

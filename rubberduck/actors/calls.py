@@ -104,7 +104,10 @@ class CallRunner:
     async def _answer(self, call: Call, reply: sup.Reply) -> Response:
         routes = self._office.board.routes(call.request.model, call.providers)
         key = self._answers.key(call)
-        if (kept := self._answers.find(key, call, self._office.now())) is not None:
+        kept = self._answers.find(key, call, self._office.now())
+        if key is not None:
+            reports.looked_up(self._office.system.name, call, is_hit=kept is not None)
+        if kept is not None:
             return kept
         call.amounts = self._estimate(call, routes)
         turn = await self._take_turn(call, routes)
@@ -132,6 +135,7 @@ class CallRunner:
             self._tell_queue(call, request_queue.Done(call.id, ok=False))
             raise
         if isinstance(turn, Rejected):
+            reports.not_queued(self._office.system.name, call, turn.reason, turn.retry_after)
             raise endings.of_refusal(turn)
         call.queue_wait = self._office.now() - call.accepted_at
         return turn

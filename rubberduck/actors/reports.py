@@ -82,6 +82,20 @@ def tried_again(system: str, call: Call, provider: str, model: str, now: float, 
     telemetry.execute(event, {"delay": max(0, int(delay * 1e9))}, told)
 
 
+def not_queued(system: str, call: Call, reason: str, retry_after: float | None) -> None:
+    """Tell that the queue did not take a call."""
+    if telemetry.is_attached(events.QUEUE_REJECTED):
+        told = {"request_id": call.id, "model": call.request.model, "reason": reason, "retry_after": retry_after}
+        telemetry.execute(events.QUEUE_REJECTED, {}, {"system": system, **told})
+
+
+def looked_up(system: str, call: Call, *, is_hit: bool) -> None:
+    """Tell whether the cache had the answer."""
+    event = events.CACHE_HIT if is_hit else events.CACHE_MISS
+    if telemetry.is_attached(event):
+        telemetry.execute(event, {}, {"system": system, "request_id": call.id, "model": call.request.model})
+
+
 def bookkeeping_failed(system: str, subject: str, error: BaseException) -> None:
     """An end could not be written down: the answer is not lost for it, but somebody must know."""
     logger.error("%s: its end could not be written down: %s", subject, error)

@@ -10,12 +10,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from rubberduck.errors import ConfigError, InvalidRequest, ProtocolError, RubberDuckError
+from rubberduck.errors import ConfigError, InvalidRequest, RubberDuckError
 from rubberduck.providers import failures
 from rubberduck.providers.anthropic_messages import encode_messages, split_system
 from rubberduck.providers.anthropic_stream import AnthropicStreamDecoder, finish_reason, usage_of
 from rubberduck.providers.base import HTTPProvider, merge_extra
-from rubberduck.providers.reading import as_dict, as_json_text, as_name, as_text, made_id, parse_json
+from rubberduck.providers.reading import as_dict, as_json_text, as_name, as_text, made_id
 from rubberduck.types import Choice, FunctionCall, Message, NamedTool, Request, Response, ToolCall, Usage
 
 DEFAULT_VERSION = "2023-06-01"
@@ -83,21 +83,9 @@ class Anthropic(HTTPProvider):
         Raises:
             ProtocolError: when a 200 holds no message; otherwise what `classify` says.
         """
-        if status != 200:
-            raise self.classify(status, headers, body)
-        try:
-            said = as_dict(parse_json(body))
-        except ValueError:
-            said = {}
-        if said.get("error"):
-            raise self.classify(status, headers, body)
+        said = self.said_in(status, headers, body)
         if not isinstance(said.get("content"), list):
-            raise ProtocolError(
-                f"{self.name} answered 200 with something that is no message",
-                provider=self.name,
-                status=status,
-                provider_request_id=failures.request_id(headers),
-            )
+            raise failures.no_answer("message", status, headers, self.name)
         return decode_message(said, provider=self.name)
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> RubberDuckError:

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 from rubberduck import errors
 from rubberduck.errors import ConfigError, InvalidRequest, MissingApiKey, RubberDuckError, StreamInterrupted
 from rubberduck.providers.assembly import Assembly, as_chunks
+from rubberduck.providers.reading import as_dict, parse_json
 from rubberduck.providers.stream_decoder import StreamDecoder
 from rubberduck.transport import Reply, StreamReply, Timeouts, Transport, TransportError
 from rubberduck.types import Chunk, Request, Response, Usage
@@ -155,6 +156,18 @@ class HTTPProvider(Provider):
     @abstractmethod
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> RubberDuckError:
         """The error that an HTTP response stands for."""
+
+    def said_in(self, status: int, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+        """The JSON object of an answer, empty where there is none. Raises what `classify` says of a failure."""
+        if status != 200:
+            raise self.classify(status, headers, body)
+        try:
+            said = as_dict(parse_json(body))
+        except ValueError:
+            said = {}
+        if said.get("error"):
+            raise self.classify(status, headers, body)
+        return said
 
     def warnings(self, request: Request) -> tuple[str, ...]:
         """What the provider will not honour in a request that it answers all the same."""

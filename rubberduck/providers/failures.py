@@ -193,6 +193,16 @@ def make_error(
     )
 
 
+def no_answer(wanted: str, status: int, headers: Mapping[str, str], provider: str) -> errors.ProtocolError:
+    """The error for an answer of good status that does not hold what was `wanted`."""
+    return errors.ProtocolError(
+        f"{provider} answered {status} with something that is no {wanted}",
+        provider=provider,
+        status=status,
+        provider_request_id=request_id(headers),
+    )
+
+
 def _explain(chosen: type[RubberDuckError], fault: Fault, status: int, provider: str) -> str:
     said = fault.message[:LONGEST_MESSAGE] or fault.code or fault.type or "no explanation"
     where = f"answered {status}" if status != 200 else "reported an error in its answer"

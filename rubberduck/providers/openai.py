@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from rubberduck.errors import ProtocolError, RubberDuckError
+from rubberduck.errors import RubberDuckError
 from rubberduck.providers import dialects, failures
 from rubberduck.providers.base import HTTPProvider, merge_extra
 from rubberduck.providers.openai_stream import OpenAIStreamDecoder
-from rubberduck.providers.reading import as_count, as_dict, as_list, as_name, as_text, made_id, parse_json
+from rubberduck.providers.reading import as_count, as_dict, as_list, as_name, as_text, made_id
 from rubberduck.types import (
     Choice,
     FunctionCall,
@@ -68,21 +68,9 @@ class OpenAI(HTTPProvider):
         Raises:
             ProtocolError: when a 200 holds no completion; otherwise what `classify` says.
         """
-        if status != 200:
-            raise self.classify(status, headers, body)
-        try:
-            said = as_dict(parse_json(body))
-        except ValueError:
-            said = {}
-        if said.get("error"):
-            raise self.classify(status, headers, body)
+        said = self.said_in(status, headers, body)
         if not any(isinstance(choice, dict) for choice in as_list(said.get("choices"))):
-            raise ProtocolError(
-                f"{self.name} answered 200 with something that is no chat completion",
-                provider=self.name,
-                status=status,
-                provider_request_id=failures.request_id(headers),
-            )
+            raise failures.no_answer("chat completion", status, headers, self.name)
         return decode_response(said, provider=self.name)
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> RubberDuckError:

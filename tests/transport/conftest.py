@@ -18,6 +18,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     async def story() -> None:
         async with asyncio.timeout(10):
             await pyfuncitem.obj(**arguments)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        # The loop itself closes generators that httpcore drops, in tasks that start whenever they are collected.
+        if closing := {task for task in others if type(task.get_coro()).__name__ == "async_generator_athrow"}:
+            await asyncio.wait(closing, timeout=1)
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left, f"tasks left over: {left}"
 

@@ -15,6 +15,7 @@ with sup.System("demo") as system:
 from __future__ import annotations
 
 from supervision.actor import Actor, Down, Exited
+from supervision.audit import Finding
 from supervision.child import (
     BRUTAL_KILL,
     DROP_CHILD,
@@ -79,8 +80,10 @@ from supervision.exits import (
 from supervision.future import AskFuture
 from supervision.message import Ask, Reply, ask
 from supervision.name import ActorRef
-from supervision.supervisor import AlreadyStarted, Started, Supervisor, SupervisorHandle, supervisor
-from supervision.system import System, Unstopped
+from supervision.shell import AlreadyStarted, Started
+from supervision.stopping import Unstopped
+from supervision.supervisor import Supervisor, SupervisorHandle, supervisor
+from supervision.system import System
 from supervision.tasks import RunTask, TasksHandle, TaskSupervisor, tasks
 from supervision.tree import Node, Tree
 
@@ -114,6 +117,7 @@ __all__ = [
     "Exited",
     "FailedToStart",
     "Failure",
+    "Finding",
     "ForkLost",
     "GaveUp",
     "Killed",

@@ -19,7 +19,6 @@ import itertools
 import logging
 import sys
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,10 +26,12 @@ import pykka
 
 from supervision import pykka_registry
 from supervision.clock import RealClock
+from supervision.construction import building
 from supervision.errors import ActorDeadError, SpecError
 from supervision.exits import Crash, Exit, Normal, Reason, Shutdown, StartFailed, is_orderly
 from supervision.future import AskFuture
-from supervision.incarnation import Context, Incarnation, LoopIncarnation, ThreadIncarnation, building
+from supervision.hosts import LoopIncarnation
+from supervision.incarnation import Context, Incarnation
 from supervision.name import ActorRef, Name, no_proc
 from supervision.scheduler import default_scheduler
 
@@ -315,10 +316,6 @@ def supervised(actor_class: type[Any]) -> type[pykka.Actor]:
     return cast("type[pykka.Actor]", make(actor_class.__name__, (actor_class, ActorTools), members))
 
 
-def hosted_in_thread(actor_class: type[pykka.Actor]) -> bool:
-    return issubclass(actor_class, pykka.ThreadingActor)
-
-
 class _Standalone:
     """The owner of an actor started outside a tree: nobody restarts it, Pykka's rules and log lines hold."""
 
@@ -367,14 +364,5 @@ def _standalone(actor_class: type[Any]) -> Incarnation:
     return _StandaloneLife(name, actor_class, _Standalone(), scheduler=scheduler)
 
 
-def make_incarnation(
-    name: Name, make: Callable[[], pykka.Actor], owner: Any, scheduler: Any, **options: Any
-) -> Incarnation:
-    """The incarnation that fits the class behind `name`: a task on `scheduler`, or a thread."""
-    if hosted_in_thread(name.actor_class):
-        return ThreadIncarnation(name, make, owner, **options)
-    return LoopIncarnation(name, make, owner, scheduler=scheduler, **options)
-
-
 pykka_registry.install()
-__all__ = ["Actor", "ActorTools", "Down", "Exited", "Shutdown", "StartFailed", "make_incarnation", "supervised"]
+__all__ = ["Actor", "ActorTools", "Down", "Exited", "Shutdown", "StartFailed", "supervised"]

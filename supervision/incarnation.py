@@ -7,10 +7,7 @@ and reports exactly one exit.
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import logging
-import threading
 from _thread import allocate_lock
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -20,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import pykka
 from pykka import messages
-from pykka._introspection import get_attr_directly
 
 from supervision import faults, waits
 from supervision.child import IGNORE
+from supervision.construction import asks_for_nothing, construct
 from supervision.errors import ActorDeadError, ActorStuck, PoisonMessage
 from supervision.exits import Abandoned, Crash, Exit, ForkLost, Killed, Normal, Reason, StartFailed
 from supervision.mailbox import Envelope, Fenced
@@ -34,9 +31,6 @@ if TYPE_CHECKING:
     from supervision.name import Name
 
 logger = logging.getLogger("supervision")
-
-building: contextvars.ContextVar[Incarnation | None] = contextvars.ContextVar("supervision.building", default=None)
-"""The incarnation that an actor under construction belongs to."""
 
 MESSAGES_PER_TURN = 64
 """How many messages an actor handles before others on its loop get a turn."""
@@ -175,7 +169,7 @@ class Incarnation:
         try:
             if faults.armed:
                 await faults.hit("before_start", self.name.path)
-            actor: Any = self.actor or self._construct()
+            actor: Any = self.actor or construct(self, self._make)
             self.actor = actor
             info = await self._call(actor.on_start)
             if faults.armed:
@@ -210,20 +204,6 @@ class Incarnation:
         """What runs from here on waits on account of this message or hook, and of no earlier one."""
         self.turn += 1
         waits.current.set(waits.Turn(self, self.turn))
-
-    def _construct(self) -> pykka.Actor:
-        token = building.set(self)
-        try:
-            actor = self._make()
-        finally:
-            building.reset(token)
-        if not isinstance(actor, pykka.Actor):
-            raise TypeError(f"the factory of {self.name.path} made {type(actor).__name__}, which is no pykka.Actor")
-        own = actor.__dict__.get("_incarnation")
-        if own is not self:
-            raise TypeError(_why_not_ours(self.name.path, actor, own))
-        self.name.is_made_by(type(actor))
-        return actor
 
     async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a hook or handler, plain or async."""
@@ -318,7 +298,7 @@ class Incarnation:
         expected = self._expected if self._expected is not None else getattr(self.actor, "expected_errors", ())
         if expected and isinstance(error, expected):
             return True
-        return isinstance(error, AttributeError) and _asks_for_nothing(self.actor, message)
+        return isinstance(error, AttributeError) and asks_for_nothing(self.actor, message)
 
     def _expected_failure(self, envelope: Envelope, error: BaseException) -> None:
         if not self._let_go():
@@ -515,124 +495,3 @@ def _guarded(function: Callable[..., object], *arguments: Any) -> None:
         function(*arguments)
     except Exception:  # whose end this is must be reported all the same
         logger.exception("a callback at the end of an actor failed")
-
-
-def _why_not_ours(path: str, actor: pykka.Actor, own: Any) -> str:
-    """What is wrong with an actor that did not meet its incarnation when it was made."""
-    kind = type(actor).__name__
-    if isinstance(actor, pykka.ThreadingActor) and not hasattr(actor, "owe"):
-        return f"the factory of {path} made {kind}, a ThreadingActor: put its class into the spec, or a partial of it"
-    if own is not None:
-        return f"the factory of {path} made {kind}, but first another actor, which has taken its place"
-    return f"{kind}.__init__ must call super().__init__()"
-
-
-def _asks_for_nothing(actor: pykka.Actor, message: Any) -> bool:
-    """True for a proxy's message that names an attribute which the actor does not have."""
-    if not isinstance(message, messages.ProxyCall | messages.ProxyGetAttr):
-        return False
-    try:
-        get_attr_directly(actor, message.attr_path)
-    except AttributeError:
-        return True
-    return False
-
-
-class LoopIncarnation(Incarnation):
-    """A life as a task on a scheduler's loop."""
-
-    kind = "loop"
-
-    def __init__(self, *arguments: Any, scheduler: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.scheduler = scheduler
-        self._task: asyncio.Task[None] | None = None
-
-    def begin(self) -> None:
-        if not self.scheduler.post(self._begin):
-            self._finish(StartFailed(Crash("SystemClosed", "the scheduler has ended")))
-
-    def _begin(self) -> None:
-        # A context of its own: what the starter had set there is not the actor's business.
-        if self.exit is None:
-            context = contextvars.Context()
-            self._task = self.scheduler.loop.create_task(self.live(), name=self.name.path, context=context)
-
-    async def _next(self) -> Any:
-        loop, mailbox, lease = self.scheduler.loop, self.name.mailbox, self.lease
-        while True:
-            waiter = loop.create_future()
-            item = mailbox.take(lease, (loop, waiter))
-            if item is not None:
-                return item
-            await waiter
-
-    async def _yield(self) -> None:
-        await asyncio.sleep(0)
-
-    def kill(self) -> None:
-        self._killed = True
-        self.context.cancelled = True
-        self.exit_asked = self._forced or Killed()
-        if not self.scheduler.post(self._cancel):
-            self.abandon("its scheduler has ended")
-
-    def _cancel(self) -> None:
-        if self.exit is not None:
-            return
-        if self._task is not None:
-            self._task.cancel()
-        if not self.has_code_running:  # a task that is cancelled before its first step never takes one
-            self._finish(self._forced or Killed())
-        else:
-            self._give_grace()
-
-    def _give_grace(self) -> None:
-        if "kill" not in self.at_end:
-            loop = self.scheduler.loop
-            self.at_end["kill"] = loop.call_later(self.kill_grace, self.abandon, "ignored its cancellation").cancel
-
-
-class ThreadIncarnation(Incarnation):
-    """A life in a daemon thread of its own, where it may block."""
-
-    kind = "thread"
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.thread: threading.Thread | None = None
-
-    def begin(self) -> None:
-        self.thread = threading.Thread(target=self._run, name=f"supervision-actor-{self.name.path}", daemon=True)
-        self.has_code_running = True
-        try:
-            self.thread.start()
-        except RuntimeError as error:  # the machine has no more threads to give
-            self.has_code_running = False
-            self._finish(StartFailed(Crash.of(error)))
-
-    def _run(self) -> None:
-        life = self.live()
-        try:
-            life.send(None)  # runs to the end: in a thread every wait blocks
-            while True:
-                life.throw(RuntimeError(f"{self.name.path} lives in a thread and has no event loop to await on"))
-        except StopIteration:
-            pass
-
-    async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return function(*arguments)
-
-    async def _next(self) -> Any:
-        mailbox, lease = self.name.mailbox, self.lease
-        gate = allocate_lock()
-        gate.acquire()
-        while True:
-            item = mailbox.take(lease, (None, gate.release))
-            if item is not None:
-                return item
-            gate.acquire()
-
-    def kill(self) -> None:
-        self._killed = True
-        self.abandon("a thread cannot be killed")

@@ -9,7 +9,7 @@ from supervision.exits import Exit
 
 if TYPE_CHECKING:
     from supervision.name import Name
-    from supervision.supervisor import Shell
+    from supervision.shell import Shell
     from supervision.system import System
 
 

@@ -116,7 +116,7 @@ def test_a_thousand_crashes_leave_nothing_behind(make_system, eventually):
     def books() -> list[int]:
         incarnation = watcher.name.incarnation
         return [
-            len(system._names),
+            len(system.names._names),
             len(incarnation.at_end),
             len(incarnation.monitors),
             len(clock.pending()),

@@ -1,0 +1,71 @@
+"""The names of one system: opened, kept while refs hold them, closed with all below them, and found again."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from supervision.exits import Reason, Shutdown
+from supervision.kinds import is_supervisor
+from supervision.name import ActorRef, Name
+from supervision.state import keeper_for
+
+if TYPE_CHECKING:
+    from supervision.child import ChildSpec
+    from supervision.system import System
+
+
+class Names:
+    """Paths and the names at them. May be read from any thread; written on the supervisors' loop."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._names: dict[str, Name] = {}
+        self._forgotten: weakref.WeakValueDictionary[str, Name] = weakref.WeakValueDictionary()
+
+    def open(self, path: str, actor_class: type[Any], spec: ChildSpec | None = None) -> Name:
+        """The name at `path`, made or opened anew. What waits in its mailbox stays, and refs to it work again."""
+        mailbox = None if spec is None else spec.mailbox
+        name = self.known(path)
+        if name is None or not _same_kind(name.actor_class, actor_class):
+            name = Name(path, actor_class, mailbox, clock=self._system.clock, system=self._system)
+        elif not issubclass(name.actor_class, actor_class):
+            name.is_made_by(actor_class)
+        self._names[path] = name
+        name.keeper = keeper_for(None if spec is None else spec.state, name.keeper)
+        if mailbox is not None:
+            name.mailbox.spec = mailbox
+        name.mailbox.reopen()
+        return name
+
+    def known(self, path: str) -> Name | None:
+        """The name at `path`, also one that is only known by the refs to it."""
+        return self._names.get(path) or self._forgotten.get(path)
+
+    def open_at(self, path: str) -> Name | None:
+        """The name at `path` if it takes messages."""
+        name = self._names.get(path)
+        return name if name is not None and name.is_open else None
+
+    def all(self) -> list[Name]:
+        return list(self._names.values())
+
+    def below(self, path: str) -> list[Name]:
+        return [name for known, name in list(self._names.items()) if known.startswith(path + "/")]
+
+    def close(self, name: Name, reason: Reason, *, forgotten: bool = False) -> None:
+        """Close a name and all below it; answer what waits there."""
+        for each in [*(self.below(name.path) if is_supervisor(name.actor_class) else ()), name]:
+            each.close(reason)
+            if forgotten and self._names.pop(each.path, None) is not None:
+                self._forgotten[each.path] = each
+
+    def close_strangers(self, path: str, kept: set[str]) -> None:
+        """A supervisor begins anew with the children `kept`: nobody will ever be behind the others' names."""
+        for name in self.below(path):
+            if name.path[len(path) + 1 :].partition("/")[0] not in kept:
+                self.close(name, Shutdown(), forgotten=True)
+
+
+def _same_kind(one: type[Any], other: type[Any]) -> bool:
+    return getattr(one, "ref_class", ActorRef) is getattr(other, "ref_class", ActorRef)

@@ -1,0 +1,309 @@
+"""Carries out what a supervisor's engine decides: starts, stops, timers, names, answers.
+
+It hears of exits on the supervisors' scheduler, one event at a time, and never waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+from supervision import engine_types as say
+from supervision.child import RESTARTING, ChildSpec, SupervisorOptions
+from supervision.engine import Engine
+from supervision.errors import ActorDeadError, SpecError
+from supervision.exits import Crash, Exit, Reason, Shutdown, StartFailed
+from supervision.kinds import how_to_make, make_incarnation
+
+if TYPE_CHECKING:
+    from supervision.clock import Timer
+    from supervision.incarnation import Incarnation
+    from supervision.message import Reply
+    from supervision.name import ActorRef, Name
+    from supervision.system import System
+
+logger = logging.getLogger("supervision")
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The child runs behind `ref`; None if it declined by IGNORE. `info` is what its `on_start` returned."""
+
+    ref: ActorRef | None
+    info: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyStarted:
+    """A child of this id runs behind `ref`."""
+
+    ref: ActorRef
+
+
+class RefusedStart(Exception):
+    """The engine gave up during the first start; `exit_reason` is what the parent gets to hear."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(str(reason))
+        self.exit_reason = reason
+
+
+class Shell:
+    """Carries out one engine's effects. All methods but those of the owner run on the supervisor's loop."""
+
+    def __init__(
+        self, own: Incarnation, system: System, specs: tuple[ChildSpec, ...], options: SupervisorOptions
+    ) -> None:
+        self.system = system
+        self.path = own.name.path
+        self._own = own
+        kept = {spec.id for spec in specs}
+        system.names.close_strangers(self.path, kept)
+        self.names: dict[str, Name] = {id: name for id in kept if (name := self._name_of(id)) is not None}
+        self.engine = Engine(options, specs, path=self.path, epochs={id: self._last_epoch(id) for id in kept})
+        self.options = options
+        self.live: dict[str, Life] = {}
+        self.timers: dict[Any, Timer] = {}
+        self.started_all: asyncio.Future[None] | None = None
+        self.finished: asyncio.Future[Reason] = system.supervisors.loop.create_future()
+        self.on_finish: Callable[[Reason], object] | None = None
+        self._ending = False
+        self._crashed = False
+        self._one_less: asyncio.Future[None] | None = None
+
+    def _name_of(self, id: str) -> Name | None:
+        return self.system.names.known(self._child_path(id))
+
+    def _last_epoch(self, id: str) -> int:
+        name = self._name_of(id)
+        return 0 if name is None else name.epoch
+
+    def handle(self, event: say.Event) -> None:
+        """Let the engine decide and do what it says. A crashed supervisor decides nothing more."""
+        if self._crashed:
+            return
+        try:
+            for effect in self.engine.decide(event, self.system.clock.now(), rand=random.random()):
+                self._do(effect)
+        except Exception as error:  # a mistake here ends this supervisor; the one above it begins anew
+            logger.exception("%s failed on %s", self.path, type(event).__name__)
+            self._own.crash(Crash.of(error))
+
+    def call(self, request: say.Request, reply: Reply) -> None:
+        """Carry out a call; its answer may come later."""
+        if isinstance(request, say.StartChild):
+            request = replace(request, last_epoch=self._last_epoch(request.spec.id))
+        elif isinstance(request, say.Reconfigure):
+            request = replace(request, last_epochs={spec.id: self._last_epoch(spec.id) for spec in request.specs})
+
+        def answer(value: Any) -> None:
+            if isinstance(value, say.Ended):
+                reply.fail(ActorDeadError(self.path, value.reason))
+            else:
+                reply.set(self._for_users(value))
+
+        self.handle(say.Call(answer, request))
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """How many restarts count now, and how many are tolerated."""
+        return self.engine.window(self.system.clock.now())
+
+    def _do(self, effect: say.Effect) -> None:  # noqa: C901  (one arm for each effect)
+        match effect:
+            case say.Start():
+                self._start(effect)
+            case say.RequestStop(id=id, epoch=epoch, reason=reason):
+                if (life := self._life(id, epoch)) is not None:
+                    life.incarnation.order_stop(reason, drain=life.drain)
+            case say.Kill(id=id, epoch=epoch):
+                if (life := self._life(id, epoch)) is not None:
+                    life.incarnation.kill()
+            case say.ArmTimer(key=key, delay=delay):
+                self._arm(key, delay)
+            case say.CancelTimer(key=key):
+                if (timer := self.timers.pop(key, None)) is not None:
+                    timer.cancel()
+            case say.Reply(token=token, value=value):
+                token(value)
+            case say.Emit(name=name, id=id, fields=fields):
+                self.system.emit(name, self._child_path(id), **fields)
+            case say.Hold(id=id):
+                self._hold(id)
+            case say.Close(id=id, forgotten=forgotten):
+                self._close(id, forgotten=forgotten)
+            case say.StartedAll():
+                if self.started_all is not None and not self.started_all.done():
+                    self.started_all.set_result(None)
+            case say.Finish(reason=reason):
+                self._finish(reason)
+
+    # -- starting ----------------------------------------------------------------------------------
+
+    def _start(self, order: say.Start) -> None:
+        spec = order.spec
+        try:
+            actor_class, make = how_to_make(spec)
+        except SpecError as error:
+            self.system.supervisors.post(
+                self.handle, say.ChildStartFailed(order.id, order.epoch, StartFailed(Crash.of(error)))
+            )
+            return
+        name = self.names[order.id] = self.system.names.open(self._child_path(order.id), actor_class, spec)
+        name.epoch = order.epoch - 1
+        if order.restart_reason is not None:
+            name.restarts += 1
+        life = Life(self, order.id, order.epoch, drain=name.mailbox.spec.drain)
+        options: dict[str, Any] = {
+            "expected_errors": spec.expected_errors,
+            "restart_reason": order.restart_reason,
+            "attempt": order.attempt,
+            "kill_grace": self.system.kill_grace,
+        }
+        life.incarnation = make_incarnation(self.system, name, spec, make, life, **options)
+        self.live[order.id] = life
+        life.incarnation.begin()
+
+    def _life(self, id: str, epoch: int) -> Life | None:
+        life = self.live.get(id)
+        return life if life is not None and life.epoch == epoch else None
+
+    def forget(self, life: Life) -> None:
+        """This incarnation is gone."""
+        if self.live.get(life.id) is life:
+            del self.live[life.id]
+        if self._one_less is not None and not self._one_less.done():
+            self._one_less.set_result(None)
+
+    def _child_path(self, id: str) -> str:
+        return f"{self.path}/{id}" if id else self.path
+
+    # -- what becomes of names ---------------------------------------------------------------------
+
+    def _hold(self, id: str) -> None:
+        name = self.names.get(id)
+        if name is not None and name.mailbox.spec.on_restart == "drop":
+            reason = name.last_exit.reason if name.last_exit is not None else None
+            for envelope in name.mailbox.drop_waiting():
+                name.dead_letter(envelope, ActorDeadError(name.path, reason))
+
+    def _close(self, id: str, *, forgotten: bool) -> None:
+        name = self.names.pop(id, None) if forgotten else self.names.get(id)
+        # While this supervisor itself ends, its own supervisor decides whether names live on.
+        if name is None or self._ending or self.engine.is_ending:
+            return
+        reason = name.last_exit.reason if name.last_exit is not None else Shutdown()
+        self.system.names.close(name, reason, forgotten=forgotten)
+
+    # -- timers ------------------------------------------------------------------------------------
+
+    def _arm(self, key: Any, delay: float) -> None:
+        if delay <= 0:
+            self.system.supervisors.post(self.handle, say.TimerFired(key))
+            return
+
+        def fire() -> None:
+            self.system.supervisors.post(self._fired, key)
+
+        self.timers[key] = self.system.clock.call_at(self.system.clock.now() + delay, fire)
+
+    def _fired(self, key: Any) -> None:
+        if self.timers.pop(key, None) is not None:
+            self.handle(say.TimerFired(key))
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def shut_down(self, reason: Reason) -> None:
+        self._ending = True
+        if not self.finished.done():
+            self.handle(say.ShutdownRequested(reason))
+
+    def _finish(self, reason: Reason) -> None:
+        self._ending = True
+        if not self.finished.done():
+            self.finished.set_result(reason)
+        if self.started_all is not None and not self.started_all.done():
+            self.started_all.set_exception(RefusedStart(reason))
+        elif self.on_finish is not None:
+            self.on_finish(reason)
+
+    async def sweep(self) -> None:
+        """End all children by force, because the supervisor itself has crashed; return when they are gone."""
+        self._ending = self._crashed = True
+        for timer in self.timers.values():
+            timer.cancel()
+        self.timers.clear()
+        for life in list(self.live.values()):
+            life.incarnation.kill()
+        while self.live:
+            self._one_less = asyncio.get_running_loop().create_future()
+            try:
+                await self._one_less
+            except asyncio.CancelledError:  # killed once more; there is no other way to leave no orphan
+                continue
+
+    # -- for users ---------------------------------------------------------------------------------
+
+    def _for_users(self, value: Any) -> Any:
+        match value:
+            case say.Started(id=id, info=info):
+                return Started(None if id is None else self.names[id].ref, info)
+            case say.AlreadyStarted(id=id):
+                return AlreadyStarted(self.names[id].ref)
+            case tuple():
+                return [(row.id, self._ref_or_state(row), row.kind) for row in value]
+        return value
+
+    def _ref_or_state(self, row: say.ChildInfo) -> Any:
+        if row.state == "running":
+            return self.names[row.id].ref
+        return RESTARTING if row.state == "restarting" else None
+
+
+class Life:
+    """The owner of one incarnation: brings what becomes of it to the supervisor's loop."""
+
+    __slots__ = ("_ignored", "drain", "epoch", "id", "incarnation", "shell")
+
+    def __init__(self, shell: Shell, id: str, epoch: int, *, drain: bool) -> None:
+        self.shell = shell
+        self.id = id
+        self.epoch = epoch
+        self.drain = drain
+        self.incarnation: Incarnation = cast("Incarnation", None)
+        self._ignored = False
+
+    def started(self, incarnation: Incarnation, info: Any) -> None:
+        self.shell.system.emit("child_started", incarnation.name.path, epoch=incarnation.epoch)
+        self.shell.system.supervisors.post(self.shell.handle, say.ChildStarted(self.id, self.epoch, info))
+
+    def ignored(self, incarnation: Incarnation) -> None:
+        self._ignored = True
+
+    def ended(self, incarnation: Incarnation, exit: Exit) -> None:
+        if not self.shell.system.supervisors.post(self._ended, exit):
+            incarnation.release()
+
+    def zombie_ended(self, incarnation: Incarnation) -> None:
+        self.shell.system.zombie_ended(incarnation)
+
+    def _ended(self, exit: Exit) -> None:
+        """The asker of a crash hears of it after the decision, so that a retry meets the new state."""
+        shell = self.shell
+        shell.forget(self)
+        try:
+            shell.system.child_exited(self.incarnation, exit)
+            shell.handle(self._event(exit.reason))
+        finally:
+            self.incarnation.release()
+
+    def _event(self, reason: Reason) -> say.Event:
+        if self._ignored:
+            return say.ChildIgnored(self.id, self.epoch)
+        if isinstance(reason, StartFailed):
+            return say.ChildStartFailed(self.id, self.epoch, reason.cause)
+        return say.ChildExited(self.id, self.epoch, reason, self.incarnation.incident)

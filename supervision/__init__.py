@@ -14,6 +14,7 @@ with sup.System("demo") as system:
 
 from __future__ import annotations
 
+from supervision import seams  # noqa: F401  (before all else: it says what is wrong with the installed Pykka)
 from supervision.actor import Actor, Down, Exited
 from supervision.audit import Finding
 from supervision.child import (

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
-from importlib import metadata
 from typing import Any
 
 import pykka
@@ -38,6 +37,8 @@ USES: tuple[tuple[str, tuple[str, ...]], ...] = (
 def check() -> None:
     """Raise ImportError if the installed Pykka lacks something of all this."""
     if gone := [*missing(), *unused()]:
+        from importlib import metadata  # not needed, and not cheap, where all is well
+
         raise ImportError(
             f"supervision is built on the inside of Pykka 4.5, and Pykka {metadata.version('pykka')} has changed it: "
             f"{'; '.join(gone)}. Install 'pykka>=4.5,<4.6'."

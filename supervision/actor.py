@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pykka
 
-from supervision import pykka_registry
+from supervision import handlers, pykka_registry, validation
 from supervision.clock import RealClock
 from supervision.construction import building
 from supervision.errors import ActorDeadError, SpecError
@@ -141,12 +141,11 @@ class ActorTools:
 
     def send_after(self, ref: AnyRef, message: Any, delay: float) -> Timer:
         """Tell `ref` a message in `delay` seconds, unless this incarnation ends before or cancels it."""
-        return _OwnTimer(self._incarnation, ref, message, delay)
+        return _OwnTimer(self._incarnation, ref, message, validation.finite(delay, "send_after(delay)"))
 
     def interval(self, ref: AnyRef, message: Any, period: float) -> Timer:
         """Tell `ref` a message every `period` seconds until this incarnation ends or cancels it."""
-        if period <= 0:
-            raise ValueError(f"a period is longer than 0 seconds, not {period}")
+        period = validation.seconds(period, "interval(period)", positive=True)
         return _OwnTimer(self._incarnation, ref, message, period, period)
 
 
@@ -298,6 +297,8 @@ def supervised(actor_class: type[Any]) -> type[pykka.Actor]:
     Raises:
         SpecError: for other kinds of Pykka actors, and for a class that brings a main loop of its own.
     """
+    if issubclass(actor_class, pykka.Actor):
+        handlers.check(actor_class)
     if issubclass(actor_class, Actor):
         return cast("type[pykka.Actor]", actor_class)
     if not issubclass(actor_class, pykka.ThreadingActor):

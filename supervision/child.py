@@ -12,6 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Self
 
+import pykka
+
 from supervision import validation
 from supervision.backoff import Backoff
 from supervision.errors import SpecError
@@ -230,11 +232,12 @@ class ChildSpec:
 
 def _checked(spec: ChildSpec) -> dict[str, Any]:
     """Every field of `spec` that is checked or normalised, as it should be."""
-    if not isinstance(spec.id, str) or not spec.id or "/" in spec.id:
-        raise SpecError(f"child id: {spec.id!r} is not a non-empty text without '/'")
+    validation.path_part(spec.id, "child id")
     at = f"child {spec.id!r}: "
     if not callable(spec.actor):
-        raise SpecError(f"{at}actor {spec.actor!r} is neither an actor class nor a callable that makes an actor")
+        hint = ": give its class, each start makes a new one" if isinstance(spec.actor, pykka.Actor) else ""
+        wanted = "neither an actor class nor a callable that makes an actor"
+        raise SpecError(f"{at}actor {spec.actor!r} is {wanted}{hint}")
     kind = validation.member(Kind, spec.kind, f"{at}kind")
     is_worker = kind is Kind.WORKER
     return {
@@ -249,6 +252,7 @@ def _checked(spec: ChildSpec) -> dict[str, Any]:
         "on_exhausted": None if spec.on_exhausted is None else on_exhausted_of(spec.on_exhausted, f"{at}on_exhausted"),
         "expected_errors": _error_classes(spec.expected_errors, at),
         "mailbox": _optional(Mailbox, spec.mailbox, f"{at}mailbox"),
+        "scheduler": _scheduler(spec.scheduler, f"{at}scheduler"),
         "max_handle_time": _optional_seconds(spec.max_handle_time, f"{at}max_handle_time"),
         "state": _optional(StateSpec, spec.state, f"{at}state"),
     }
@@ -287,6 +291,10 @@ def _optional(kind: Any, value: Any, where: str) -> Any:
         return value
     names = getattr(kind, "__name__", None) or "fresh(), snapshot(...) or event_log(...)"
     raise SpecError(f"{where}: {value!r} is not {names}")
+
+
+def _scheduler(value: Any, where: str) -> Any:
+    return None if value is None else validation.with_methods(value, where, "a scheduler", "post")
 
 
 def _optional_seconds(value: Any, where: str) -> float | None:

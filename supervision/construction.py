@@ -9,6 +9,8 @@ import pykka
 from pykka import messages
 from pykka._introspection import get_attr_directly
 
+from supervision import handlers
+
 if TYPE_CHECKING:
     from supervision.incarnation import Incarnation
 
@@ -21,6 +23,7 @@ def construct(incarnation: Incarnation, make: Any) -> pykka.Actor:
 
     Raises:
         TypeError: it makes no actor, or one of another life.
+        SpecError: it makes an actor whose handlers cannot work.
     """
     token = building.set(incarnation)
     try:
@@ -33,6 +36,7 @@ def construct(incarnation: Incarnation, make: Any) -> pykka.Actor:
     own = actor.__dict__.get("_incarnation")
     if own is not incarnation:
         raise TypeError(_why_not_ours(path, actor, own))
+    handlers.check(type(actor))
     incarnation.name.is_made_by(type(actor))
     return actor
 

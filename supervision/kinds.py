@@ -56,15 +56,22 @@ def how_to_make(spec: ChildSpec) -> tuple[type[pykka.Actor], Callable[[], pykka.
     """
     actor: Any = spec.actor
     if isinstance(actor, functools.partial) and isinstance(actor.func, type):
-        made = supervised(actor.func)
+        made = _supervised(spec, actor.func)
         return made, functools.partial(made, *actor.args, *spec.args, **{**actor.keywords, **spec.kwargs})
     if isinstance(actor, type):
         if not issubclass(actor, pykka.Actor):
             raise SpecError(f"child {spec.id!r}: {actor.__name__} is no pykka.Actor")
-        made = supervised(actor)
+        made = _supervised(spec, actor)
         return made, functools.partial(made, *spec.args, **spec.kwargs)
     host: Any = Supervising if spec.kind is Kind.SUPERVISOR else Actor
     return host, functools.partial(actor, *spec.args, **spec.kwargs)
+
+
+def _supervised(spec: ChildSpec, actor_class: Any) -> type[pykka.Actor]:
+    try:
+        return supervised(actor_class)
+    except SpecError as error:
+        raise SpecError(f"child {spec.id!r}: {error}") from None
 
 
 def make_incarnation(

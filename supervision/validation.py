@@ -45,6 +45,34 @@ def duration(value: Any, where: str, *, positive: bool = False) -> float:
     return seconds(float(parsed[1]) * _UNIT_SECONDS[parsed[2]], where, positive=positive)
 
 
+def timeout(value: Any, where: str) -> float | None:
+    """`value` as seconds to wait: None and infinity are no limit, and what is negative is over already."""
+    if value is None or value == math.inf:
+        return None
+    return finite(value, where)
+
+
+def finite(value: Any, where: str) -> float:
+    """`value` as a finite number of seconds, be it negative: what is due in the past is due now."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise SpecError(f"{where}: {value!r} is not a number of seconds")
+    return float(value)
+
+
+def path_part(value: Any, where: str) -> str:
+    """`value` if it can stand in a path."""
+    if not isinstance(value, str) or not value or "/" in value:
+        raise SpecError(f"{where}: {value!r} is not a non-empty text without '/'")
+    return value
+
+
+def with_methods(value: Any, where: str, what: str, *methods: str) -> Any:
+    """`value` if it is an object, not a class, that has these methods."""
+    if isinstance(value, type) or not all(callable(getattr(value, name, None)) for name in methods):
+        raise SpecError(f"{where}: {value!r} is not {what} (an object with {' and '.join(methods)})")
+    return value
+
+
 def count(value: Any, where: str, *, at_least: int = 0) -> int:
     """`value` as a whole number, `at_least` or more."""
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:

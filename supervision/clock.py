@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from supervision import faults
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -38,6 +40,8 @@ class RealClock:
         self.now = time.monotonic
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
+        if faults.armed:
+            when += faults.lateness()
         loop = asyncio._get_running_loop()
         if loop is not None:  # asyncio's loops keep the same time, and a timer of one's own loop costs no switch
             return _OwnLoopTimer(loop, loop.call_at(when, callback, context=contextvars.Context()))

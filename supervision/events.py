@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from supervision.errors import SpecError
+
 logger = logging.getLogger("supervision")
 
 CAPACITY = 10_000
@@ -35,10 +37,14 @@ Listener = Callable[[Event], object]
 
 
 class EventStream:
-    """Delivers events in order, on a thread of its own that exists while there are listeners."""
+    """Delivers events in order, on a thread of its own that exists while there are listeners.
 
-    def __init__(self, name: str) -> None:
+    `post`, where given, is what calls a function later in that thread's place.
+    """
+
+    def __init__(self, name: str, post: Callable[[Callable[[], object]], object] | None = None) -> None:
         self._name = name
+        self._post = post
         self._listeners: dict[int, Listener] = {}
         self._count = 0
         self._lock = threading.Lock()
@@ -48,11 +54,13 @@ class EventStream:
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Have `listener` called with every event from now on. Returns the function that ends it."""
+        if not callable(listener):
+            raise SpecError(f"subscribe(listener): {listener!r} cannot be called with an event")
         with self._lock:
             self._count += 1
             key = self._count
             self._listeners[key] = listener
-            if self._thread is None:
+            if self._thread is None and self._post is None:
                 self._thread = threading.Thread(
                     target=self._deliver, name=f"supervision-events-{self._name}", daemon=True
                 )
@@ -80,6 +88,9 @@ class EventStream:
             self._queue.put_nowait(event)
         except queue.Full:
             self.dropped += 1
+            return
+        if self._post is not None:
+            self._post(self._deliver_next)
 
     def close(self, timeout: float = 2.0) -> bool:
         """Deliver what is waiting and end the thread. A later subscription starts anew.
@@ -89,6 +100,8 @@ class EventStream:
         with self._lock:
             thread, self._thread = self._thread, None
         if thread is None:
+            while self._post is not None and not self._queue.empty():
+                self._deliver_next()
             return True
         self._put_end()
         if thread is not threading.current_thread():
@@ -107,8 +120,16 @@ class EventStream:
 
     def _deliver(self) -> None:
         while (event := self._queue.get()) is not None:
-            for listener in list(self._listeners.values()):
-                try:
-                    listener(event)
-                except Exception:  # a listener's fault is its own
-                    logger.exception("a listener failed on %s of %s", event.name, event.path)
+            self._tell(event)
+
+    def _deliver_next(self) -> None:
+        with contextlib.suppress(queue.Empty):  # delivered already, when the stream was closed
+            if (event := self._queue.get_nowait()) is not None:
+                self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        for listener in list(self._listeners.values()):
+            try:
+                listener(event)
+            except Exception:  # a listener's fault is its own
+                logger.exception("a listener failed on %s of %s", event.name, event.path)

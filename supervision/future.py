@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pykka
 
-from supervision import waits
+from supervision import driving, waits
 from supervision.doorbell import bell_of
 from supervision.errors import BlockingInScheduler
 from supervision.scheduler import on_scheduler_thread
@@ -131,6 +131,10 @@ class AskFuture(pykka.ThreadingFuture[T]):
         return self._outcome()
 
     def _block(self, timeout: float | None) -> None:
+        if driving.drivers and (driver := _driver_for(self.debtor)) is not None:
+            if not driver.drive(lambda: self._done, timeout):
+                raise pykka.Timeout(f"{timeout} virtual seconds")
+            return
         gate = allocate_lock()
         gate.acquire()
         entry = (None, gate.release)
@@ -282,6 +286,10 @@ class AskFuture(pykka.ThreadingFuture[T]):
             return [await awaitable(future) for future in all_of_them]
 
         return cast("pykka.Future[Iterable[Any]]", self.derive(get_all, await_all))
+
+
+def _driver_for(debtor: Name | None) -> driving.Driver | None:
+    return driving.driver_here(None if debtor is None else debtor.system)
 
 
 def awaitable(future: pykka.Future[Any]) -> Any:

@@ -9,6 +9,7 @@ from _thread import allocate_lock
 from collections.abc import Callable
 from typing import Any
 
+from supervision import faults
 from supervision.exits import Crash, Killed, StartFailed
 from supervision.incarnation import Incarnation
 
@@ -81,8 +82,10 @@ class ThreadIncarnation(Incarnation):
         self.thread = threading.Thread(target=self._run, name=f"supervision-actor-{self.name.path}", daemon=True)
         self.has_code_running = True
         try:
+            if faults.armed:
+                faults.starts_thread(self)
             self.thread.start()
-        except RuntimeError as error:  # the machine has no more threads to give
+        except (RuntimeError, faults.InjectedFault) as error:  # the machine has no more threads to give
             self.has_code_running = False
             self._finish(StartFailed(Crash.of(error)))
 

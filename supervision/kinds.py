@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pykka
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from supervision.name import Name
     from supervision.shell import Shell
     from supervision.system import System
+    from supervision.testing.deterministic import DeterministicScheduler
 
 
 class SupervisorIncarnation(LoopIncarnation):
@@ -78,9 +79,11 @@ def make_incarnation(
     system: System, name: Name, spec: ChildSpec, make: Callable[[], pykka.Actor], owner: Any, **options: Any
 ) -> Incarnation:
     """The incarnation that fits the class behind `name`: a task on a scheduler, or a thread."""
+    if system.supervisors.hosts_everything:
+        make = cast("DeterministicScheduler", system.workers).checked(spec, make)
     if is_supervisor(name.actor_class):
         return SupervisorIncarnation(name, make, owner, scheduler=system.supervisors, **options)
-    if issubclass(name.actor_class, pykka.ThreadingActor):
+    if issubclass(name.actor_class, pykka.ThreadingActor) and not system.supervisors.hosts_everything:
         return ThreadIncarnation(name, make, owner, **options)
     return LoopIncarnation(name, make, owner, scheduler=spec.scheduler or system.workers, **options)
 

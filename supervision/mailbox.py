@@ -18,8 +18,10 @@ import pykka
 from pykka._envelope import Envelope as PykkaEnvelope
 from pykka.messages import _ActorStop
 
+from supervision import faults
 from supervision.child import Block
 from supervision.child import Mailbox as MailboxSpec
+from supervision.driving import wait_for
 from supervision.errors import MailboxFull
 from supervision.future import _wake
 
@@ -94,6 +96,8 @@ class Mailbox:
         """
         if not isinstance(envelope, Envelope):
             envelope = Envelope(envelope.message, envelope.reply_to)
+        if faults.armed and faults.takes(self._name, envelope):
+            return
         envelope.sent_at = self._name.now()
         waiter = None
         with self.lock:
@@ -145,7 +149,7 @@ class Mailbox:
         alarm = self._name.clock.call_at(self._name.now() + timeout, end_the_wait)
         try:
             while not self.put_or_queue(envelope, entry):
-                woken.wait()
+                wait_for(woken, self._name.system)
                 woken.clear()
                 if over.is_set():
                     self.leave_queue(entry)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+from supervision import validation
 from supervision.errors import StartFailedError
 from supervision.exits import Exit
 from supervision.future import AskFuture
@@ -25,11 +26,15 @@ class RootHandle(SupervisorHandle):
     def stop(self, *, block: bool = True, timeout: float | None = None) -> Any:
         system = self._name.system
         assert system is not None
+        timeout = validation.timeout(timeout, "stop(timeout)")
         stopped: AskFuture[bool] = AskFuture()
         was_alive = self.is_alive()
+        if system.whole is not None:
+            system.stopping.begin(timeout, lambda: stopped.settle(was_alive))
+            return stopped.get() if block else stopped
 
         def stop_system() -> None:
-            system.stop(timeout)
+            system.stop(None if timeout is None else max(0.0, timeout))
             stopped.settle(was_alive)
 
         threading.Thread(target=stop_system, name="supervision-stop", daemon=True).start()

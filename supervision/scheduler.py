@@ -30,6 +30,9 @@ class Scheduler:
     actor's fault must not stop the others.
     """
 
+    hosts_everything = False
+    """True where the supervisors live on it too, and there is no thread but the caller's: see the test kit."""
+
     def __init__(self, name: str) -> None:
         self.name = name
         self.loop = asyncio.new_event_loop()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -87,7 +86,7 @@ class Shell:
         if self._crashed:
             return
         try:
-            for effect in self.engine.decide(event, self.system.clock.now(), rand=random.random()):
+            for effect in self.engine.decide(event, self.system.clock.now(), rand=self.system.random()):
                 self._do(effect)
         except Exception as error:  # a mistake here ends this supervisor; the one above it begins anew
             logger.exception("%s failed on %s", self.path, type(event).__name__)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,15 +27,27 @@ class Unstopped:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    """A step on the way: wait for something, until a time that a later call may bring forward."""
+
+    is_done: Callable[[], bool]
+    until: Callable[[], float | None]
+
+
 class Stopping:
-    """One system's way to its end; deadlines are real time."""
+    """One system's way to its end. Deadlines are real time; virtual where the scheduler has no thread."""
 
     def __init__(self, system: System) -> None:
         self.system = system
         self.has_begun = False
         self.is_over = False
         self.is_forked = False
+        self._now: Callable[[], float] = time.monotonic if system.whole is None else system.whole.clock.now
         self._changed = threading.Condition()
+        self._task: asyncio.Task[None] | None = None
+        self._sleeper: asyncio.Future[None] | None = None
+        self._when_over: list[Callable[[], object]] = []
         self._until: float | None = None
         self._kill_at: float | None = None
         self._leave_at: float | None = None
@@ -40,11 +55,7 @@ class Stopping:
 
     def stop(self, deadline: float | None = None) -> bool:
         """See `System.stop`."""
-        with self._changed:
-            is_first = not self.has_begun
-            with self.system.lock:
-                self.has_begun = True
-            self._tighten(deadline)
+        is_first = self._note(deadline)
         if self._is_called_from_within():
             if is_first:
                 self._begin_stop()
@@ -53,14 +64,39 @@ class Stopping:
             self._stop_all()
         return self._wait_stopped()
 
+    def begin(self, deadline: float | None, when_over: Callable[[], object]) -> None:
+        """Only begin to stop; `when_over` is called once all is done, at once if it is."""
+        is_first = self._note(deadline)
+        if self.is_over:
+            when_over()
+            return
+        self._when_over.append(when_over)
+        if is_first:
+            self._begin_stop()
+
+    def _note(self, deadline: float | None) -> bool:
+        """From here on nothing new is started. True for the first who calls."""
+        with self._changed:
+            is_first = not self.has_begun
+            with self.system.lock:
+                self.has_begun = True
+            self._tighten(deadline)
+        return is_first
+
     def _tighten(self, deadline: float | None) -> None:
         """Plan the steps of a stop within `deadline` seconds, unless an earlier call leaves even less time."""
-        until = None if deadline is None else time.monotonic() + deadline
+        until = None if deadline is None else self._now() + deadline
         if deadline is not None and until is not None and (self._until is None or until < self._until):
             self._until = until
             self._leave_at = until - min(0.1, deadline / 10)
             self._kill_at = self._leave_at - min(self.system.kill_grace, deadline / 4)
-            self._changed.notify_all()
+            self._notify()
+
+    def _notify(self) -> None:
+        """Have those look again who wait for a change. Holds the lock."""
+        self._changed.notify_all()
+        if self._sleeper is not None and not self._sleeper.done():
+            self._sleeper.set_result(None)
 
     def _is_called_from_within(self) -> bool:
         turn = waits.current.get()
@@ -71,21 +107,34 @@ class Stopping:
 
     def _begin_stop(self) -> bool:
         """Stop in a thread of its own, so that a Ctrl-C for the one who waits leaves no half-stopped system."""
+        if self.system.whole is not None:
+            return self._begin_task()
         try:
             threading.Thread(target=self._stop_all, name=f"supervision-stop-{self.system.name}", daemon=True).start()
         except RuntimeError:  # the interpreter is on its way out and starts no threads any more
             return False
         return True
 
+    def _begin_task(self) -> bool:
+        loop = self.system.supervisors.loop
+        if loop.is_closed():  # with all that was on it
+            self._end()
+        else:
+            self._task = loop.create_task(self._stop_all_in_task(), name="stop", context=contextvars.Context())
+        return True
+
     def _wait_stopped(self) -> bool:
+        whole = self.system.whole
+        if whole is not None and not self.is_over:
+            whole.drive(lambda: self.is_over or (self._until is not None and self._now() >= self._until))
         with self._changed:
             while not self.is_over and self._is_before(self._until):
                 pass
         return self.is_over and not self.report()
 
     def _is_before(self, at: float | None) -> bool:
-        """Wait for a change until `at`, by real time. False if it is past."""
-        left = None if at is None else at - time.monotonic()
+        """Wait for a change until `at`. False if it is past."""
+        left = None if at is None else at - self._now()
         if left is not None and left <= 0:
             return False
         self._changed.wait(left)
@@ -93,37 +142,70 @@ class Stopping:
 
     def _stop_all(self) -> None:
         try:
-            for root in reversed(self.system.roots[:]):
-                self._stop_root(root)
-            self._end_threads()
+            for wait in self._steps():
+                with self._changed:
+                    while not wait.is_done() and self._is_before(wait.until()):
+                        pass
         finally:
-            with self._changed:
-                self.is_over = True
-                self._changed.notify_all()
-            self.system.wanted.set()
+            self._end()
 
-    def _stop_root(self, root: Root) -> None:
+    async def _stop_all_in_task(self) -> None:
+        try:
+            for wait in self._steps():
+                while not wait.is_done() and await self._sleeps_before(wait.until()):
+                    pass
+        finally:
+            self._end()
+
+    async def _sleeps_before(self, at: float | None) -> bool:
+        """As `_is_before`, on a loop without threads."""
+        if at is not None and at <= self._now():
+            return False
+        loop = asyncio.get_running_loop()
+        self._sleeper = loop.create_future()
+        alarm = None if at is None else loop.call_at(at, self._wake_up)
+        await self._sleeper
+        if alarm is not None:
+            alarm.cancel()
+        return True
+
+    def _wake_up(self) -> None:
+        with self._changed:
+            self._notify()
+
+    def _end(self) -> None:
+        with self._changed:
+            self.is_over = True
+            self._notify()
+            callbacks, self._when_over = self._when_over, []
+        self.system.wanted.set()
+        for callback in callbacks:
+            callback()
+
+    def _steps(self) -> Iterator[_Wait]:
+        for root in reversed(self.system.roots[:]):
+            yield from self._stop_root(root)
+        self._end_threads()
+
+    def _stop_root(self, root: Root) -> Iterator[_Wait]:
         """Ask; where a deadline comes near, kill; at last leave behind what still has not ended."""
         root.incarnation.order_stop(Shutdown())
-        with self._changed:
-            while not root.has_ended and self._is_before(self._kill_at):
-                pass
+        yield _Wait(lambda: root.has_ended, lambda: self._kill_at)
         if root.has_ended:
             return
         root.incarnation.kill()
-        with self._changed:
-            while not root.has_ended and self._is_before(self._leave_at):
-                pass
+        yield _Wait(lambda: root.has_ended, lambda: self._leave_at)
         for name in self.system.names.below(root.name.path):
             if not is_supervisor(name.actor_class) and (incarnation := name.incarnation) is not None:
                 incarnation.abandon("not stopped by the deadline")
-        with self._changed:  # nothing can hold it up any more: supervisors run nobody's code
-            self._changed.wait_for(lambda: root.has_ended, 1.0)
+        at_last = self._now() + 1.0  # nothing can hold it up any more: supervisors run nobody's code
+        yield _Wait(lambda: root.has_ended, lambda: at_last)
 
     def _end_threads(self) -> None:
         for zombie in self.system.zombies[:]:
             self.system.emit("unstopped", zombie.name.path, epoch=zombie.epoch)
         self.system.emit("stopped", self.system.name)
+        self.system.registry.close()
         self._has_deaf_listener = not self.system.events.close(self._seconds_left(2.0))
         own = [self.system.supervisors, self.system.workers] if self.system.owns_workers else [self.system.supervisors]
         for scheduler in own:
@@ -132,7 +214,7 @@ class Stopping:
             scheduler.stop(self._seconds_left(5.0))
 
     def _seconds_left(self, at_most: float) -> float:
-        return at_most if self._until is None else max(0.02, min(at_most, self._until - time.monotonic()))
+        return at_most if self._until is None else max(0.02, min(at_most, self._until - self._now()))
 
     def report(self) -> list[Unstopped]:
         """What has been left behind and is still there; after `stop`, all that it could not end."""
@@ -146,9 +228,9 @@ class Stopping:
         left += [Unstopped(path, f"still {each.state}") for path, each in living if each is not None]
         if self._has_deaf_listener:
             left.append(Unstopped("events", "a listener has not come back"))
-        schedulers = (
-            [self.system.workers, self.system.supervisors] if self.system.owns_workers else [self.system.supervisors]
-        )
+        schedulers = [self.system.workers] if self.system.owns_workers else []
+        if self.system.whole is None:
+            schedulers.append(self.system.supervisors)
         left += [Unstopped(each.name, "its thread is blocked") for each in schedulers if each.thread.is_alive()]
         return left
 
@@ -156,7 +238,7 @@ class Stopping:
         """A root has ended, for whatever reason: whoever waits for it may go on."""
         with self._changed:
             root.has_ended = True
-            self._changed.notify_all()
+            self._notify()
 
     def lose_after_fork(self) -> None:
         """In the child of a fork there is nothing to stop."""

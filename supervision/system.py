@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import itertools
 import json
 import logging
 import os
+import random
 import signal
 import sys
 import threading
@@ -27,6 +29,7 @@ from supervision.stopping import Stopping, Unstopped
 from supervision.tree import Tree, read_tree
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from supervision.incarnation import Incarnation
@@ -59,11 +62,15 @@ class System:
         max_zombies: int = 16,
     ) -> None:
         self.name = name
-        self.supervisors = Scheduler(f"{name}-supervisors")
+        whole: Any = scheduler if scheduler is not None and scheduler.hosts_everything else None
+        self.supervisors: Scheduler = Scheduler(f"{name}-supervisors") if whole is None else whole.supervisors
         self.owns_workers = scheduler is None
         self.workers = scheduler or Scheduler(f"{name}-workers")
-        self.clock: Clock = clock or RealClock(self.supervisors)
-        self.events = EventStream(name)
+        self.clock: Clock = clock or (RealClock(self.supervisors) if whole is None else whole.clock)
+        self.random: Callable[[], float] = random.random if whole is None else whole.random.random
+        self.events = EventStream(name, None if whole is None else functools.partial(whole.post_in, "events"))
+        self.whole = whole
+        """The scheduler that hosts everything, in the thread of whoever waits; None where there are real threads."""
         self.loop_limit = loop_limit
         self.kill_grace = kill_grace
         self.max_zombies = max_zombies
@@ -89,6 +96,8 @@ class System:
         """
         checked = SupervisorOptions(**options)
         check_children(specs, checked)
+        if self.whole is not None:
+            self.whole.refuse_threads(specs)
         if on_scheduler_thread():
             raise BlockingInScheduler("supervise() waits for the start: use start_child of a supervisor's handle")
         root = Root(self)
@@ -102,6 +111,8 @@ class System:
             )
             self.roots.append(root)
         root.incarnation.begin()
+        if self.whole is not None:
+            self.whole.drive(lambda: root.start.done)
         handle: SupervisorHandle = root.start.get()
         return handle
 
@@ -208,6 +219,8 @@ class System:
             number: signal.signal(number, lambda *_: self.wanted.set()) for number in (signal.SIGTERM, signal.SIGINT)
         }
         try:
+            if self.whole is not None:
+                self.whole.drive(self.wanted.is_set)
             while not self.wanted.wait(1.0):  # a signal that another thread was given does not end a longer wait
                 pass
             self.stop()

@@ -1,4 +1,4 @@
-"""A test kit: time that a test moves itself, faults at named points, probes, and a check for leftovers."""
+"""Time that a test moves itself."""
 
 from __future__ import annotations
 
@@ -7,13 +7,8 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
-import pykka
-
-from supervision.faults import POINTS, InjectedFault, fault
-
-__all__ = ["POINTS", "InjectedFault", "ManualClock", "Probe", "fault", "leak_check"]
+from supervision import faults
 
 
 class _ManualTimer:
@@ -42,6 +37,8 @@ class ManualClock:
     def call_at(self, when: float, callback: Callable[[], object]) -> _ManualTimer:
         """Have `callback` called when the clock reaches `when`, in the thread that advances it."""
         timer = _ManualTimer(callback)
+        if faults.armed:
+            when += faults.lateness()
         with self._changed:
             heapq.heappush(self._timers, (when, next(self._order), timer))
             self._changed.notify_all()
@@ -86,59 +83,3 @@ class ManualClock:
                 if not self._changed.wait(max(0.0, limit - time.monotonic())) and time.monotonic() >= limit:
                     raise TimeoutError(f"no timer was arranged within {timeout} s")
         return at
-
-
-class _ProbeActor(pykka.ThreadingActor):
-    use_daemon_thread = True
-
-    def __init__(self, probe: Probe) -> None:
-        super().__init__()
-        self._probe = probe
-
-    def on_receive(self, message: Any) -> None:
-        self._probe.record(message)
-
-
-class Probe:
-    """Records the messages told to `probe.ref`, and waits for them."""
-
-    def __init__(self) -> None:
-        self.messages: list[Any] = []
-        self._changed = threading.Condition()
-        self.ref: pykka.ActorRef[Any] = _ProbeActor.start(self)
-
-    def record(self, message: Any) -> None:
-        """Note a message; also usable as a listener."""
-        with self._changed:
-            self.messages.append(message)
-            self._changed.notify_all()
-
-    def wait(self, n: int = 1, timeout: float = 5.0) -> list[Any]:
-        """The messages, once there are `n` of them. Raises TimeoutError, naming those that came."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: len(self.messages) >= n, timeout):
-                raise TimeoutError(f"{len(self.messages)} of {n} messages came within {timeout} s: {self.messages}")
-            return list(self.messages)
-
-    def stop(self) -> None:
-        """End the probe's actor."""
-        self.ref.stop()
-
-
-def leak_check(timeout: float = 2.0, *, allow: tuple[str, ...] = ("supervision-default",)) -> None:
-    """Raise AssertionError if actors or threads of this package are left, after up to `timeout` seconds of grace."""
-    limit = time.monotonic() + timeout
-    while (left := _left(allow)) and time.monotonic() < limit:
-        time.sleep(0.01)
-    if left:
-        raise AssertionError("left behind: " + ", ".join(left))
-
-
-def _left(allow: tuple[str, ...]) -> list[str]:
-    actors = [str(ref) for ref in pykka.ActorRegistry.get_all()]
-    threads = [
-        thread.name
-        for thread in threading.enumerate()
-        if thread.name.startswith("supervision") and thread.name not in allow
-    ]
-    return actors + threads

@@ -13,6 +13,7 @@ import time
 from _thread import allocate_lock
 from asyncio import _get_running_loop
 from collections.abc import Callable, Coroutine, Generator, Iterable
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pykka
@@ -71,9 +72,8 @@ class AskFuture(pykka.ThreadingFuture[T]):
             waiters, self._waiters = self._waiters, None
             callbacks, self._callbacks = self._callbacks, None
         if waiters:
-            running = _get_running_loop()
-            for loop, waiter in waiters:
-                _wake(running, loop, waiter)
+            for waiter in waiters:
+                wake(*waiter)
         if callbacks:
             for callback in callbacks:
                 _call_guarded(callback)
@@ -124,10 +124,14 @@ class AskFuture(pykka.ThreadingFuture[T]):
         if not self._done:
             if self._get_hook is not None:
                 return self._from_hook(timeout)
-            with waits.edge(self):
+            edge = waits.enter(self)
+            try:
                 if on_scheduler_thread():
                     raise BlockingInScheduler("get() would block this scheduler and all its actors: await the future")
                 self._block(timeout)
+            finally:
+                if edge is not None:
+                    waits.leave(edge)
         return self._outcome()
 
     def _block(self, timeout: float | None) -> None:
@@ -137,7 +141,7 @@ class AskFuture(pykka.ThreadingFuture[T]):
             return
         gate = allocate_lock()
         gate.acquire()
-        entry = (None, gate.release)
+        entry = (None, gate.release, 0)
         if not self._enlist(entry):
             return
         if not gate.acquire(timeout=-1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX)):
@@ -171,11 +175,12 @@ class AskFuture(pykka.ThreadingFuture[T]):
                 return cast("T", self.get())
             if self._get_hook is not None:
                 return cast("T", (yield from self._await_derived(loop)))
-            if waits.current.get() is None:  # no handler, so in no circle
+            edge = waits.enter(self)
+            try:
                 yield from self._suspend(loop)
-            else:
-                with waits.edge(self):
-                    yield from self._suspend(loop)
+            finally:
+                if edge is not None:
+                    waits.leave(edge)
         return cast("T", self._outcome())
 
     __iter__ = __await__
@@ -189,7 +194,7 @@ class AskFuture(pykka.ThreadingFuture[T]):
 
     def _suspend(self, loop: asyncio.AbstractEventLoop) -> Generator[Any, None, None]:
         waiter = loop.create_future()
-        entry = (loop, waiter)
+        entry = (loop, waiter, get_ident())
         if not self._enlist(entry):
             return
         try:
@@ -304,12 +309,16 @@ def _call_guarded(callback: Callable[[], object]) -> None:
         logger.exception("a callback of a future failed")
 
 
-def _wake(running: Any, loop: Any, waiter: Any) -> None:
-    if loop is None:
-        waiter()
-    elif loop is running:
+def wake(loop: asyncio.AbstractEventLoop | None, waiter: Any, thread: int = 0) -> None:
+    """Wake who sleeps on `waiter`, a future of `loop`, which runs in `thread`; without a loop, call `waiter`."""
+    if thread == get_ident():  # not asyncio's own question for the running loop: that costs a system call
         if not waiter.done():
-            waiter.set_result(None)
+            try:
+                waiter.set_result(None)
+            except RuntimeError:  # the loop has been closed: nobody sleeps there any more
+                pass
+    elif loop is None:
+        waiter()
     else:
         bell_of(loop).wake(waiter)
 

@@ -6,12 +6,27 @@ import asyncio
 import contextvars
 import threading
 from _thread import allocate_lock
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Generator
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from supervision import faults
 from supervision.exits import Crash, Killed, StartFailed
 from supervision.incarnation import Incarnation
+
+if TYPE_CHECKING:
+    from supervision.mailbox import Waiter
+
+
+class _Awake:
+    """Nothing to wait for: in a thread the wait is over when the call returns."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        return
+        yield
+
+
+_AWAKE: Final = _Awake()
 
 
 class LoopIncarnation(Incarnation):
@@ -34,14 +49,12 @@ class LoopIncarnation(Incarnation):
             context = contextvars.Context()
             self._task = self.scheduler.loop.create_task(self.live(), name=self.name.path, context=context)
 
-    async def _next(self) -> Any:
-        loop, mailbox, lease = self.scheduler.loop, self.name.mailbox, self.lease
-        while True:
-            waiter = loop.create_future()
-            item = mailbox.take(lease, (loop, waiter))
-            if item is not None:
-                return item
-            await waiter
+    def _waiter(self) -> Waiter:
+        loop = self.scheduler.loop
+        return loop, loop.create_future(), get_ident()
+
+    def _sleep(self, waiter: Waiter) -> Awaitable[None]:
+        return cast("Awaitable[None]", waiter[1])
 
     async def _yield(self) -> None:
         await asyncio.sleep(0)
@@ -77,6 +90,8 @@ class ThreadIncarnation(Incarnation):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.thread: threading.Thread | None = None
+        self._gate = allocate_lock()  # closed; each sleep passes it once, and it closes again behind
+        self._gate.acquire()
 
     def begin(self) -> None:
         self.thread = threading.Thread(target=self._run, name=f"supervision-actor-{self.name.path}", daemon=True)
@@ -101,15 +116,12 @@ class ThreadIncarnation(Incarnation):
     async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
 
-    async def _next(self) -> Any:
-        mailbox, lease = self.name.mailbox, self.lease
-        gate = allocate_lock()
-        gate.acquire()
-        while True:
-            item = mailbox.take(lease, (None, gate.release))
-            if item is not None:
-                return item
-            gate.acquire()
+    def _waiter(self) -> Waiter:
+        return None, self._gate.release, 0
+
+    def _sleep(self, waiter: Waiter) -> Awaitable[None]:
+        self._gate.acquire()
+        return _AWAKE
 
     def kill(self) -> None:
         self._killed = True

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from _thread import allocate_lock
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from inspect import iscoroutine
 from types import CoroutineType
@@ -27,7 +27,7 @@ from supervision.mailbox import Envelope, Fenced
 from supervision.message import Reply
 
 if TYPE_CHECKING:
-    from supervision.mailbox import Lease
+    from supervision.mailbox import Lease, Waiter
     from supervision.name import Name
 
 logger = logging.getLogger("supervision")
@@ -125,8 +125,12 @@ class Incarnation:
         """Start living. Does not wait."""
         raise NotImplementedError
 
-    async def _next(self) -> Any:
-        """The next order or message; waits for it."""
+    def _waiter(self) -> Waiter:
+        """What is to wake it from its next sleep."""
+        raise NotImplementedError
+
+    def _sleep(self, waiter: Waiter) -> Awaitable[None]:
+        """Wait to be woken: a thread in this call, a task where it awaits what is returned."""
         raise NotImplementedError
 
     async def _yield(self) -> None:
@@ -215,11 +219,14 @@ class Incarnation:
     async def _receive(self) -> Reason:
         """Handle one message at a time until there is a reason to end."""
         mailbox, lease, turns = self.name.mailbox, self.lease, 0
+        waiter = self._waiter()
         while self.exit_asked is None:
-            item = mailbox.take(lease)
+            item = mailbox.take(lease, waiter)
             if item is None:
                 turns = 0
-                item = await self._next()
+                await self._sleep(waiter)
+                waiter = self._waiter()
+                continue
             if type(item) is not Envelope:
                 if item.drain:
                     await self._drain()
@@ -227,7 +234,8 @@ class Incarnation:
             if type(item.message) is messages._ActorStop:
                 self._stop_asks.append(item)
                 return Normal()
-            await self._handle(item)
+            if (going_on := self._handle(item)) is not None:
+                await going_on
             turns += 1
             if turns >= MESSAGES_PER_TURN:
                 turns = 0
@@ -238,51 +246,87 @@ class Incarnation:
         while (envelope := self.name.mailbox.take_message(self.lease)) is not None and not self._killed:
             if envelope.is_stop:
                 self._stop_asks.append(envelope)
-            else:
-                await self._handle(envelope)
+            elif (going_on := self._handle(envelope)) is not None:
+                await going_on
 
-    async def _handle(self, envelope: Envelope) -> None:
-        """Handle one message and answer it. An exception that is not expected leaves here, and ends the life."""
+    def _handle(self, envelope: Envelope) -> Coroutine[Any, Any, None] | None:
+        """Handle one message and answer it; what an `async def` handler has left to do is returned, to be awaited.
+
+        An exception that is not expected leaves here, and ends the life.
+        """
         name, future = self.name, envelope.reply_to
         now = self.busy_since = name.now()
         if envelope.deadline is not None and envelope.deadline < now:
             name.dead_letter(envelope, pykka.Timeout("the message waited past its deadline"))
-            return
+            return None
         if future is not None and (future.abandoned or future.done):
             future.settle(error=pykka.Timeout("nobody waited for the answer any more"))
-            return
+            return None
         self._take_up(envelope)
         self._begin_turn()
+        if faults.armed:
+            return self._handle_with_faults(envelope)
         try:
-            if faults.armed:
-                await faults.hit("before_handle", name.path)
+            result = self.actor._handle_receive(envelope.message)
+        except BaseException as error:
+            if not self._is_answered(envelope, error):
+                raise
+            return None
+        if type(result) is CoroutineType:
+            return self._go_on(envelope, result)
+        self._answer(envelope, result)
+        return None
+
+    async def _go_on(self, envelope: Envelope, handling: Coroutine[Any, Any, Any]) -> None:
+        try:
+            result = await handling
+        except BaseException as error:
+            if not self._is_answered(envelope, error):
+                raise
+        else:
+            self._answer(envelope, result)
+
+    async def _handle_with_faults(self, envelope: Envelope) -> None:
+        try:
+            await faults.hit("before_handle", self.name.path)
             result = self.actor._handle_receive(envelope.message)
             if type(result) is CoroutineType:
                 result = await result
-            if faults.armed:
-                await faults.hit("after_handle_before_reply", name.path)
+            await faults.hit("after_handle_before_reply", self.name.path)
         except BaseException as error:
-            if self.exit is not None:
-                raise Fenced from error
-            if not self._is_expected(error, envelope.message):
+            if not self._is_answered(envelope, error):
                 raise
-            self._expected_failure(envelope, error)
-            return
+        else:
+            self._answer(envelope, result)
+
+    def _answer(self, envelope: Envelope, result: Any) -> None:
         if not self._let_go():
             raise Fenced
+        name, future = self.name, envelope.reply_to
         name.handled += 1
         if future is not None and self._slot is None and not future.settle(result):
             name.late += 1
 
+    def _is_answered(self, envelope: Envelope, error: BaseException) -> bool:
+        """True if the error was expected, and has been replied; any other ends the life."""
+        if self.exit is not None:
+            raise Fenced from error
+        if not self._is_expected(error, envelope.message):
+            return False
+        self._expected_failure(envelope, error)
+        return True
+
     def _take_up(self, envelope: Envelope) -> None:
         """From here on the message shares the fate of this life, which may just have been abandoned."""
+        envelope.deliveries += 1
+        self._slot = None
+        self.current = envelope  # before looking: an abandonment that comes from here on finds it
+        if self.exit is None:
+            return
         with self._lock:
-            if self.exit is None:
-                envelope.deliveries += 1
-                self.current = envelope
-                self._slot = None
-                return
-        self._pending.append((envelope, self._answer_of_the_dead(self.exit.reason)))
+            if self.current is envelope:  # it came just before, and has not found it
+                self.current = None
+                self._pending.append((envelope, self._answer_of_the_dead(self.exit.reason)))
         raise Fenced
 
     def _let_go(self) -> bool:

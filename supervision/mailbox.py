@@ -12,7 +12,7 @@ import threading
 from _thread import allocate_lock
 from asyncio import _get_running_loop
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pykka
 from pykka._envelope import Envelope as PykkaEnvelope
@@ -23,13 +23,24 @@ from supervision.child import Block
 from supervision.child import Mailbox as MailboxSpec
 from supervision.driving import wait_for
 from supervision.errors import MailboxFull
-from supervision.future import _wake
+from supervision.future import wake
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from supervision.future import AskFuture
     from supervision.name import Name
+
+
+DEFAULT: Final = MailboxSpec()
+"""What a mailbox is like where nobody says anything else."""
+
+_NONE_YET: Final[Any] = ()
+"""Stands for the two queues that most mailboxes never use: an empty deque takes 600 bytes."""
+
+Waiter = tuple["asyncio.AbstractEventLoop | None", Any, int]
+"""Who sleeps, see `future.wake`: a future of a loop, with the loop and its thread; or None, a callable, and 0."""
 
 
 class Envelope(PykkaEnvelope[Any]):
@@ -74,13 +85,13 @@ class Mailbox:
     """
 
     def __init__(self, name: Name, spec: MailboxSpec | None = None) -> None:
-        self.spec = spec or MailboxSpec()
+        self.spec = spec or DEFAULT
         self.lock = allocate_lock()
         self._name = name
-        self._control: deque[Any] = deque()
+        self._control: deque[Any] = _NONE_YET
         self._user: deque[Envelope] = deque()
-        self._waiter: Any = None
-        self._room: deque[Any] = deque()
+        self._waiter: Waiter | None = None
+        self._room: deque[Waiter] = _NONE_YET
         self.lease: Lease | None = None
         self.closed: Any = None
 
@@ -110,7 +121,7 @@ class Mailbox:
         if is_full:
             self._overflow(envelope)
         elif waiter is not None:
-            _wake(_get_running_loop(), *waiter)
+            wake(*waiter)
 
     def _overflow(self, envelope: Envelope) -> None:
         policy = self.spec.overflow
@@ -133,14 +144,14 @@ class Mailbox:
             self._user.append(envelope)
             waiter, self._waiter = self._waiter, None
         if waiter is not None:
-            _wake(_get_running_loop(), *waiter)
+            wake(*waiter)
         if oldest is not None:
             self._name.dead_letter(oldest, MailboxFull(f"{self._name.path}: dropped as the oldest message"))
 
     def _put_within(self, envelope: Envelope, timeout: float) -> None:
         """Block this plain thread until there is room, at most `timeout` seconds of the name's clock."""
         woken, over = threading.Event(), threading.Event()
-        entry = (None, woken.set)
+        entry = (None, woken.set, 0)
 
         def end_the_wait() -> None:
             over.set()
@@ -157,21 +168,22 @@ class Mailbox:
         finally:
             alarm.cancel()
 
-    def put_or_queue(self, envelope: Envelope, entry: Any) -> bool:
+    def put_or_queue(self, envelope: Envelope, entry: Waiter) -> bool:
         """Add a message if there is room; else have `entry`, a waiter as in `take`, woken when there may be."""
         with self.lock:
             if self.closed is not None:
                 raise self._name.dead_error(self.closed)
             if len(self._user) >= self.spec.capacity:
+                self._room = self._room or deque()
                 self._room.append(entry)
                 return False
             self._user.append(envelope)
             waiter, self._waiter = self._waiter, None
         if waiter is not None:
-            _wake(_get_running_loop(), *waiter)
+            wake(*waiter)
         return True
 
-    def leave_queue(self, entry: Any) -> None:
+    def leave_queue(self, entry: Waiter) -> None:
         """Who waited for room has given up; had it just been woken, the next in line is woken in its place."""
         with self.lock:
             if entry in self._room:
@@ -179,17 +191,18 @@ class Mailbox:
                 return
             following = self._room.popleft() if self._room else None
         if following is not None:
-            _wake(_get_running_loop(), *following)
+            wake(*following)
 
     def put_order(self, lease: Lease, order: Any) -> None:
         """Add an order for the holder of `lease`; it overtakes all messages. Nothing happens if it has ended."""
         with self.lock:
             if lease is not self.lease:
                 return
+            self._control = self._control or deque()
             self._control.append(order)
             waiter, self._waiter = self._waiter, None
         if waiter is not None:
-            _wake(_get_running_loop(), *waiter)
+            wake(*waiter)
 
     def put_signal(self, lease: Lease, message: Any) -> None:
         """Add a message of the runtime for the holder of `lease`, in its turn but beyond any capacity."""
@@ -199,15 +212,12 @@ class Mailbox:
             self._user.append(Envelope(message))
             waiter, self._waiter = self._waiter, None
         if waiter is not None:
-            _wake(_get_running_loop(), *waiter)
+            wake(*waiter)
 
     # -- the incarnation ---------------------------------------------------------------------------
 
-    def take(self, lease: Lease, waiter: Any = None) -> Any:
-        """The next order or message, or None. With None, `waiter` is woken when there is one.
-
-        `waiter` is a pair (loop, future of that loop) or (None, callable).
-        """
+    def take(self, lease: Lease, waiter: Waiter | None = None) -> Any:
+        """The next order or message, or None. With None, `waiter` is woken when there is one."""
         with self.lock:
             if lease is not self.lease:
                 raise Fenced
@@ -220,10 +230,10 @@ class Mailbox:
             if not self._room:
                 return envelope
             room = self._room.popleft()
-        _wake(_get_running_loop(), *room)
+        wake(*room)
         return envelope
 
-    def take_order(self, lease: Lease, waiter: Any) -> Any:
+    def take_order(self, lease: Lease, waiter: Waiter) -> Any:
         """The next order, or None, without regard to messages; `waiter` as in `take`."""
         with self.lock:
             if lease is not self.lease:
@@ -248,7 +258,7 @@ class Mailbox:
             self._user.appendleft(envelope)
             waiter, self._waiter = self._waiter, None
         if waiter is not None:
-            _wake(_get_running_loop(), *waiter)
+            wake(*waiter)
         return True
 
     def remove(self, is_unwanted: Callable[[Any], bool]) -> None:
@@ -262,7 +272,7 @@ class Mailbox:
         """Let a new incarnation take messages, and only it. Orders meant for an earlier one are forgotten."""
         with self.lock:
             self.lease = Lease(epoch)
-            self._control.clear()
+            self._control = _NONE_YET
             self._waiter = None
             return self.lease
 
@@ -274,7 +284,7 @@ class Mailbox:
             self.lease = None
             waiter, self._waiter = self._waiter, None
         if waiter is not None:
-            _wake(_get_running_loop(), *waiter)
+            wake(*waiter)
 
     def reopen(self) -> None:
         with self.lock:
@@ -292,16 +302,16 @@ class Mailbox:
         with self.lock:
             self.closed = reason or self.closed
             left, self._user = list(self._user), deque()
-            room, self._room = self._room, deque()
+            room, self._room = self._room, _NONE_YET
         for entry in room:
-            _wake(_get_running_loop(), *entry)
+            wake(*entry)
         return left
 
     def after_fork(self, reason: Any) -> list[Envelope]:
         """In the child of a fork nobody will ever take a message. The lock may be held by a thread that is gone."""
         self.lock = allocate_lock()
         self.lease = self._waiter = None
-        self._room, self._control = deque(), deque()
+        self._room = self._control = _NONE_YET
         return self._empty(reason)
 
     # -- looking -----------------------------------------------------------------------------------

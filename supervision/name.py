@@ -8,6 +8,7 @@ import os
 import threading
 import uuid
 import weakref
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, cast
 
 import pykka
@@ -283,12 +284,13 @@ async def _put_when_there_is_room(mailbox: Mailbox, envelope: Envelope) -> None:
     loop = asyncio.get_running_loop()
     while True:
         room = loop.create_future()
-        if mailbox.put_or_queue(envelope, (loop, room)):
+        waiter = (loop, room, get_ident())
+        if mailbox.put_or_queue(envelope, waiter):
             return
         try:
             await room
         except asyncio.CancelledError:
-            mailbox.leave_queue((loop, room))
+            mailbox.leave_queue(waiter)
             raise
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
+from supervision.event_loop import new_loop
+
 logger = logging.getLogger("supervision")
 
 _scheduler_threads: set[int] = set()
@@ -35,7 +37,7 @@ class Scheduler:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.loop = asyncio.new_event_loop()
+        self.loop = new_loop()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=f"supervision-{name}", daemon=True)
         self._running = threading.Event()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from threading import get_ident
 from typing import Any, cast
 
 from supervision import engine_types as say
@@ -117,7 +118,7 @@ class Supervisor(Supervising):
         mailbox, lease, loop = self._incarnation.name.mailbox, self._incarnation.lease, asyncio.get_running_loop()
         while not started.done():
             waiter = loop.create_future()
-            order = mailbox.take_order(lease, (loop, waiter))
+            order = mailbox.take_order(lease, (loop, waiter, get_ident()))
             if isinstance(order, StopOrder):
                 assert self.shell is not None
                 self.shell.shut_down(order.reason)

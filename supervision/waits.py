@@ -10,23 +10,24 @@ from __future__ import annotations
 import contextvars
 import os
 import threading
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from supervision.errors import DeadlockError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from supervision.future import AskFuture
     from supervision.incarnation import Incarnation
     from supervision.name import Name
 
 
-class Turn(NamedTuple):
+class Turn:
     """One message in the hands of one incarnation, or one of its hooks; `number` tells it from the next."""
 
-    incarnation: Incarnation
-    number: int
+    __slots__ = ("incarnation", "number")
+
+    def __init__(self, incarnation: Incarnation, number: int) -> None:
+        self.incarnation = incarnation
+        self.number = number
 
     @property
     def is_over(self) -> bool:
@@ -38,43 +39,48 @@ current: contextvars.ContextVar[Turn | None] = contextvars.ContextVar("supervisi
 
 _lock = threading.Lock()
 
+Edge = tuple[Turn, "AskFuture[Any]"]
 
-class edge:  # noqa: N801  (a context manager, read as a word)
-    """`with edge(future):` while a handler waits for it. Raises DeadlockError if that would never end."""
 
-    __slots__ = ("_entry", "_future")
+def enter(future: AskFuture[Any]) -> Edge | None:
+    """Note that a handler is about to wait for `future`; `leave` the edge afterwards. None where nobody need know.
 
-    def __init__(self, future: AskFuture[Any]) -> None:
-        self._future = future
-        self._entry: tuple[Turn, AskFuture[Any]] | None = None
+    Raises:
+        DeadlockError: the wait would never end.
+    """
+    turn, debtor = current.get(), future.debtor
+    if turn is None or debtor is None or turn.is_over:
+        return None
+    own = turn.incarnation
+    edge = (turn, future)
+    # Noted before looking: of several that close a circle at one time the last finds all the others' edges. So a
+    # debtor who waits for nobody, as good as every one, is in no circle yet, and nothing need be locked.
+    own.waiting.append(edge)
+    other = debtor.incarnation
+    if debtor is own.name or (other is not None and other.waiting):
+        _refuse_circle(edge, own, debtor)
+    return edge
 
-    def __enter__(self) -> None:
-        turn = current.get()
-        if turn is None or self._future.debtor is None or turn.is_over:
-            return
-        with _lock:
-            circle = _circle(turn.incarnation.name, self._future.debtor)
-            if circle is None:
-                self._entry = (turn, self._future)
-                turn.incarnation.waiting.append(self._entry)
+
+def leave(edge: Edge) -> None:
+    """The wait is over."""
+    edge[0].incarnation.waiting.remove(edge)
+
+
+def _refuse_circle(edge: Edge, own: Incarnation, debtor: Name) -> None:
+    with _lock:  # one at a time: whoever finds the circle leaves it, and the next finds none
+        circle = _circle(own.name, debtor)
         if circle is not None:
-            self._future.give_up()
-            raise DeadlockError(" waits for ".join(name.path for name in circle))
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._entry is not None:
-            with _lock:
-                self._entry[0].incarnation.waiting.remove(self._entry)
+            own.waiting.remove(edge)
+    if circle is not None:
+        edge[1].give_up()
+        raise DeadlockError(" waits for ".join(name.path for name in circle))
 
 
 def _circle(start: Name, debtor: Name) -> list[Name] | None:
     """The path from `debtor` back to `start` along present edges, if there is one."""
     if debtor is start:
         return [start, debtor]
-    if debtor.incarnation is None or not debtor.incarnation.waiting:  # as good as always
-        return None
     seen = {debtor}
     stack = [(debtor, [start, debtor])]
     while stack:
@@ -94,7 +100,7 @@ def _waited_for_by(name: Name) -> list[Name]:
         return []
     return [
         future.debtor
-        for turn, future in incarnation.waiting
+        for turn, future in list(incarnation.waiting)  # others add to it and take from it meanwhile
         if future.debtor is not None and not future.done and not turn.is_over
     ]
 

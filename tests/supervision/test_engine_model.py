@@ -1,362 +1,236 @@
-"""The engine against a literal model of OTP, and its promises whatever the order of events."""
+"""The engine against a literal model of OTP, and its promises whatever the order of events.
+
+A machine that notices nothing is worth nothing: each mutation below breaks one rule, and must be caught.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from engine_rig import BOOM, NORMAL, Rig, child
-from hypothesis import assume, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from otp_model import Model, ModelChild
+from engine_rig import Rig, child
+from hypothesis import HealthCheck, Phase, settings
 
-from supervision.child import Backoff, pause
-from supervision.engine_types import (
-    AlreadyPresent,
-    AlreadyStarted,
-    ChildIgnored,
-    ChildStarted,
-    ChildStartFailed,
-    CountChildren,
-    DeleteChild,
-    Ended,
-    Finish,
-    NotFound,
-    Ok,
-    RestartChild,
-    Restarting,
-    Running,
-    ShutdownRequested,
-    StartAll,
-    StartChild,
-    Started,
-    StartError,
-    TerminateChild,
-    WhichChildren,
-)
-from supervision.exits import FailedToStart, GaveUp, Shutdown
+from supervision.engine import Engine
+from supervision.engine_roster import Child, Purpose, Roster
+from supervision.engine_roster import Phase as ChildPhase
+from supervision.engine_sequence import Sequence
+from supervision.engine_types import ChildExited, Finish
+from supervision.exits import Shutdown
+from supervision.intensity import Intensity
+from supervision.strategy import AutoShutdown, Restart, Strategy
+from supervision.testing.engine_machine import AnyOrderMachine, EngineMachine, check_engine
 
-IDS = list("abcde")
-an_id = st.sampled_from(IDS)
-a_restart = st.sampled_from(["permanent", "permanent", "transient", "temporary"])
-a_strategy = st.sampled_from(["one_for_one", "rest_for_one", "one_for_all"])
-an_auto_shutdown = st.sampled_from(["never", "any_significant", "all_significant"])
-REASONS = {"normal": NORMAL, "shutdown": Shutdown(), "crash": BOOM}
-an_outcome = st.sampled_from(["ok", "ok", "ignore", "fail"])
-
-
-def word(answer: Any) -> str:
-    """An answer of the engine in the words of the model."""
-    match answer:
-        case Started(id=None):
-            return "ignore"
-        case Started() | Ok():
-            return "ok"
-        case StartError():
-            return "fail"
-        case AlreadyStarted():
-            return "already_started"
-        case AlreadyPresent():
-            return "already_present"
-        case Running():
-            return "running"
-        case Restarting():
-            return "restarting"
-        case NotFound():
-            return "not_found"
-    raise AssertionError(answer)
-
-
-class AgainstOtp(RuleBasedStateMachine):
-    """Everything is delivered at once, so that the engine must do what OTP does, in the same order."""
-
-    rig: Rig
-    model: Model
-
-    @initialize(
-        strategy=a_strategy,
-        auto_shutdown=an_auto_shutdown,
-        max_restarts=st.integers(0, 4),
-        children=st.lists(st.tuples(an_id, a_restart, st.booleans()), max_size=5, unique_by=lambda row: row[0]),
-        outcomes=st.dictionaries(an_id, st.lists(an_outcome, max_size=3), max_size=1),
-    )
-    def begin(
-        self,
-        strategy: str,
-        auto_shutdown: str,
-        max_restarts: int,
-        children: list[tuple[str, str, bool]],
-        outcomes: dict[str, list[str]],
-    ) -> None:
-        rows = [self.allowed(row, auto_shutdown) for row in children]
-        specs = [child(id, restart=restart, significant=significant) for id, restart, significant in rows]
-        options: dict[str, Any] = {
-            "strategy": strategy,
-            "max_restarts": max_restarts,
-            "max_seconds": 5.0,
-            "auto_shutdown": auto_shutdown,
-        }
-        self.model = Model(**options)
-        self.rig = Rig(specs, start=False, **options)
-        self.model.now = self.rig.now
-        self.will_go(outcomes)
-        self.rig.tell(StartAll())
-        self.rig.settle()
-        self.model.init([ModelChild(*row) for row in rows])
-
-    @staticmethod
-    def allowed(row: tuple[str, str, bool], auto_shutdown: str) -> tuple[str, str, bool]:
-        id, restart, significant = row
-        return id, restart, significant and restart != "permanent" and auto_shutdown != "never"
-
-    def will_go(self, outcomes: dict[str, list[str]]) -> None:
-        for id, coming in outcomes.items():
-            self.rig.starts[id] = list(coming)
-            self.model.outcomes[id] = list(coming)
-
-    def is_up(self) -> bool:
-        return self.model.end is None
-
-    @precondition(is_up)
-    @rule(id=an_id, coming=st.lists(an_outcome, max_size=5))
-    def next_starts_will_go(self, id: str, coming: list[str]) -> None:
-        self.will_go({id: coming})
-
-    @precondition(is_up)
-    @rule(seconds=st.sampled_from([0.1, 1.0, 2.5, 5.0, 6.0]))
-    def time_passes(self, seconds: float) -> None:
-        self.rig.advance(seconds)
-        self.model.now = self.rig.now
-
-    @precondition(is_up)
-    @rule(id=an_id, reason=st.sampled_from(sorted(REASONS)))
-    def a_child_ends(self, id: str, reason: str) -> None:
-        assume(id in self.rig.live)
-        self.rig.exit(id, REASONS[reason])
-        self.model.exit(id, reason)
-
-    @precondition(is_up)
-    @rule(id=an_id, restart=a_restart, significant=st.booleans())
-    def start_child(self, id: str, restart: str, significant: bool) -> None:
-        row = self.allowed((id, restart, significant), self.model.auto_shutdown)
-        answer = self.rig.call(StartChild(child(id, restart=restart, significant=row[2])))
-        assert word(answer) == self.model.start_child(ModelChild(*row))
-
-    @precondition(is_up)
-    @rule(id=an_id)
-    def restart_child(self, id: str) -> None:
-        assert word(self.rig.call(RestartChild(id))) == self.model.restart_child(id)
-
-    @precondition(is_up)
-    @rule(id=an_id)
-    def terminate_child(self, id: str) -> None:
-        assert word(self.rig.call(TerminateChild(id))) == self.model.terminate_child(id)
-
-    @precondition(is_up)
-    @rule(id=an_id)
-    def delete_child(self, id: str) -> None:
-        assert word(self.rig.call(DeleteChild(id))) == self.model.delete_child(id)
-
-    @precondition(is_up)
-    @rule(chance=st.integers(0, 9))
-    def shut_down(self, chance: int) -> None:
-        assume(chance == 9)  # or most runs would be short
-        self.rig.shut_down()
-        self.model.finish("shutdown")
-
-    @rule()
-    def look(self) -> None:
-        answer = self.rig.call(CountChildren())
-        if self.model.end is None:
-            running = sum(each.state == "running" for each in self.model.children)
-            assert (answer.specs, answer.active) == (len(self.model.children), running)
-        else:
-            assert isinstance(answer, Ended)
-
-    @invariant()
-    def both_did_the_same_in_the_same_order(self) -> None:
-        assert self.rig.log == self.model.log
-
-    @invariant()
-    def both_ended_for_the_same_reason_or_not_at_all(self) -> None:
-        match self.rig.finished:
-            case None:
-                ended = None
-            case Shutdown(info=FailedToStart(id=id)):
-                ended = f"failed_to_start {id}"
-            case GaveUp(chain=chain):
-                ended = f"gave_up {chain[0].path}"
-            case _:
-                ended = "shutdown"
-        assert ended == self.model.end
-
-    @invariant()
-    def both_list_the_same_children(self) -> None:
-        if self.rig.finished is None:
-            rows = [(row.id, row.state) for row in self.rig.call(WhichChildren())]
-            assert rows == [(each.id, each.state) for each in reversed(self.model.children)]
-            assert self.rig.open == {each.id for each in self.model.children if each.state == "running"}
-            assert self.rig.armed == []
-
-
-TestAgainstOtp = AgainstOtp.TestCase
+TestAgainstOtp = EngineMachine.TestCase
 TestAgainstOtp.settings = settings(max_examples=150, stateful_step_count=30)
 
-
-class InAnyOrder(RuleBasedStateMachine):
-    """Acknowledgments and exits are late and in any order; the rig checks each effect, here is what must come of it."""
-
-    rig: Rig
-    asked: list[int]
-
-    @initialize(
-        strategy=a_strategy,
-        is_dynamic=st.booleans(),
-        max_restarts=st.integers(0, 3),
-        on_exhausted=st.sampled_from(["escalate", "escalate", pause(3)]),
-        children=st.lists(st.tuples(an_id, a_restart, st.booleans()), max_size=5, unique_by=lambda row: row[0]),
-        outcomes=st.lists(st.sampled_from(["ok", "ok", "ok", "ok", "ignore", "fail", "hang"]), max_size=60),
-        stops=st.dictionaries(an_id, st.sampled_from(["ok", "hang", BOOM]), max_size=3),
-    )
-    def begin(
-        self,
-        strategy: str,
-        is_dynamic: bool,
-        max_restarts: int,
-        on_exhausted: Any,
-        children: list[tuple[str, str, bool]],
-        outcomes: list[str],
-        stops: dict[str, Any],
-    ) -> None:
-        specs = [self.spec(*row) for row in children]
-        self.strategy = "one_for_one" if is_dynamic else strategy
-        self.max_restarts = max_restarts
-        self.rig = Rig(
-            () if is_dynamic else specs,
-            start=False,
-            strategy=self.strategy,
-            is_dynamic=is_dynamic,
-            max_restarts=max_restarts,
-            on_exhausted=on_exhausted,
-        )
-        self.rig.stops = stops
-        for index, outcome in enumerate(outcomes):
-            self.rig.starts[IDS[index % len(IDS)]].append(outcome)
-        self.asked = []
-        self.rig.tell(StartAll())
-
-    @staticmethod
-    def spec(id: str, restart: str, has_backoff: bool) -> Any:
-        backoff = Backoff(min=1, max=4) if has_backoff else None
-        return child(id, restart=restart, backoff=backoff, start_timeout=2, shutdown=3)
-
-    def is_up(self) -> bool:
-        return self.rig.finished is None
-
-    @precondition(lambda self: self.rig.inbox)
-    @rule(data=st.data())
-    def something_arrives(self, data: st.DataObject) -> None:
-        self.rig.deliver(data.draw(st.sampled_from(self.deliverable())))
-
-    def deliverable(self) -> list[int]:
-        """What may come next: events about one child stay in order, all else overtakes."""
-        seen: set[Any] = set()
-        free = []
-        for index, event in enumerate(self.rig.inbox):
-            about = getattr(event, "id", index)
-            if about not in seen:
-                free.append(index)
-            seen.add(about)
-        return free
-
-    @precondition(is_up)
-    @rule(id=an_id, orderly=st.booleans())
-    def a_child_ends(self, id: str, orderly: bool) -> None:
-        assume(id in self.rig.live)
-        assume(not any(getattr(event, "id", None) == id for event in self.rig.inbox))
-        self.rig.exit_only(id, NORMAL if orderly else BOOM)
-
-    @precondition(is_up)
-    @rule(seconds=st.sampled_from([0.5, 1.0, 2.0, 4.0]))
-    def time_passes(self, seconds: float) -> None:
-        settle, self.rig.settle = self.rig.settle, lambda: None  # type: ignore[method-assign]
-        self.rig.advance(seconds)
-        self.rig.settle = settle  # type: ignore[method-assign]
-
-    @rule(id=an_id, restart=a_restart, has_backoff=st.booleans())
-    def start_child(self, id: str, restart: str, has_backoff: bool) -> None:
-        self.asked.append(self.rig.call_only(StartChild(self.spec(id, restart, has_backoff), self.last_epoch(id))))
-
-    def last_epoch(self, id: str) -> int:
-        return self.rig.last_start[id].epoch if id in self.rig.last_start else 0
-
-    @rule(id=an_id, request=st.sampled_from([RestartChild, TerminateChild, DeleteChild]))
-    def call(self, id: str, request: Any) -> None:
-        self.asked.append(self.rig.call_only(request(id)))
-
-    @rule(request=st.sampled_from([WhichChildren(), CountChildren()]))
-    def look(self, request: Any) -> None:
-        self.asked.append(self.rig.call_only(request))
-
-    @precondition(is_up)
-    @rule(chance=st.integers(0, 9))
-    def shut_down(self, chance: int) -> None:
-        assume(chance == 9)  # or most runs would be short
-        self.rig.asked_to_end = True
-        self.rig.tell(ShutdownRequested(Shutdown()))
-
-    @invariant()
-    def no_child_is_restarted_more_often_than_tolerated(self) -> None:
-        """A pause empties the window, so what it lets pass is left out."""
-        if any(event.name == "paused" for event in self.rig.emitted):
-            return
-        for times in self.rig.restart_times.values():
-            for time in times:
-                assert sum(time - 5.0 <= other <= time for other in times) <= self.max_restarts
-
-    @invariant()
-    def a_batch_or_a_shutdown_stops_one_at_a_time(self) -> None:
-        if self.strategy != "one_for_one":
-            starting = [event for event in self.rig.inbox if isinstance(event, ChildStarted | ChildIgnored)]
-            starting += [event for event in self.rig.inbox if isinstance(event, ChildStartFailed)]
-            alive = [event for event in starting if self.rig.live.get(event.id) == event.epoch]
-            busy = {event.id for event in alive} | self.rig.stopping
-            assert len(busy) <= 1, busy
-
-    def teardown(self) -> None:
-        if not hasattr(self, "rig"):
-            return
-        self.comes_to_rest()
-        self.rig.shut_down()
-        self.rig.advance(100.0)
-        assert self.rig.finished is not None
-        assert self.rig.armed == []
-        assert Counter(self.rig.replies.keys()) == Counter(self.asked)
-
-    def comes_to_rest(self) -> None:
-        """Left alone, every child runs or is stopped, each name is open only if it runs, all calls are answered."""
-        self.rig.starts.clear()
-        self.rig.settle()
-        self.rig.advance(100.0)
-        assert self.rig.armed == []
-        assert set(self.rig.replies) == set(self.asked)
-        if self.rig.finished is None:
-            rows = self.rig.replies[self.rig.call_only(WhichChildren())]
-            self.asked.append(max(self.rig.replies))
-            states = {row.id: row.state for row in rows}
-            assert set(states.values()) <= {"running", "stopped"}
-            assert {id for id, state in states.items() if state == "running"} == set(self.rig.live) == self.rig.open
-
-
-TestInAnyOrder = InAnyOrder.TestCase
+TestInAnyOrder = AnyOrderMachine.TestCase
 TestInAnyOrder.settings = settings(max_examples=200, stateful_step_count=40)
 
 
 @pytest.mark.parametrize("strategy", ["one_for_one", "rest_for_one", "one_for_all"])
 def test_a_run_without_faults_needs_no_more_than_its_starts_and_stops(strategy: str) -> None:
-    rig = Rig([child(id) for id in IDS], strategy=strategy)
+    rig = Rig([child(id) for id in "abcde"], strategy=strategy)
     rig.shut_down()
-    assert rig.log == [f"+{id}" for id in IDS] + [f"-{id}" for id in reversed(IDS)]
+    assert rig.log == [f"+{id}" for id in "abcde"] + [f"-{id}" for id in reversed("abcde")]
     assert Finish(Shutdown()).reason == rig.finished
+
+
+# --- mutations ---------------------------------------------------------------------------------------------------
+
+
+class WindowOffByOne(Intensity):
+    """Tolerates one restart more than it may."""
+
+    def allow(self, now: float) -> bool:
+        self.max_restarts += 1
+        try:
+            return super().allow(now)
+        finally:
+            self.max_restarts -= 1
+
+
+class WindowForgetsEarly(Intensity):
+    """An entry exactly `max_seconds` old counts no more."""
+
+    def used(self, now: float) -> int:
+        return super().used(now + 1e-9)
+
+
+def counting_with(intensity: type[Intensity]) -> Callable[..., Engine]:
+    class Mutant(Engine):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            right = self._roster.intensity
+            self._roster.intensity = intensity(right.max_restarts, right.max_seconds)
+
+    return Mutant
+
+
+class RestartsTemporary(Engine):
+    """A temporary child is restarted as a bystander."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        roster = self._roster
+        right = roster.stand_by
+
+        def stand_by(child: Child) -> None:
+            if child.restart is Restart.TEMPORARY:
+                roster.disarm(child)
+                if child.phase is not ChildPhase.STOPPED:
+                    roster.hold(child)
+                roster.enter(child, ChildPhase.STOPPED)
+            else:
+                right(child)
+
+        roster.stand_by = stand_by  # type: ignore[method-assign]
+
+
+class RestartsTransientAlways(Engine):
+    """An orderly exit of a transient child is taken for a crash."""
+
+    def _decide_exit(self, child: Child, event: ChildExited) -> None:
+        if child.restart is Restart.TRANSIENT and self._final is None and not self._must_wait():
+            self._roster.hold(child)
+            self._restart(child)
+        else:
+            super()._decide_exit(child, event)
+
+
+class StopsLeftToRight(Engine):
+    """The stop order is not reversed."""
+
+    def _run(self, sequence: Sequence | None) -> None:
+        if sequence is not None:
+            sequence._to_stop.reverse()
+        super()._run(sequence)
+
+
+class LeavesStoppedOnesStopped(Engine):
+    """A group restart does not start a child that stood stopped."""
+
+    def _run(self, sequence: Sequence | None) -> None:
+        if sequence is not None and sequence.purpose is Purpose.BATCH:
+            sequence._batch = tuple(each for each in sequence._batch if each.phase is not ChildPhase.STOPPED)
+        super()._run(sequence)
+
+
+class CountsEachOfAGroup(Engine):
+    """A restart of all counts twice."""
+
+    def _is_tolerated(self, child: Child) -> bool:
+        first = super()._is_tolerated(child)
+        if first and self._roster.options.strategy is Strategy.ONE_FOR_ALL:
+            self._roster.intensity.allow(self._now)
+        return first
+
+
+class MistakesAnyForAll(Engine):
+    """auto_shutdown any and all are swapped."""
+
+    def _check_auto_shutdown(self, child: Child) -> None:
+        if not child.spec.significant:
+            return
+        rule, is_last = self._roster.options.auto_shutdown, not self._roster.has_significant
+        if rule is AutoShutdown.ALL_SIGNIFICANT or (rule is AutoShutdown.ANY_SIGNIFICANT and is_last):
+            self._shut_down(Shutdown())
+
+
+class NeverTriesAgain(Engine):
+    """A failed restart is not retried: the child is left stopped."""
+
+    def _retry(self, child: Child) -> None:
+        self._roster.retire(child)
+
+
+class BelievesTheDead(Engine):
+    """A late acknowledgment, or exit, of an earlier incarnation is taken for one of the present."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._roster.current = lambda child_id, epoch: self._roster.children.get(child_id)  # type: ignore[method-assign]
+
+
+class RestsForOneBefore(Engine):
+    """rest_for_one stops those before the failed child too."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._roster.from_child_on = lambda child: list(self._roster.children.values())  # type: ignore[method-assign]
+
+
+class GivesUpSilently(Engine):
+    """Once exhausted it drops the child and goes on."""
+
+    def _exhausted(self, child: Child) -> None:
+        self._roster.retire(child)
+
+
+class ForgetsTheLastCall(Engine):
+    """A call that waits for a child is not answered when the child fails to start."""
+
+    def _start_failed(self, child: Child, reason: Any) -> None:
+        if child.purpose is Purpose.CALL and self._final is None:
+            child.token = None
+        super()._start_failed(child, reason)
+
+
+class StartsBesideTheOld(Engine):
+    """A batch does not wait for the one it stops."""
+
+    def _run(self, sequence: Sequence | None) -> None:
+        super()._run(sequence)
+        if sequence is not None and sequence.purpose is Purpose.BATCH and self._sequence is sequence:
+            self._advance()
+
+
+MUTANTS = {
+    "the window tolerates one more": counting_with(WindowOffByOne),
+    "the window forgets early": counting_with(WindowForgetsEarly),
+    **{
+        str(mutant.__doc__).rstrip("."): mutant
+        for mutant in (
+            RestartsTemporary,
+            RestartsTransientAlways,
+            StopsLeftToRight,
+            LeavesStoppedOnesStopped,
+            CountsEachOfAGroup,
+            MistakesAnyForAll,
+            NeverTriesAgain,
+            BelievesTheDead,
+            RestsForOneBefore,
+            GivesUpSilently,
+            ForgetsTheLastCall,
+            StartsBesideTheOld,
+        )
+    },
+}
+
+MACHINES = {BelievesTheDead: [AnyOrderMachine]}  # the one that can notice it; else it takes both in turn
+
+QUICK: dict[str, Any] = {
+    "derandomize": True,
+    "database": None,
+    "phases": [Phase.generate],
+    "print_blob": False,
+    "suppress_health_check": list(HealthCheck),
+    "report_multiple_bugs": False,
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS)
+def test_a_broken_engine_is_caught(mutant: Callable[..., Engine]) -> None:
+    with pytest.raises((AssertionError, KeyError, AttributeError, RuntimeError)):
+        check_engine(mutant, examples=300, steps=30, machines=MACHINES.get(mutant), **QUICK)
+
+
+def test_the_engine_itself_passes_in_the_same_way() -> None:
+    check_engine(Engine, examples=50, steps=30, **QUICK)
+
+
+def test_a_roster_is_what_the_mutations_above_take_it_for() -> None:
+    """They reach into it: were a method renamed, a mutation would break nothing and this file tell nothing."""
+    for name in ("stand_by", "current", "from_child_on", "retire", "hold", "enter", "disarm"):
+        assert callable(getattr(Roster, name))

@@ -1,5 +1,7 @@
 """OTP's supervisor written down as slowly and literally as possible: lists, loops, one thing after another.
 
+For `EngineMachine` to hold a supervisor's decisions against; nothing runs on it.
+
 Starts and stops happen at once, as in erlang/otp lib/stdlib/src/supervisor.erl, whose functions these are. A child
 is running, restarting or stopped (a pid, `{restarting, _}`, `undefined`).
 """
@@ -13,6 +15,8 @@ ORDERLY = ("normal", "shutdown")
 
 @dataclass
 class ModelChild:
+    """One child; its `state` is running, restarting or stopped."""
+
     id: str
     restart: str
     significant: bool = False

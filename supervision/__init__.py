@@ -15,7 +15,7 @@ with sup.System("demo") as system:
 from __future__ import annotations
 
 from supervision import seams  # noqa: F401  (before all else: it says what is wrong with the installed Pykka)
-from supervision.actor import Actor, Down, Exited
+from supervision.actor import Actor
 from supervision.audit import Finding
 from supervision.child import (
     BRUTAL_KILL,
@@ -39,6 +39,7 @@ from supervision.child import (
     snapshot,
 )
 from supervision.clock import Clock, TimeLimit, Timer, sleep
+from supervision.dynamic import DynamicHandle, DynamicSupervisor, NoSuchCall, dynamic
 from supervision.engine_types import (
     AlreadyPresent,
     Counts,
@@ -54,8 +55,13 @@ from supervision.errors import (
     ActorDeadError,
     ActorStuck,
     BlockingInScheduler,
+    CannotRun,
     DeadlockError,
+    EntryNotJson,
+    EventLogError,
+    LogInUse,
     MailboxFull,
+    MixedKey,
     PoisonMessage,
     SpecError,
     StartFailedError,
@@ -74,13 +80,20 @@ from supervision.exits import (
     Killed,
     NoProc,
     Normal,
+    Reason,
     Shutdown,
     StartFailed,
     StartTimeout,
 )
 from supervision.future import AskFuture
+from supervision.links import Exited
+from supervision.keeping import Kept
 from supervision.message import Ask, Reply, ask
+from supervision.monitors import Down, Up
 from supervision.name import ActorRef
+from supervision.partition import NoPartitions, PartitionHandle, PartitionSupervisor, partition
+from supervision.published import Publication, PublishError
+from supervision.registry import AlreadyRegistered, Registry
 from supervision.shell import AlreadyStarted, Started
 from supervision.stopping import Unstopped
 from supervision.supervisor import Supervisor, SupervisorHandle, supervisor
@@ -101,19 +114,25 @@ __all__ = [
     "ActorRef",
     "ActorStuck",
     "AlreadyPresent",
+    "AlreadyRegistered",
     "AlreadyStarted",
     "Ask",
     "AskFuture",
     "AutoShutdown",
     "Backoff",
     "BlockingInScheduler",
+    "CannotRun",
     "ChildSpec",
     "Clock",
     "Counts",
     "Crash",
     "DeadlockError",
     "Down",
+    "DynamicHandle",
+    "DynamicSupervisor",
+    "EntryNotJson",
     "Event",
+    "EventLogError",
     "Exit",
     "Exited",
     "FailedToStart",
@@ -122,17 +141,27 @@ __all__ = [
     "ForkLost",
     "GaveUp",
     "Killed",
+    "Kept",
     "Kind",
+    "LogInUse",
     "Mailbox",
     "MailboxFull",
     "MaxChildren",
+    "MixedKey",
+    "NoPartitions",
     "NoProc",
+    "NoSuchCall",
     "Node",
     "Normal",
     "NotFound",
     "Ok",
+    "PartitionHandle",
+    "PartitionSupervisor",
     "PoisonMessage",
+    "Publication",
+    "PublishError",
     "Refused",
+    "Registry",
     "Reply",
     "Restart",
     "Restarting",
@@ -158,10 +187,13 @@ __all__ = [
     "Timer",
     "Tree",
     "Unstopped",
+    "Up",
     "ask",
     "block",
+    "dynamic",
     "event_log",
     "fresh",
+    "partition",
     "pause",
     "sleep",
     "snapshot",

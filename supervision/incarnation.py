@@ -8,6 +8,7 @@ and reports exactly one exit.
 from __future__ import annotations
 
 import logging
+import threading
 from _thread import allocate_lock
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from dataclasses import dataclass
@@ -22,11 +23,13 @@ from supervision import faults, waits
 from supervision.child import IGNORE
 from supervision.construction import asks_for_nothing, construct
 from supervision.errors import ActorDeadError, ActorStuck, PoisonMessage
-from supervision.exits import Abandoned, Crash, Exit, ForkLost, Killed, Normal, Reason, StartFailed
+from supervision.exits import Abandoned, Crash, Exit, ForkLost, Killed, Normal, Reason, StartFailed, is_stuck
+from supervision.keeping import QuietPoint
 from supervision.mailbox import Envelope, Fenced
 from supervision.message import Reply
 
 if TYPE_CHECKING:
+    from supervision.links import Link
     from supervision.mailbox import Lease, Waiter
     from supervision.name import Name
 
@@ -38,10 +41,14 @@ MESSAGES_PER_TURN = 64
 
 @dataclass(frozen=True, slots=True)
 class StopOrder:
-    """The supervisor's order to end; `drain` has the waiting messages handled first."""
+    """The supervisor's order to end; `drain` has the waiting messages handled first.
+
+    `unless` is asked in the moment the order is taken: where it says True, the order is void.
+    """
 
     reason: Reason
     drain: bool = False
+    unless: Callable[[], bool] | None = None
 
 
 class Owner(Protocol):
@@ -68,13 +75,31 @@ class Context:
     restart_reason: Reason | None = None
     attempt: int = 0
     snapshot: Any = None
-    cancelled: bool = False
+    is_ending: bool = False
+    system: Any = None
+    turn: Callable[[], int] | None = None
+    _cancelled_turn: int = -2
+
+    @property
+    def cancelled(self) -> bool:
+        """True where whatever runs should come to its end: this life is over, or the handler takes too long."""
+        return self.is_ending or (self.turn is not None and self.turn() == self._cancelled_turn)
+
+    @cancelled.setter
+    def cancelled(self, is_so: bool) -> None:
+        self.is_ending = is_so
+
+    def cancel_turn(self, turn: int) -> None:
+        """Have `cancelled` be True as long as this turn goes on."""
+        self._cancelled_turn = turn
 
 
 class Incarnation:
     """One life. Hosts subclass it with how to run, wait, and end by force."""
 
     kind = "?"
+    max_handle_time: float | None = None
+    thread: threading.Thread | None = None
 
     def __init__(
         self,
@@ -93,19 +118,24 @@ class Incarnation:
         self.lease: Lease = name.mailbox.grant(self.epoch)
         self.owner = owner
         self.actor: Any = None
-        self.context = Context(name.path, self.epoch, name.clock, restart_reason, attempt, name.state_blob)
+        self.keeping = None if name.keeper is None else name.keeper.begin(self)
+        left = None if name.keeper is None else name.keeper.value
+        self.context = Context(name.path, self.epoch, name.clock, restart_reason, attempt, left)
+        self.context.turn = self._present_turn
+        self.context.system = name.system
         self.state = "starting"
         self.started_at = name.now()
         self.current: Envelope | None = None
         self.busy_since = 0.0
         self.turn = 0
         self.waiting: list[tuple[waits.Turn, Any]] = []
+        self.is_acknowledged = False
         self.owed: set[Reply] = set()
         self.exit: Exit | None = None
         self.exit_asked: Reason | None = None
         self.at_end: dict[Any, Callable[[], object]] = {}
-        self.monitors: dict[int, Callable[[Exit], object]] = {}
-        self.links: dict[Any, Any] = {}
+        self.monitors: dict[Any, Callable[[Exit], object]] = {}
+        self.links: dict[Incarnation, Link] = {}
         self.has_code_running = False
         self.incident: Hashable = None
         self.kill_grace = kill_grace
@@ -119,11 +149,24 @@ class Incarnation:
         self._lock = allocate_lock()
         name.incarnation = self
 
+    def _present_turn(self) -> int:
+        return self.turn
+
     # -- for hosts ---------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Start living. Does not wait."""
         raise NotImplementedError
+
+    @property
+    def is_host_gone(self) -> bool:
+        """True once its task or thread has ended, which should have reported an exit before. From any thread."""
+        raise NotImplementedError
+
+    @property
+    def zombie_key(self) -> Hashable:
+        """Zombies of the same key are held up by the same thing and count as one."""
+        return self
 
     def _waiter(self) -> Waiter:
         """What is to wake it from its next sleep."""
@@ -175,6 +218,8 @@ class Incarnation:
                 await faults.hit("before_start", self.name.path)
             actor: Any = self.actor or construct(self, self._make)
             self.actor = actor
+            if self.keeping is not None:
+                await self.keeping.open()
             info = await self._call(actor.on_start)
             if faults.armed:
                 await faults.hit("after_start", self.name.path)
@@ -185,6 +230,8 @@ class Incarnation:
             return Normal()
         self._is_up(info)
         try:
+            if self.keeping is not None:
+                await self.keeping.replay()
             await self._call(actor.recover)
             reason = await self._receive()
         except Fenced:
@@ -193,6 +240,8 @@ class Incarnation:
             return await self._fail(error)
         if self._killed or self.exit is not None:
             return self._forced or Killed()
+        if self.keeping is not None:
+            reason = await self.keeping.before_stop(reason)
         return await self._stop(reason)
 
     def _is_up(self, info: Any) -> None:
@@ -201,8 +250,11 @@ class Incarnation:
             if self.exit is not None:
                 raise Fenced
             self.state = "running"
+            self.is_acknowledged = True
             pykka.ActorRegistry.register(self.name.ref)
         self.owner.started(self, info)
+        for watch in list(self.name.watchers.values()):
+            _guarded(watch.started, self)
 
     def _begin_turn(self) -> None:
         """What runs from here on waits on account of this message or hook, and of no earlier one."""
@@ -228,6 +280,11 @@ class Incarnation:
                 waiter = self._waiter()
                 continue
             if type(item) is not Envelope:
+                if type(item) is QuietPoint:
+                    await item.keeping.quiet_point()
+                    continue
+                if item.unless is not None and item.unless():
+                    continue
                 if item.drain:
                     await self._drain()
                 return cast("Reason", item.reason)
@@ -274,8 +331,7 @@ class Incarnation:
             return None
         if type(result) is CoroutineType:
             return self._go_on(envelope, result)
-        self._answer(envelope, result)
-        return None
+        return self._answer(envelope, result)
 
     async def _go_on(self, envelope: Envelope, handling: Coroutine[Any, Any, Any]) -> None:
         try:
@@ -284,7 +340,8 @@ class Incarnation:
             if not self._is_answered(envelope, error):
                 raise
         else:
-            self._answer(envelope, result)
+            if (going_on := self._answer(envelope, result)) is not None:
+                await going_on
 
     async def _handle_with_faults(self, envelope: Envelope) -> None:
         try:
@@ -297,15 +354,19 @@ class Incarnation:
             if not self._is_answered(envelope, error):
                 raise
         else:
-            self._answer(envelope, result)
+            if (going_on := self._answer(envelope, result)) is not None:
+                await going_on
 
-    def _answer(self, envelope: Envelope, result: Any) -> None:
+    def _answer(self, envelope: Envelope, result: Any) -> Coroutine[Any, Any, None] | None:
         if not self._let_go():
             raise Fenced
         name, future = self.name, envelope.reply_to
         name.handled += 1
         if future is not None and self._slot is None and not future.settle(result):
             name.late += 1
+        if self.keeping is not None and self.keeping.handled():
+            return self.keeping.keep()
+        return None
 
     def _is_answered(self, envelope: Envelope, error: BaseException) -> bool:
         """True if the error was expected, and has been replied; any other ends the life."""
@@ -380,10 +441,10 @@ class Incarnation:
         """A handler raised: the actor ends. `on_failure` is its last word, and may fail too."""
         reason = self._reason_of(error)
         self._begin_end()
-        if isinstance(reason, Killed):
+        if self._killed:
             return reason
         self.name.failed += 1
-        answer = error if isinstance(error, Exception) else ActorDeadError(self.name.path, reason)
+        answer = error if isinstance(error, Exception) else self._answer_of_the_dead(reason)
         with self._lock:
             self._give_back(answer)
         try:
@@ -434,18 +495,24 @@ class Incarnation:
             self._leave_registry()
         name.mailbox.revoke(self.lease)
         self._settle_in_flight()
-        for cleanup in at_end.values():
+        if self.keeping is not None:
+            _guarded(self.keeping.ended, exit)
+        for cleanup in list(at_end.values()):
             _guarded(cleanup)
+        for reply in list(self.owed) if isinstance(reason, Abandoned) else ():
+            reply.fence()
         name.last_exit = exit
         if name.incarnation is self:
             name.incarnation = None
+        for watch in list(name.watchers.values()):  # before anybody can start a successor
+            _guarded(watch.ended, self, exit)
         self.owner.ended(self, exit)
-        for report in monitors.values():
+        for report in list(monitors.values()):
             _guarded(report, exit)
         return True
 
     def _answer_of_the_dead(self, reason: Reason) -> BaseException:
-        kind = ActorStuck if isinstance(reason, Abandoned) else ActorDeadError
+        kind = ActorStuck if is_stuck(reason) else ActorDeadError
         return kind(self.name.path, reason)
 
     def _give_back(self, error: BaseException) -> None:
@@ -455,6 +522,7 @@ class Incarnation:
             return
         if self._slot is not None:
             self.owed.discard(self._slot)
+            self._slot.fence()
         self._pending.append((envelope, error))
 
     def _settle_in_flight(self) -> None:
@@ -487,14 +555,14 @@ class Incarnation:
 
     # -- from outside ------------------------------------------------------------------------------
 
-    def watch(self, token: int, report: Callable[[Exit], object]) -> Exit | None:
+    def watch(self, token: Any, report: Callable[[Exit], object]) -> Exit | None:
         """Have `report` called once with the exit of this life. If it is over, nothing is called: the exit is here."""
         with self._lock:
             if self.exit is None:
                 self.monitors[token] = report
             return self.exit
 
-    def unwatch(self, token: int) -> None:
+    def unwatch(self, token: Any) -> None:
         self.monitors.pop(token, None)
 
     def when_over(self, token: Any, cleanup: Callable[[], object]) -> None:
@@ -505,13 +573,13 @@ class Incarnation:
                 return
         cleanup()
 
-    def order_stop(self, reason: Reason, *, drain: bool = False) -> None:
-        """Ask it, from any thread, to end after the message at hand."""
-        self.name.mailbox.put_order(self.lease, StopOrder(reason, drain))
+    def order_stop(self, reason: Reason, *, drain: bool = False, unless: Callable[[], bool] | None = None) -> None:
+        """Ask it, from any thread, to end after the message at hand; `unless` as in StopOrder."""
+        self.name.mailbox.put_order(self.lease, StopOrder(reason, drain, unless))
 
-    def tell(self, message: Any) -> None:
-        """Send the actor a message of the runtime, from any thread, unless this life is over."""
-        self.name.mailbox.put_signal(self.lease, message)
+    def tell(self, message: Any, is_wanted: Callable[[], bool] | None = None) -> None:
+        """Send the actor a message of the runtime, from any thread, unless this life is over or `is_wanted` says no."""
+        self.name.mailbox.put_signal(self.lease, message, is_wanted)
 
     def ask_to_exit(self, reason: Reason) -> None:
         """The actor's own wish to end after the message at hand."""
@@ -530,8 +598,17 @@ class Incarnation:
         Abandonments with one cause outside the actors, such as a lost scheduler, carry the same `incident`.
         """
         self.context.cancelled = True
-        self.incident = incident
+        if self.exit is None:
+            self.incident = incident
         self._finish(Abandoned(kind))
+
+    def make_up_exit(self) -> None:
+        """Its host has ended and said nothing: say it instead. A zombie of which that is so is one no more."""
+        is_first = self._finish(Crash("ExitLost", f"the {self.kind} it lived on ended without a word"))
+        had_code_running, self.has_code_running = self.has_code_running, False
+        if not is_first and had_code_running:
+            self.release()
+            self.owner.zombie_ended(self)
 
 
 def _guarded(function: Callable[..., object], *arguments: Any) -> None:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from supervision import engine_types as say
 from supervision.child import RESTARTING, ChildSpec, SupervisorOptions
+from supervision.crash_log import level_of, log_exit, what_follows
 from supervision.engine import Engine
 from supervision.errors import ActorDeadError, SpecError
-from supervision.exits import Crash, Exit, Reason, Shutdown, StartFailed
+from supervision.exits import Crash, Exit, Failure, GaveUp, Reason, Shutdown, StartFailed
 from supervision.kinds import how_to_make, make_incarnation
+from supervision.zombies import exclusive
 
 if TYPE_CHECKING:
     from supervision.clock import Timer
@@ -55,18 +57,25 @@ class Shell:
     """Carries out one engine's effects. All methods but those of the owner run on the supervisor's loop."""
 
     def __init__(
-        self, own: Incarnation, system: System, specs: tuple[ChildSpec, ...], options: SupervisorOptions
+        self,
+        own: Incarnation,
+        system: System,
+        specs: tuple[ChildSpec, ...],
+        options: SupervisorOptions,
+        **engine_options: Any,
     ) -> None:
         self.system = system
         self.path = own.name.path
         self._own = own
         kept = {spec.id for spec in specs}
-        system.names.close_strangers(self.path, kept)
+        if own.epoch > 1:  # else there has been nobody to leave strangers behind
+            system.names.close_strangers(self.path, kept)
         self.names: dict[str, Name] = {id: name for id in kept if (name := self._name_of(id)) is not None}
-        self.engine = Engine(options, specs, path=self.path, epochs={id: self._last_epoch(id) for id in kept})
+        epochs = {id: self._last_epoch(id) for id in kept}
+        self.engine = Engine(options, specs, path=self.path, epochs=epochs, **engine_options)
         self.options = options
         self.live: dict[str, Life] = {}
-        self.timers: dict[Any, Timer] = {}
+        self.timers: dict[Any, tuple[Timer, float]] = {}
         self.started_all: asyncio.Future[None] | None = None
         self.finished: asyncio.Future[Reason] = system.supervisors.loop.create_future()
         self.on_finish: Callable[[Reason], object] | None = None
@@ -89,15 +98,11 @@ class Shell:
             for effect in self.engine.decide(event, self.system.clock.now(), rand=self.system.random()):
                 self._do(effect)
         except Exception as error:  # a mistake here ends this supervisor; the one above it begins anew
-            logger.exception("%s failed on %s", self.path, type(event).__name__)
+            logger.debug("%s failed on %s", self.path, type(event).__name__, exc_info=error)
             self._own.crash(Crash.of(error))
 
     def call(self, request: say.Request, reply: Reply) -> None:
         """Carry out a call; its answer may come later."""
-        if isinstance(request, say.StartChild):
-            request = replace(request, last_epoch=self._last_epoch(request.spec.id))
-        elif isinstance(request, say.Reconfigure):
-            request = replace(request, last_epochs={spec.id: self._last_epoch(spec.id) for spec in request.specs})
 
         def answer(value: Any) -> None:
             if isinstance(value, say.Ended):
@@ -105,7 +110,20 @@ class Shell:
             else:
                 reply.set(self._for_users(value))
 
-        self.handle(say.Call(answer, request))
+        self.handle(say.Call(answer, self.with_epochs(request)))
+
+    def with_epochs(self, request: say.Request) -> say.Request:
+        """What the names of children to come have lived through: epochs go on, they never begin again."""
+        if isinstance(request, say.StartChild):
+            return replace(request, last_epoch=self._last_epoch(request.spec.id))
+        if isinstance(request, say.Reconfigure):
+            return replace(request, last_epochs={spec.id: self._last_epoch(spec.id) for spec in request.specs})
+        return request
+
+    @property
+    def is_swept(self) -> bool:
+        """True once this supervisor itself has crashed: its children are ended by force."""
+        return self._crashed
 
     @property
     def window(self) -> tuple[int, int]:
@@ -125,8 +143,8 @@ class Shell:
             case say.ArmTimer(key=key, delay=delay):
                 self._arm(key, delay)
             case say.CancelTimer(key=key):
-                if (timer := self.timers.pop(key, None)) is not None:
-                    timer.cancel()
+                if (armed := self.timers.pop(key, None)) is not None:
+                    armed[0].cancel()
             case say.Reply(token=token, value=value):
                 token(value)
             case say.Emit(name=name, id=id, fields=fields):
@@ -154,6 +172,9 @@ class Shell:
             return
         name = self.names[order.id] = self.system.names.open(self._child_path(order.id), actor_class, spec)
         name.epoch = order.epoch - 1
+        if (held := self.system.zombies.holding(exclusive(name.actor_class))) is not None:
+            self._refuse_start(order, Crash("ResourceHeld", held))
+            return
         if order.restart_reason is not None:
             name.restarts += 1
         life = Life(self, order.id, order.epoch, drain=name.mailbox.spec.drain)
@@ -163,9 +184,27 @@ class Shell:
             "attempt": order.attempt,
             "kill_grace": self.system.kill_grace,
         }
-        life.incarnation = make_incarnation(self.system, name, spec, make, life, **options)
+        try:
+            life.incarnation = make_incarnation(self.system, name, spec, make, life, **options)
+        except RuntimeError as error:  # there is no thread for its scheduler
+            self._refuse_start(order, Crash.of(error))
+            return
         self.live[order.id] = life
         life.incarnation.begin()
+
+    def _refuse_start(self, order: say.Start, why: Crash) -> None:
+        """It does not start now; where a replacement must not stand beside a zombie, this supervisor gives up."""
+        post = self.system.supervisors.post
+        if why.type == "ResourceHeld" and order.restart_reason is not None:
+            post(self.give_up, order.id, order.restart_reason, why.message)
+        post(self.handle, say.ChildStartFailed(order.id, order.epoch, why))
+
+    def give_up(self, id: str, reason: Reason, why: str) -> None:
+        """End with a GaveUp for a reason that no restart would mend, unless it is ending."""
+        if not self.engine.is_ending:
+            path = self._child_path(id)
+            self.system.emit("exhausted", path, reason=reason, action="escalate", why=why)
+            self.handle(say.ShutdownRequested(GaveUp((Failure(path, reason), Failure(self.path, why)))))
 
     def _life(self, id: str, epoch: int) -> Life | None:
         life = self.live.get(id)
@@ -191,9 +230,14 @@ class Shell:
                 name.dead_letter(envelope, ActorDeadError(name.path, reason))
 
     def _close(self, id: str, *, forgotten: bool) -> None:
+        if not (self._ending or self.engine.is_ending):
+            self._close_name(id, forgotten=forgotten)
+        elif forgotten:  # while this supervisor itself ends, its own supervisor decides whether names live on
+            self.names.pop(id, None)
+
+    def _close_name(self, id: str, *, forgotten: bool) -> None:
         name = self.names.pop(id, None) if forgotten else self.names.get(id)
-        # While this supervisor itself ends, its own supervisor decides whether names live on.
-        if name is None or self._ending or self.engine.is_ending:
+        if name is None:
             return
         reason = name.last_exit.reason if name.last_exit is not None else Shutdown()
         self.system.names.close(name, reason, forgotten=forgotten)
@@ -208,11 +252,17 @@ class Shell:
         def fire() -> None:
             self.system.supervisors.post(self._fired, key)
 
-        self.timers[key] = self.system.clock.call_at(self.system.clock.now() + delay, fire)
+        at = self.system.clock.now() + delay
+        self.timers[key] = (self.system.clock.call_at(at, fire), at)
 
     def _fired(self, key: Any) -> None:
         if self.timers.pop(key, None) is not None:
             self.handle(say.TimerFired(key))
+
+    def due(self, key: Any) -> float | None:
+        """When the timer `key` fires, by the clock; None if it is not armed, or about to fire. From any thread."""
+        armed = self.timers.get(key)
+        return None if armed is None else armed[1]
 
     # -- the end -----------------------------------------------------------------------------------
 
@@ -233,7 +283,7 @@ class Shell:
     async def sweep(self) -> None:
         """End all children by force, because the supervisor itself has crashed; return when they are gone."""
         self._ending = self._crashed = True
-        for timer in self.timers.values():
+        for timer, _ in self.timers.values():
             timer.cancel()
         self.timers.clear()
         for life in list(self.live.values()):
@@ -285,6 +335,7 @@ class Life:
 
     def ended(self, incarnation: Incarnation, exit: Exit) -> None:
         if not self.shell.system.supervisors.post(self._ended, exit):
+            log_exit(exit, "its system has been stopped")
             incarnation.release()
 
     def zombie_ended(self, incarnation: Incarnation) -> None:
@@ -294,10 +345,14 @@ class Life:
         """The asker of a crash hears of it after the decision, so that a retry meets the new state."""
         shell = self.shell
         shell.forget(self)
+        level = level_of(exit, shell, self.id)
         try:
-            shell.system.child_exited(self.incarnation, exit)
+            why = shell.system.child_exited(self.incarnation, exit)
+            if why is not None:
+                shell.give_up(self.id, exit.reason, why)
             shell.handle(self._event(exit.reason))
         finally:
+            log_exit(exit, what_follows(shell, self.id, self.epoch), level=level)
             self.incarnation.release()
 
     def _event(self, reason: Reason) -> say.Event:

@@ -6,64 +6,53 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from threading import get_ident
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
+from supervision import circles, validation
 from supervision import engine_types as say
-from supervision.child import ChildSpec, Kind, SupervisorOptions
+from supervision.child import ChildSpec, Kind, Signal, SupervisorOptions
+from supervision.engine_types import (
+    AlreadyPresent,
+    Counts,
+    NotFound,
+    Ok,
+    Refused,
+    Restarting,
+    Running,
+    StartError,
+)
 from supervision.errors import SpecError
 from supervision.exits import Exit, Reason, Shutdown
 from supervision.future import AskFuture
 from supervision.incarnation import StopOrder
 from supervision.kinds import Supervising, check_children
 from supervision.name import ActorRef, no_proc
-from supervision.shell import Shell
+from supervision.shell import AlreadyStarted, Shell, Started
+
+if TYPE_CHECKING:
+    from supervision.message import Reply
+    from supervision.system import System
 
 logger = logging.getLogger("supervision")
+
+ChildRow = tuple[str, ActorRef | Literal[Signal.RESTARTING] | None, Kind]
+"""One line of which_children: its id, its ref (None where it stands stopped), and what it is."""
 
 
 class NotUnderstood(TypeError):
     """A supervisor was sent a message that is not one of its calls."""
 
 
-class SupervisorHandle(ActorRef):
-    """A ref to a supervisor, with its calls. Each returns a future; refusals are values, not exceptions."""
+class SupervisingHandle(ActorRef):
+    """What can be asked of every kind of supervisor. Each call returns a future."""
 
-    def start_child(self, spec: ChildSpec) -> AskFuture[Any]:
-        """Add a child. -> Started | AlreadyStarted | AlreadyPresent | StartError | Refused."""
-        if not isinstance(spec, ChildSpec):
-            raise SpecError(f"{spec!r} is not a ChildSpec")
-        check_children([spec], SupervisorOptions(auto_shutdown="any_significant"))  # type: ignore[arg-type]
-        return self._call(say.StartChild(spec))
-
-    def restart_child(self, id: str) -> AskFuture[Any]:
-        """Start a stopped child again. -> Started | StartError | Running | Restarting | NotFound."""
-        return self._call(say.RestartChild(id))
-
-    def terminate_child(self, id: str) -> AskFuture[Any]:
-        """Stop a child and keep its spec. -> Ok | NotFound."""
-        return self._call(say.TerminateChild(id))
-
-    def delete_child(self, id: str) -> AskFuture[Any]:
-        """Forget the spec of a stopped child. -> Ok | Running | Restarting | NotFound."""
-        return self._call(say.DeleteChild(id))
-
-    def which_children(self) -> AskFuture[Any]:
+    def which_children(self) -> AskFuture[list[ChildRow]]:
         """-> [(id, ref | None | RESTARTING, kind)], newest first."""
         return self._call(say.WhichChildren())
 
-    def count_children(self) -> AskFuture[Any]:
+    def count_children(self) -> AskFuture[Counts]:
         """-> Counts(specs, active, supervisors, workers)."""
         return self._call(say.CountChildren())
-
-    def get_childspec(self, id: str) -> AskFuture[Any]:
-        """-> ChildSpec | NotFound."""
-        return self._call(say.GetChildSpec(id))
-
-    def reconfigure(self, options: SupervisorOptions, specs: Iterable[ChildSpec]) -> AskFuture[Any]:
-        """Live by other options and specs, all or nothing. -> Ok | Refused."""
-        specs = tuple(specs)
-        check_children(specs, options)
-        return self._call(say.Reconfigure(options, specs))
 
     @property
     def ended(self) -> AskFuture[Exit]:
@@ -75,8 +64,52 @@ class SupervisorHandle(ActorRef):
             future.settle(exit or no_proc(self.path, self._name.now()))
         return future
 
-    def _call(self, request: say.Request) -> AskFuture[Any]:
+    def _call(self, request: Any) -> AskFuture[Any]:
         return cast("AskFuture[Any]", self.ask(request, block=False))
+
+
+class SupervisorHandle(SupervisingHandle):
+    """A ref to a supervisor, with its calls. Each returns a future; refusals are values, not exceptions."""
+
+    def start_child(
+        self, spec: ChildSpec
+    ) -> AskFuture[Started | AlreadyStarted | AlreadyPresent | StartError | Refused]:
+        """Add a child. -> Started | AlreadyStarted | AlreadyPresent | StartError | Refused."""
+        if not isinstance(spec, ChildSpec):
+            raise SpecError(f"{spec!r} is not a ChildSpec")
+        check_children([spec], SupervisorOptions(auto_shutdown="any_significant"))  # type: ignore[arg-type]
+        return self._call(say.StartChild(spec))
+
+    def restart_child(self, id: str) -> AskFuture[Started | StartError | Running | Restarting | NotFound]:
+        """Start a stopped child again. -> Started | StartError | Running | Restarting | NotFound."""
+        return self._call(say.RestartChild(validation.text(id, "restart_child(id)")))
+
+    def terminate_child(self, id: str) -> AskFuture[Ok | NotFound]:
+        """Stop a child and keep its spec. -> Ok | NotFound.
+
+        A child may have itself terminated, but waiting for it is a DeadlockError.
+        """
+        terminated = self._call(say.TerminateChild(validation.text(id, "terminate_child(id)")))
+        circles.reply_follows_end_of(f"{self.path}/{id}", terminated)
+        return terminated
+
+    def delete_child(self, id: str) -> AskFuture[Ok | Running | Restarting | NotFound]:
+        """Forget the spec of a stopped child. -> Ok | Running | Restarting | NotFound."""
+        return self._call(say.DeleteChild(validation.text(id, "delete_child(id)")))
+
+    def get_childspec(self, id: str) -> AskFuture[ChildSpec | NotFound]:
+        """-> ChildSpec | NotFound."""
+        return self._call(say.GetChildSpec(validation.text(id, "get_childspec(id)")))
+
+    def reconfigure(self, options: SupervisorOptions, specs: Iterable[ChildSpec]) -> AskFuture[Ok | Refused]:
+        """Live by other options and specs, all or nothing. -> Ok | Refused."""
+        if not isinstance(options, SupervisorOptions):
+            raise SpecError(f"reconfigure(options): {options!r} is not SupervisorOptions")
+        if not isinstance(specs, Iterable):
+            raise SpecError(f"reconfigure(specs): {specs!r} is not a sequence of ChildSpec")
+        specs = tuple(specs)
+        check_children(specs, options)
+        return self._call(say.Reconfigure(options, specs))
 
 
 class Supervisor(Supervising):
@@ -86,8 +119,9 @@ class Supervisor(Supervising):
     Asks: no one, and waits for no one. Restart: starts anew with the specs it was given.
     """
 
-    ref_class = SupervisorHandle
-    expected_errors = (NotUnderstood,)
+    ref_class: type[SupervisingHandle] = SupervisorHandle
+    expected_errors: tuple[type[BaseException], ...] = (NotUnderstood,)
+    understands: Any = say.Request
 
     def __init__(self, *specs: ChildSpec, **options: Any) -> None:
         super().__init__()
@@ -103,15 +137,19 @@ class Supervisor(Supervising):
     async def on_start(self) -> None:
         name = self._incarnation.name
         assert name.system is not None, "a supervisor lives in a System"
-        shell = self.shell = Shell(self._incarnation, name.system, self._specs, self._options)
+        shell = self.shell = self._make_shell(name.system)
         shell.started_all = asyncio.get_running_loop().create_future()
         shell.on_finish = self._engine_finished
+        circles.note_start(self._incarnation, shell)
         shell.handle(say.StartAll())
         try:
             await self._unless_stopped(shell.started_all)
         finally:
             if not shell.started_all.cancel() and not shell.started_all.cancelled():
                 shell.started_all.exception()  # seen, even where a kill came first
+
+    def _make_shell(self, system: System) -> Shell:
+        return Shell(self._incarnation, system, self._specs, self._options)
 
     async def _unless_stopped(self, started: asyncio.Future[None]) -> None:
         """Wait until the children are up; an order to stop meanwhile goes first."""
@@ -132,12 +170,17 @@ class Supervisor(Supervising):
 
     def on_receive(self, message: Any) -> Any:
         assert self.shell is not None
-        if not isinstance(message, say.Request):  # a stray message is no reason to end a whole subtree
-            logger.warning("%s: a supervisor does not understand %s", self.shell.path, type(message).__name__)
-            raise NotUnderstood(f"a supervisor does not understand {type(message).__name__}")
+        if not isinstance(message, self.understands):  # a stray message is no reason to end a whole subtree
+            why = f"a {type(self).__name__} does not understand {type(message).__name__}"
+            logger.warning("%s: %s", self.shell.path, why)
+            raise NotUnderstood(why)
         reply = self.owe()
-        self.shell.call(message, reply)
+        self._carry_out(message, reply)
         return reply
+
+    def _carry_out(self, request: Any, reply: Reply) -> None:
+        assert self.shell is not None
+        self.shell.call(request, reply)
 
     async def on_stop(self) -> None:
         assert self.shell is not None
@@ -146,7 +189,20 @@ class Supervisor(Supervising):
             await self.shell.finished
 
 
-def supervisor(id: str, *specs: ChildSpec, restart: str = "permanent", **options: Any) -> ChildSpec:
-    """The spec of a supervisor over `specs`."""
+FIELDS_OF_SPEC = frozenset(
+    ("restart", "shutdown", "significant", "start_timeout", "backoff", "expected_errors", "mailbox", "max_handle_time")
+)
+"""What the short forms hand on to the supervisor's own spec; everything else is an option of the supervisor."""
+
+
+def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields of the supervisor's own spec, and its options."""
+    fields = {name: value for name, value in options.items() if name in FIELDS_OF_SPEC}
+    return fields, {name: value for name, value in options.items() if name not in FIELDS_OF_SPEC}
+
+
+def supervisor(id: str, *specs: ChildSpec, **options: Any) -> ChildSpec:
+    """The spec of a supervisor over `specs`; fields of that spec, such as `restart`, may stand among `options`."""
+    fields, options = split_options(options)
     check_children(specs, SupervisorOptions(**options))
-    return ChildSpec(id, Supervisor, args=specs, kwargs=options, kind=Kind.SUPERVISOR, restart=restart)
+    return ChildSpec(id, Supervisor, args=specs, kwargs=options, kind=Kind.SUPERVISOR, **fields)

@@ -1,7 +1,8 @@
-"""Coroutines as supervised, temporary work: for calls in flight, which are many and short.
+"""Coroutines as supervised work: for calls in flight, which are many and short, and for work in the background.
 
-A task has no mailbox and cannot be asked anything. It ends by itself, or when its supervisor ends; the one who
-started it through `run` is answered in any case.
+A task that is run has no mailbox and cannot be asked anything: who ran it is answered in any case, and it ends by
+itself, or when nobody waits for it any more, or with its supervisor. A task that is started has a ref, and is
+restarted if that was asked for. Rules: elixir-lang/elixir lib/elixir/lib/task/supervisor.ex.
 """
 
 from __future__ import annotations
@@ -9,24 +10,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import inspect
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from supervision.actor import Actor
-from supervision.child import INFINITY, ChildSpec, Kind
+from supervision import engine_types as say
+from supervision import validation, waits
+from supervision.actor import Actor, AnyRef
+from supervision.child import INFINITY, ChildSpec, Kind, Restart
 from supervision.clock import TimeLimit
+from supervision.dynamic import TerminateRef
 from supervision.engine_types import MaxChildren
-from supervision.errors import ActorDeadError
+from supervision.errors import ActorDeadError, SpecError
 from supervision.exits import Crash, Killed, Reason, Shutdown
 from supervision.future import AskFuture
+from supervision.hosts import LoopIncarnation
+from supervision.mailbox import Envelope
 from supervision.message import Reply
 from supervision.name import ActorRef
+from supervision.supervisor import FIELDS_OF_SPEC
+from supervision.task_actor import StartedTasksOwner, TaskActor, TaskFunction, leave_behind
+from supervision.task_future import TaskFuture
 
 logger = logging.getLogger("supervision")
 
-TaskFunction = Callable[..., Coroutine[Any, Any, Any]]
+
+class NotACoroutineFunction(SpecError, TypeError):
+    """A task was to be made of something else than a coroutine function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,34 +55,106 @@ class RunTask:
 
 
 @dataclass(frozen=True, slots=True)
+class StartTask:
+    """Start `function(*arguments)` as a child with a ref; the reply is Started, or MaxChildren."""
+
+    function: TaskFunction
+    arguments: tuple[Any, ...]
+    restart: Restart
+
+
+@dataclass(frozen=True, slots=True)
 class CountTasks:
-    """How many tasks are running? The reply is an int."""
+    """How many tasks are there? The reply is an int."""
 
 
 class TasksHandle(ActorRef):
-    """A ref to a TaskSupervisor, with its calls. They may be made from any thread."""
+    """A ref to a TaskSupervisor, with its calls. They may be made from any thread, and each returns a future.
+
+    What is to run is a coroutine function; for anything else they raise NotACoroutineFunction.
+    """
+
+    def start(
+        self, function: TaskFunction, *arguments: Any, restart: Restart | str = Restart.TEMPORARY
+    ) -> AskFuture[Any]:
+        """Start `function(*arguments)` as a child that has a ref. -> Started(ref) | MaxChildren.
+
+        The ref can be monitored, linked and killed. A `transient` task is called anew if it fails, a `permanent` one
+        also when it returns.
+        """
+        _check_function(function)
+        how = validation.member(Restart, restart, "start(restart)")
+        return cast("AskFuture[Any]", self.ask(StartTask(function, arguments, how), block=False))
 
     def run(self, function: TaskFunction, *arguments: Any) -> AskFuture[Any]:
         """Run `function(*arguments)` as a task. A future of its result; MaxChildren if there is no room.
 
+        In an actor's handler the two are linked. The task is cancelled when the actor ends. If it fails, then the
+        actor ends too, or, if it traps exits, is sent an `Exited`; unless the handler has taken the failure out of
+        the future, by `await` or `get()`, before it is over. So an error that was caught is dealt with, as
+        everywhere in Python (in Elixir it ends the caller all the same), and one that nobody looked at is not lost.
+
         If the task supervisor ends before, the future fails with the error that its `lost` made.
         """
-        return cast("AskFuture[Any]", self.ask(RunTask(function, arguments), block=False))
+        return self._run(function, arguments, is_linked=True)
+
+    def run_nolink(self, function: TaskFunction, *arguments: Any) -> AskFuture[Any]:
+        """As `run`, but a failure ends nobody else.
+
+        Called in an actor's handler, it is sent to the actor as one `Down`, unless it was taken out of the future
+        before. Its `token` is that of the future, its `ref` that of the task supervisor.
+        """
+        return self._run(function, arguments, is_linked=False)
+
+    def _run(self, function: TaskFunction, arguments: tuple[Any, ...], *, is_linked: bool) -> AskFuture[Any]:
+        _check_function(function)
+        future: TaskFuture[Any] = TaskFuture(self._name)
+        turn = waits.current.get()
+        if turn is not None and turn.incarnation.exit is None:
+            future.bind(turn.incarnation, is_linked=is_linked)
+        self._put(Envelope(RunTask(function, arguments), future))
+        return future
+
+    def terminate_child(self, ref: AnyRef) -> AskFuture[Any]:
+        """Cancel the started task behind `ref` and forget it. -> Ok, also if it is over | NotFound: it lives elsewhere."""
+        return cast("AskFuture[Any]", self.ask(TerminateRef(ref), block=False))
 
     def count(self) -> AskFuture[int]:
-        """A future of the number of tasks in flight."""
+        """A future of the number of tasks, run and started; those that wait for a restart are among them."""
         return cast("AskFuture[int]", self.ask(CountTasks(), block=False))
+
+
+def _check_function(function: object) -> None:
+    call = getattr(function, "__call__", None)  # noqa: B004  (not whether it is callable, but what a call of it gives)
+    if not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)):
+        is_called = " (pass the function and its arguments, do not call it)" if inspect.iscoroutine(function) else ""
+        raise NotACoroutineFunction(f"a task is a coroutine function (async def), not {function!r}{is_called}")
+
+
+class TasksIncarnation(LoopIncarnation):
+    """A task supervisor's life: should it end by force, its tasks end before its exit is reported."""
+
+    async def _before_exit(self, reason: Reason) -> None:
+        if isinstance(self.actor, TaskSupervisor):
+            await self.actor.sweep(reason)
+        await super()._before_exit(reason)
+
+    def _give_grace(self) -> None:
+        """It is not abandoned for being slow to die: what it waits for has a time limit of its own."""
 
 
 class TaskSupervisor(Actor):
     """Runs coroutines, each as a task of its own on this actor's loop.
 
-    `max_children` bounds them; `shutdown` is how many seconds a task gets to end after its cancellation;
-    `lost(reason)` makes the error for those whose task ended because this supervisor did.
+    `max_children` bounds them, run and started together; `shutdown` is how many seconds a task gets to end after its
+    cancellation; one that goes on all the same is left behind and listed as unstopped. `lost(reason)` makes the error
+    for those whose task ended because this supervisor did. `max_restarts` in `max_seconds` bounds the restarts of
+    started tasks: beyond it this supervisor gives up.
     Asks: no one. Restart: the tasks of the former incarnation have been cancelled and answered.
     """
 
     ref_class = TasksHandle
+    _supervision_host = TasksIncarnation
 
     def __init__(
         self,
@@ -78,12 +162,18 @@ class TaskSupervisor(Actor):
         max_children: int | None = None,
         shutdown: float = 5.0,
         lost: Callable[[Reason], Exception] | None = None,
+        max_restarts: int = 3,
+        max_seconds: float = 5.0,
     ) -> None:
         super().__init__()
         self._max_children = max_children
         self._shutdown = shutdown
         self._lost = lost
-        self._tasks: dict[asyncio.Task[Any], Reply] = {}
+        self._restarts = {"max_restarts": max_restarts, "max_seconds": max_seconds}
+        self._tasks: dict[asyncio.Task[Any], tuple[Reply, TaskFunction]] = {}
+        self._started: StartedTasksOwner | None = None
+        # Each number has one writer: the first this actor's loop, the second that of the supervisors.
+        self._ever_started = self._ever_gone = 0
         self._end: Reason | None = None
 
     def on_start(self) -> None:
@@ -91,16 +181,63 @@ class TaskSupervisor(Actor):
         self._incarnation.when_over("tasks", self._abandon_tasks)
 
     def on_receive(self, message: Any) -> Any:
+        if isinstance(message, RunTask):
+            return MaxChildren() if self._is_full else self._run(message)
+        if isinstance(message, StartTask):
+            return MaxChildren() if self._is_full else self._start(message)
         if isinstance(message, CountTasks):
-            return len(self._tasks)
-        if not isinstance(message, RunTask):
-            raise TypeError(f"a TaskSupervisor understands RunTask and CountTasks, not {type(message).__name__}")
-        if self._max_children is not None and len(self._tasks) >= self._max_children:
-            return MaxChildren()
+            return len(self._tasks) + self._in_background
+        if isinstance(message, TerminateRef):
+            return self._terminate(message)
+        calls = "RunTask, StartTask, TerminateRef and CountTasks"
+        raise TypeError(f"a TaskSupervisor understands {calls}, not {type(message).__name__}")
+
+    @property
+    def _is_full(self) -> bool:
+        return self._max_children is not None and len(self._tasks) + self._in_background >= self._max_children
+
+    @property
+    def _path(self) -> str:
+        return self._incarnation.name.path
+
+    # -- tasks that are started --------------------------------------------------------------------
+
+    @property
+    def _in_background(self) -> int:
+        return self._ever_started - self._ever_gone
+
+    def _start(self, message: StartTask) -> Reply:
+        if self._started is None:
+            self._started = StartedTasksOwner(self._incarnation, self._count_gone, self._restarts)
+        spec = ChildSpec(
+            _id_of(message.function),
+            TaskActor,
+            args=(message.function, *message.arguments),
+            restart=message.restart,
+            shutdown=self._shutdown,
+        )
+        self._ever_started += 1
+        reply = self.owe()
+        reply.forward(self._started.ref, say.StartChild(spec))
+        return reply
+
+    def _count_gone(self) -> None:
+        self._ever_gone += 1
+
+    def _terminate(self, message: TerminateRef) -> Any:
+        if self._started is None:
+            return say.NotFound() if message.ref.is_alive() else say.Ok()
+        reply = self.owe()
+        reply.forward(self._started.ref, message)
+        return reply
+
+    # -- tasks that are run ------------------------------------------------------------------------
+
+    def _run(self, message: RunTask) -> Reply:
         reply = self.owe()
         # A context of its own: the task is nobody's handler.
         task = self._loop.create_task(_guarded(message, reply), context=contextvars.Context())
-        self._tasks[task] = reply
+        self._tasks[task] = (reply, message.function)
         reply.on_unwanted(lambda: self._cancel(task))
         task.add_done_callback(self._done)
         return reply
@@ -110,7 +247,7 @@ class TaskSupervisor(Actor):
             self._loop.call_soon_threadsafe(task.cancel)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
-        reply = self._tasks.pop(task, None)
+        reply, _ = self._tasks.pop(task, (None, None))
         if reply is None:
             return
         value, error = (None, asyncio.CancelledError("the task was cancelled")) if task.cancelled() else task.result()
@@ -131,35 +268,63 @@ class TaskSupervisor(Actor):
         if error is not None and not isinstance(error, asyncio.CancelledError):
             logger.error("%s: a task failed after its answer: %r", self._path, error, exc_info=error)
 
-    @property
-    def _path(self) -> str:
-        return self._incarnation.name.path
+    # -- the end -----------------------------------------------------------------------------------
 
     async def on_stop(self) -> None:
         """Cancel what still runs and give it `shutdown` seconds to end."""
         self._end = Shutdown()
+        if self._started is not None:
+            self._started.incarnation.order_stop(Shutdown())
+        running = self._cancel_all()
+        if running:
+            with contextlib.suppress(TimeoutError):
+                async with TimeLimit(self.context.clock, self.context.clock.now() + self._shutdown):
+                    await asyncio.wait(running)
+        self._leave_behind()
+        if self._started is not None:
+            await self._started.over
+
+    async def sweep(self, reason: Reason) -> None:
+        """No task outlives its supervisor, however that ends: they get its `kill_grace` if it ends by force."""
+        self._end = self._end or reason
+        if self._started is not None:
+            self._started.incarnation.kill()
+        running = self._cancel_all()
+        until = self._loop.time() + self._incarnation.kill_grace
+        while not all(task.done() for task in running) and (left := until - self._loop.time()) > 0:
+            await _in_spite_of_kills(asyncio.wait(running, timeout=left))
+        self._leave_behind()
+        while self._started is not None and not self._started.over.done:
+            await _in_spite_of_kills(self._started.over)
+
+    def _cancel_all(self) -> list[asyncio.Task[Any]]:
         running = list(self._tasks)
         for task in running:
             task.cancel()
-        if running:
-            try:
-                async with TimeLimit(self.context.clock, self.context.clock.now() + self._shutdown):
-                    await asyncio.wait(running)
-            except TimeoutError:
-                left = [task.get_name() for task in running if not task.done()]
-                logger.warning("%s: %d tasks ignored their cancellation: %s", self._path, len(left), left[:10])
-        self._answer_lost(self._end)
+        return running
+
+    def _leave_behind(self) -> None:
+        """Answer for the tasks that ignored their cancellation, and let it be known that they are still there."""
+        left = {task: function for task, (_, function) in self._tasks.items() if not task.done()}
+        if left:
+            names = [_id_of(function) for function in left.values()]
+            logger.warning("%s: %d tasks ignored their cancellation: %s", self._path, len(left), names[:10])
+        for task, function in left.items():
+            leave_behind(self._incarnation, task, _id_of(function))
+        self._answer_lost(self._end or Killed())
 
     def _abandon_tasks(self) -> None:
         """The actor has ended, by whatever means and on whichever thread: so do its tasks."""
         for task in list(self._tasks):
             self._cancel(task)
+        if self._started is not None:
+            self._started.incarnation.kill()
         exit = self._incarnation.exit
         self._answer_lost(Killed() if exit is None else exit.reason)
 
     def _answer_lost(self, reason: Reason) -> None:
         tasks, self._tasks = self._tasks, {}
-        for reply in [reply for reply in tasks.values() if not reply.is_used]:
+        for reply, _ in [entry for entry in tasks.values() if not entry[0].is_used]:
             reply.fail(self._error_of_lost(reason))
 
     def _error_of_lost(self, reason: Reason) -> Exception:
@@ -178,6 +343,23 @@ async def _guarded(message: RunTask, reply: Reply) -> tuple[Any, BaseException |
         return None, error
 
 
+async def _in_spite_of_kills(awaitable: Any) -> None:
+    """Await in a life that is ending already: to kill it once more would only leave orphans."""
+    with contextlib.suppress(asyncio.CancelledError):
+        await awaitable
+
+
+def _id_of(function: TaskFunction) -> str:
+    """What a task is called after its function, as far as a name may look like that."""
+    return str(getattr(function, "__name__", type(function).__name__)).replace("/", "_")
+
+
 def tasks(id: str, **options: Any) -> ChildSpec:
-    """The spec of a TaskSupervisor."""
-    return ChildSpec(id, TaskSupervisor, kwargs=options, kind=Kind.SUPERVISOR, shutdown=INFINITY)
+    """The spec of a TaskSupervisor; fields of the spec itself, such as `restart`, may stand among `options`.
+
+    But `shutdown` is that of each task: the supervisor has all the time it needs.
+    """
+    own = FIELDS_OF_SPEC - {"shutdown"}
+    fields = {name: value for name, value in options.items() if name in own}
+    kwargs = {name: value for name, value in options.items() if name not in own}
+    return ChildSpec(id, TaskSupervisor, kwargs=kwargs, kind=Kind.SUPERVISOR, shutdown=INFINITY, **fields)

@@ -32,6 +32,7 @@ from supervision.engine_types import (
     Finish,
     Kill,
     Ok,
+    Outlook,
     Reply,
     ShutdownRequested,
     StartAll,
@@ -102,9 +103,31 @@ class Engine:
         """True from the decision to end on: whether the children's names live on is then decided further up."""
         return self._final is not None
 
+    @property
+    def final(self) -> Reason | None:
+        """What it ends with, once it has decided to end."""
+        return self._final
+
+    @property
+    def is_replacing(self) -> bool:
+        """True while several children are being replaced together."""
+        return self._sequence is not None and self._sequence.purpose is Purpose.BATCH
+
     def window(self, now: float) -> tuple[int, int]:
-        """How many restarts count at `now`, and how many are tolerated."""
-        return self._roster.intensity.used(now), self._roster.intensity.max_restarts
+        """How many restarts count at `now`, and how many are tolerated. From any thread."""
+        return self._roster.intensity.look(now), self._roster.intensity.max_restarts
+
+    def look(self, child_id: str) -> Outlook | None:
+        """How a child stands, from any thread; None if there is no such child."""
+        child = self._roster.children.get(child_id)
+        if child is None:
+            return None
+        return Outlook(child.epoch, child.phase.value, child.attempt, child.timer, child.reason, child.spec.shutdown)
+
+    @property
+    def child_ids(self) -> tuple[str, ...]:
+        """All children in start order, from any thread."""
+        return tuple(self._roster.children)
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -198,6 +221,7 @@ class Engine:
             return
         match child.phase:
             case Phase.STARTING:
+                child.incident = event.incident
                 self._start_failed(child, event.reason)
             case Phase.STOPPING:
                 self._stopped(child, event.reason)

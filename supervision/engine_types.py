@@ -342,6 +342,22 @@ class ChildInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Outlook:
+    """How one child stands, for who only watches: its latest epoch, its phase, the tries of the restart under way.
+
+    `timer` is the one that is armed for it, such as that of its next try; `reason` why its last incarnation ended,
+    `shutdown` how it is to be stopped.
+    """
+
+    epoch: int
+    phase: str
+    attempt: int
+    timer: TimerKey | None
+    reason: Reason | None
+    shutdown: object
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """How many specs there are, how many run, and how many are supervisors and workers."""
 

@@ -32,6 +32,11 @@ class Intensity:
             self._entries.popleft()
         return len(self._entries)
 
+    def look(self, now: float) -> int:
+        """As `used`, but nothing is forgotten over it, so that any thread may look."""
+        oldest = now - self.max_seconds
+        return sum(at >= oldest for at in self._entries.copy())
+
     def clear(self) -> None:
         """Forget every restart: a pause is over."""
         self._entries.clear()

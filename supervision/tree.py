@@ -1,24 +1,26 @@
-"""The tree as it is now, read from the books of the names: no actor is asked, so that a stuck one still shows."""
+"""The live view as data: what there is in a system, what it does, and what needs attention."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
-from supervision.exits import Exit
+from supervision.exits import Exit, is_orderly
 
-if TYPE_CHECKING:
-    from supervision.name import Name
-    from supervision.shell import Shell
-    from supervision.system import System
+SLOW = 5.0
+"""Seconds from which on a message at hand, or one that waits, is worth a look."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One address of the tree, times in seconds.
+    """One address of the tree, or the zombie of one. Times are seconds; `next_at` and `last_exit.at` of the clock.
 
-    `state` is starting, running, busy, restarting, stopping or stopped. `queue_age` is how long the oldest message
-    has waited, `window` how many restarts count now and how many are tolerated.
+    `state` is starting, running, busy, restarting, stopping, stopped or zombie. `busy_with` is the type of the
+    message at hand and `stack` where its code is, innermost last. `queue_age` is how long the oldest message has
+    waited, `window` how many restarts count now and how many are tolerated. `attempt` counts the tries of the
+    restart under way, `next_at` says when the next is due.
     """
 
     path: str
@@ -42,91 +44,83 @@ class Node:
     window: tuple[int, int] | None = None
     monitors: int = 0
     links: int = 0
+    attempt: int = 0
+    next_at: float | None = None
+    stack: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def attention(self) -> str | None:
+        """Why somebody should look at this one; None if there is no need."""
+        return next((why for why, is_so in _alarms(self) if is_so), None)
+
+    def walk(self) -> Iterator[Node]:
+        """This node and all below it, in the order they are drawn in."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `json.dumps` takes, with `attention` and the exit's reason in words."""
+        data = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        data["last_exit"] = None if self.last_exit is None else _exit_to_dict(self.last_exit)
+        data["children"] = [child.to_dict() for child in self.children]
+        data["window"] = None if self.window is None else list(self.window)
+        data["stack"] = list(self.stack)
+        return {**data, "attention": self.attention}
+
+
+def _alarms(node: Node) -> Iterator[tuple[str, bool]]:
+    yield "zombie", node.state == "zombie"
+    yield "restarting", node.state == "restarting"
+    yield "stuck", node.busy_for is not None and node.busy_for >= SLOW
+    yield "queue", node.queue_age is not None and node.queue_age >= SLOW
+    yield "window", node.window is not None and 0 < node.window[1] <= node.window[0]
+    yield "ended", node.state == "stopped" and node.last_exit is not None and not is_orderly(node.last_exit.reason)
+
+
+def _exit_to_dict(exit: Exit) -> dict[str, Any]:
+    return {"epoch": exit.epoch, "kind": type(exit.reason).__name__, "reason": str(exit.reason), "at": exit.at}
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """All roots of a system, with what has gone astray in it."""
+    """All roots of a system, with what has gone astray in it. `str()` draws it; `at` is the clock's time of reading.
+
+    `zombies` are abandoned incarnations whose code has not ended; `events_dropped` counts those that came too fast
+    for the listeners.
+    """
 
     name: str
     children: tuple[Node, ...]
     dead_letters: int
-    zombies: tuple[str, ...] = field(default=())
+    zombies: tuple[Node, ...] = ()
+    events_dropped: int = 0
+    at: float = 0.0
+
+    def walk(self) -> Iterator[Node]:
+        """All nodes but zombies, in the order they are drawn in."""
+        for root in self.children:
+            yield from root.walk()
+
+    def find(self, path: str) -> Node | None:
+        """The node at `path`, whole or without its root as in `System.whereis`; None if there is none."""
+        nodes = {node.path: node for node in self.walk()}
+        candidates = (path, *(f"{root.path}/{path}" for root in self.children))
+        return next((nodes[each] for each in candidates if each in nodes), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `json.dumps` takes."""
+        data = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        data["children"] = [root.to_dict() for root in self.children]
+        data["zombies"] = [zombie.to_dict() for zombie in self.zombies]
+        return data
 
     def __str__(self) -> str:
-        lines = [self.name]
-        for root in self.children:
-            _draw(root, "", lines, is_last=root is self.children[-1])
-        return "\n".join(lines)
+        from supervision.tree_drawing import draw
 
-
-def read_tree(system: System) -> Tree:
-    roots = tuple(_node(system, root.name, root.shell) for root in system.roots)
-    zombies = tuple(zombie.name.path for zombie in system.zombies)
-    return Tree(system.name, roots, system.dead_letters, zombies)
-
-
-def _node(system: System, name: Name, shell: Shell | None) -> Node:
-    incarnation = name.incarnation
-    now = system.clock.now()
-    state, busy_with, busy_for = _state(name), None, None
-    if incarnation is not None and incarnation.current is not None and state == "running":
-        state = "busy"
-        busy_with = type(incarnation.current.message).__name__
-        busy_for = now - incarnation.busy_since
-    children = () if shell is None else tuple(_children(system, shell))
-    return Node(
-        path=name.path,
-        kind="supervisor" if shell is not None else getattr(incarnation, "kind", "loop"),
-        actor=name.actor_class.__name__,
-        state=state,
-        epoch=name.epoch,
-        uptime=None if incarnation is None else now - incarnation.started_at,
-        busy_with=busy_with,
-        busy_for=busy_for,
-        queue=len(name.mailbox),
-        owed=0 if incarnation is None else len(incarnation.owed),
-        handled=name.handled,
-        failed=name.failed,
-        late=name.late,
-        restarts=name.restarts,
-        dead_letters=name.dead_letters,
-        last_exit=name.last_exit,
-        children=children,
-        queue_age=_queue_age(name, now),
-        window=None if shell is None else shell.window,
-        monitors=0 if incarnation is None else len(incarnation.monitors),
-        links=0 if incarnation is None else len(incarnation.links),
-    )
-
-
-def _queue_age(name: Name, now: float) -> float | None:
-    oldest = name.mailbox.oldest()
-    return None if oldest is None else now - oldest.sent_at
-
-
-def _state(name: Name) -> str:
-    if name.incarnation is not None:
-        return name.incarnation.state
-    return "restarting" if name.is_open else "stopped"
-
-
-def _children(system: System, shell: Shell) -> Any:
-    for name in list(shell.names.values()):
-        actor = name.incarnation.actor if name.incarnation is not None else None
-        yield _node(system, name, getattr(actor, "shell", None))
-
-
-def _draw(node: Node, indent: str, lines: list[str], *, is_last: bool) -> None:
-    facts = [node.state, f"#{node.epoch}"]
-    if node.busy_with is not None:
-        facts.append(f"{node.busy_with} for {node.busy_for:.1f} s")
-    for label, number in (("queue", node.queue), ("owed", node.owed), ("restarts", node.restarts)):
-        if number:
-            facts.append(f"{label} {number}")
-    if node.last_exit is not None:
-        facts.append(f"last: {node.last_exit.reason}")
-    id = node.path.rsplit("/", 1)[-1]
-    lines.append(f"{indent}{'└─ ' if is_last else '├─ '}{id:<28} {node.actor:<22} {', '.join(facts)}")
-    for child in node.children:
-        _draw(child, indent + ("   " if is_last else "│  "), lines, is_last=child is node.children[-1])
+        return draw(self)

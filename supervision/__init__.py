@@ -86,8 +86,8 @@ from supervision.exits import (
     StartTimeout,
 )
 from supervision.future import AskFuture
-from supervision.links import Exited
 from supervision.keeping import Kept
+from supervision.links import Exited
 from supervision.message import Ask, Reply, ask
 from supervision.monitors import Down, Up
 from supervision.name import ActorRef
@@ -140,8 +140,8 @@ __all__ = [
     "Finding",
     "ForkLost",
     "GaveUp",
-    "Killed",
     "Kept",
+    "Killed",
     "Kind",
     "LogInUse",
     "Mailbox",

@@ -32,6 +32,7 @@ from supervision.exits import Crash, Exit, Normal, Reason, Shutdown, StartFailed
 from supervision.future import AskFuture
 from supervision.hosts import LoopIncarnation
 from supervision.incarnation import Context, Incarnation
+from supervision.keeping import NO_LOG
 from supervision.name import ActorRef, Name, no_proc
 from supervision.scheduler import default_scheduler
 
@@ -84,9 +85,32 @@ class ActorTools:
         return self._incarnation.owe()
 
     def remember(self, value: Any) -> None:
-        """Leave `value` to the next incarnation, which finds it as `self.context.snapshot`."""
-        if self._incarnation.exit is None:
-            self._incarnation.name.state_blob = value
+        """Leave `value` to the next incarnation, which finds it as `self.context.snapshot`.
+
+        At any time, whatever the spec's `state` is; where that is a `snapshot(...)`, it takes the place of the last
+        one. It must be immutable, or a copy that this incarnation does not change any more; or the actor must stand
+        by its being changed up to the crash. It is kept in memory, and goes when the name is closed for good.
+        """
+        if (keeper := self._incarnation.name.keeper) is not None:
+            keeper.leave(self._incarnation, value)
+
+    def record(self, entry: Any) -> None:
+        """Append `entry`, a JSON value, to the actor's event log, before it does what the entry says.
+
+        With `state=event_log(path)`. Once this has returned, the next incarnation, also one in another process, is
+        given the entry again: `apply(entry)` is called with each, in order, before its first message. The rule is
+        record first, then apply: what was applied and not recorded is lost.
+
+        Raises:
+            RuntimeError: there is no log, or no message at hand.
+            EntryNotJson: the entry would not come back as the same value; a tuple, for one, would be a list.
+            OSError: it could not be written. It will not come back.
+            ActorDeadError: this incarnation has been abandoned, and has no say any more.
+        """
+        own = self._incarnation
+        if own.keeping is None:
+            raise RuntimeError(f"{own.name.path}: {NO_LOG}")
+        own.keeping.record(entry)
 
     def recover(self) -> Any:
         """Bring lost state back, before the first message and without the supervisor waiting. May be async."""

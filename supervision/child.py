@@ -156,6 +156,7 @@ class EventLog:
 
     path: Path
     quarantine: float
+    sync: bool
 
 
 StateSpec = Fresh | Snapshot | EventLog
@@ -169,7 +170,15 @@ def fresh() -> Fresh:
 def snapshot(
     *, every_messages: int | None = None, every_seconds: float | None = None, quarantine: float = 5.0
 ) -> Snapshot:
-    """Remember `actor.snapshot()`; a crash within `quarantine` seconds of a restore makes the next start fresh."""
+    """Keep what `actor.snapshot()` returns, so that a crash costs no more than what was handled since the last one.
+
+    It is called after so many handled messages, or so many seconds after the last one if something was handled, also
+    when nothing more comes; and before an orderly end. The next incarnation finds its value as
+    `self.context.snapshot`, None at first. `snapshot` is plain or async, and returns something immutable or a copy:
+    the value is kept as it is, in this process's memory. If it raises, the actor crashes, and the last one stays.
+
+    A crash within `quarantine` seconds of a restore makes the next start fresh: the state may be what it crashed of.
+    """
     if every_messages is None and every_seconds is None:
         raise SpecError("snapshot(): say every_messages= or every_seconds=")
     if every_messages is not None:
@@ -179,11 +188,20 @@ def snapshot(
     return Snapshot(every_messages, every_seconds, validation.seconds(quarantine, "snapshot(quarantine)"))
 
 
-def event_log(path: str | Path, quarantine: float = 5.0) -> EventLog:
-    """Remember what `actor.record(entry)` appended to the file at `path`."""
+def event_log(path: str | Path, quarantine: float = 5.0, *, sync: bool = False) -> EventLog:
+    """Keep every `actor.record(entry)` in the file at `path`, and give them to `actor.apply(entry)` after a restart.
+
+    The state is then what the entries lead to, in this process or a later one. By default an entry survives the end
+    of the process, even by SIGKILL; `sync=True` has each `record` wait for the disk, milliseconds perhaps, so that it
+    survives a power cut too. On a loop all neighbours wait along: give such an actor a thread, or a scheduler.
+
+    A crash within `quarantine` seconds of a replay makes the next start fresh: the log is moved aside to
+    path.quarantined-1 (or -2, ...). What is damaged in the middle of it is moved to path.bad-1 and not read.
+    """
     if not isinstance(path, str | Path) or not str(path):
         raise SpecError(f"event_log(path): {path!r} is not a path")
-    return EventLog(Path(path), validation.seconds(quarantine, "event_log(quarantine)"))
+    quarantine = validation.seconds(quarantine, "event_log(quarantine)")
+    return EventLog(Path(path), quarantine, validation.flag(sync, "event_log(sync)"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,10 @@ SupervisionError
 ├─ BlockingInScheduler              blocking would stop every actor of this scheduler
 ├─ DeadlockError                    the reply waited for waits, in the end, for the waiter
 ├─ MailboxFull                      the actor has too many messages waiting
-└─ SystemClosed                     the system has been stopped
+├─ SystemClosed                     the system has been stopped
+└─ EventLogError                    an actor's event log cannot be read or written
+   ├─ EntryNotJson(TypeError)       what was to be recorded is no JSON value
+   └─ LogInUse                      another actor, or another process, writes this log
 ActorDeadError(pykka.ActorDeadError)  nobody will answer; says why in `reason`
 ├─ ActorStuck                       the actor was abandoned in the middle of this message
 └─ PoisonMessage                    each incarnation that was given this message has ended over it
@@ -53,6 +56,18 @@ class MailboxFull(SupervisionError):
 
 class SystemClosed(SupervisionError):
     """The system has been stopped and starts nothing any more."""
+
+
+class EventLogError(SupervisionError):
+    """An event log cannot be read or written, for a reason that is not the disk's (that is an OSError)."""
+
+
+class EntryNotJson(EventLogError, TypeError):
+    """What was to be recorded is no JSON value, or would come back as another one. Nothing has been written."""
+
+
+class LogInUse(EventLogError):
+    """Another actor, or another process, writes this event log: it has one writer."""
 
 
 class ActorDeadError(pykka.ActorDeadError):

@@ -26,7 +26,7 @@ from supervision.scheduler import on_scheduler_thread
 if TYPE_CHECKING:
     from supervision.child import Mailbox as MailboxSpec
     from supervision.incarnation import Incarnation
-    from supervision.state import Keeper
+    from supervision.keeping import Keeper
     from supervision.system import System
 
 logger = logging.getLogger("supervision")
@@ -66,7 +66,6 @@ class Name:
         self.failed = 0
         self.late = 0
         self.dead_letters = 0
-        self.state_blob: Any = None
         self.keeper: Keeper | None = None
         self.ref: ActorRef = getattr(actor_class, "ref_class", ActorRef)(self)
         _live_names.add(self)

@@ -59,6 +59,7 @@ class Names:
             each.close(reason)
             if forgotten and self._names.pop(each.path, None) is not None:
                 self._forgotten[each.path] = each
+                each.keeper = None
 
     def close_strangers(self, path: str, kept: set[str]) -> None:
         """A supervisor begins anew with the children `kept`: nobody will ever be behind the others' names."""

@@ -1,16 +1,20 @@
-"""What one life leaves to the next behind the same name."""
+"""Which keeper the `state` of a child spec asks for."""
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from supervision.child import StateSpec
-
-
-class Keeper(Protocol):
-    """Keeps the state of one name while its incarnations come and go."""
+from supervision.child import EventLog, Snapshot, StateSpec
+from supervision.event_logs import LogKeeper
+from supervision.keeping import Keeper
+from supervision.snapshots import SnapshotKeeper
 
 
-def keeper_for(spec: StateSpec | None, present: Keeper | None) -> Keeper | None:
-    """Who keeps the state of a name: nobody, where every incarnation starts with nothing."""
+def keeper_for(spec: StateSpec | None, present: Keeper | None) -> Keeper:
+    """Who keeps the state of a name from now on: the present one, unless another kind of keeping is asked for."""
+    if isinstance(spec, Snapshot):
+        wanted: type[Keeper] = SnapshotKeeper
+    else:
+        wanted = LogKeeper if isinstance(spec, EventLog) else Keeper
+    if present is None or type(present) is not wanted or not present.goes_on_with(spec):
+        return wanted(spec)
+    present.spec = spec
     return present

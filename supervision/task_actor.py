@@ -36,9 +36,7 @@ class TaskIncarnation(LoopIncarnation):
                 raise
         return self._ordered or Normal()
 
-    def order_stop(
-        self, reason: Reason, *, drain: bool = False, unless: Callable[[], bool] | None = None
-    ) -> None:
+    def order_stop(self, reason: Reason, *, drain: bool = False, unless: Callable[[], bool] | None = None) -> None:
         if unless is not None and unless():
             return
         self._ordered = self._ordered or reason

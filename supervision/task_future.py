@@ -80,9 +80,7 @@ class TaskFuture(AskFuture[T]):
 
     def _tell(self, caller: Incarnation, notice: Down | Exited) -> None:
         self._notice = notice
-        caller.tell(notice)
-        if self._is_heard:  # in this very moment
-            self._take_back()
+        caller.tell(notice, lambda: not self._is_heard)
 
     def _take_back(self) -> None:
         notice, self._notice = self._notice, None

@@ -19,7 +19,7 @@ from typing import Any, cast
 from supervision import engine_types as say
 from supervision import validation, waits
 from supervision.actor import Actor, AnyRef
-from supervision.child import INFINITY, ChildSpec, Kind, Restart
+from supervision.child import INFINITY, ChildSpec, Kind, Restart, SupervisorOptions
 from supervision.clock import TimeLimit
 from supervision.dynamic import TerminateRef
 from supervision.engine_types import MaxChildren
@@ -30,7 +30,7 @@ from supervision.hosts import LoopIncarnation
 from supervision.mailbox import Envelope
 from supervision.message import Reply
 from supervision.name import ActorRef
-from supervision.supervisor import FIELDS_OF_SPEC
+from supervision.supervisor import FIELDS_OF_SPEC, NotUnderstood
 from supervision.task_actor import StartedTasksOwner, TaskActor, TaskFunction, leave_behind
 from supervision.task_future import TaskFuture
 
@@ -117,6 +117,8 @@ class TasksHandle(ActorRef):
 
     def terminate_child(self, ref: AnyRef) -> AskFuture[Any]:
         """Cancel the started task behind `ref` and forget it. -> Ok, also if it is over | NotFound: it lives elsewhere."""
+        if not hasattr(ref, "actor_urn"):
+            raise TypeError(f"terminate_child() of {self.path} takes the task's ref, not {ref!r}")
         return cast("AskFuture[Any]", self.ask(TerminateRef(ref), block=False))
 
     def count(self) -> AskFuture[int]:
@@ -154,6 +156,7 @@ class TaskSupervisor(Actor):
     """
 
     ref_class = TasksHandle
+    expected_errors = (NotUnderstood,)  # a stray message is no reason to end all tasks
     _supervision_host = TasksIncarnation
 
     def __init__(
@@ -166,6 +169,7 @@ class TaskSupervisor(Actor):
         max_seconds: float = 5.0,
     ) -> None:
         super().__init__()
+        _check_options(max_children, shutdown)
         self._max_children = max_children
         self._shutdown = shutdown
         self._lost = lost
@@ -190,7 +194,7 @@ class TaskSupervisor(Actor):
         if isinstance(message, TerminateRef):
             return self._terminate(message)
         calls = "RunTask, StartTask, TerminateRef and CountTasks"
-        raise TypeError(f"a TaskSupervisor understands {calls}, not {type(message).__name__}")
+        raise NotUnderstood(f"a TaskSupervisor understands {calls}, not {type(message).__name__}")
 
     @property
     def _is_full(self) -> bool:
@@ -343,6 +347,12 @@ async def _guarded(message: RunTask, reply: Reply) -> tuple[Any, BaseException |
         return None, error
 
 
+def _check_options(max_children: int | None, shutdown: float) -> None:
+    if max_children is not None:
+        validation.count(max_children, "TaskSupervisor max_children")
+    validation.seconds(shutdown, "TaskSupervisor shutdown")
+
+
 async def _in_spite_of_kills(awaitable: Any) -> None:
     """Await in a life that is ending already: to kill it once more would only leave orphans."""
     with contextlib.suppress(asyncio.CancelledError):
@@ -362,4 +372,9 @@ def tasks(id: str, **options: Any) -> ChildSpec:
     own = FIELDS_OF_SPEC - {"shutdown"}
     fields = {name: value for name, value in options.items() if name in own}
     kwargs = {name: value for name, value in options.items() if name not in own}
+    unknown = set(kwargs) - {"max_children", "shutdown", "lost", "max_restarts", "max_seconds"}
+    if unknown:
+        raise SpecError(f"child {id!r}: a TaskSupervisor has no option {min(unknown)!r}")
+    _check_options(kwargs.get("max_children"), kwargs.get("shutdown", 0.0))
+    SupervisorOptions(**{name: kwargs[name] for name in ("max_restarts", "max_seconds") if name in kwargs})
     return ChildSpec(id, TaskSupervisor, kwargs=kwargs, kind=Kind.SUPERVISOR, shutdown=INFINITY, **fields)

@@ -89,9 +89,7 @@ def test_a_child_that_fails_to_start_is_not_kept(pool, obedient):
         ("temporary", "crash", False),
     ],
 )
-def test_whether_a_restart_follows_and_else_the_child_is_forgotten(
-    pool, restart, end, follows, crash, eventually
-):
+def test_whether_a_restart_follows_and_else_the_child_is_forgotten(pool, restart, end, follows, crash, eventually):
     ref = start(pool, restart=restart)
     if end == "stop":
         ref.stop(timeout=5)
@@ -319,7 +317,9 @@ def test_a_stop_arms_one_timer_for_each_distinct_timeout(timed: sup.System, cloc
 
 
 def test_it_is_a_child_like_any_other_and_can_be_listed(system):
-    handle = system.supervise(sup.ChildSpec("pool", sup.DynamicSupervisor, kwargs={"max_children": 1}, kind="supervisor"))
+    handle = system.supervise(
+        sup.ChildSpec("pool", sup.DynamicSupervisor, kwargs={"max_children": 1}, kind="supervisor")
+    )
     pool = system.whereis("pool")
     assert isinstance(pool, sup.DynamicHandle)
     assert handle.which_children().get(timeout=5) == [("pool", pool, sup.Kind.SUPERVISOR)]

@@ -15,26 +15,21 @@
 from __future__ import annotations
 
 import functools
-import itertools
-import logging
-import sys
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import pykka
 
-from supervision import handlers, pykka_registry, validation
-from supervision.clock import RealClock
+from supervision import handlers, links, monitors, pykka_registry
 from supervision.construction import building
-from supervision.errors import ActorDeadError, SpecError
-from supervision.exits import Crash, Exit, Normal, Reason, Shutdown, StartFailed, is_orderly
+from supervision.errors import SpecError
+from supervision.exits import Normal, Reason
 from supervision.future import AskFuture
-from supervision.hosts import LoopIncarnation
 from supervision.incarnation import Context, Incarnation
 from supervision.keeping import NO_LOG
-from supervision.name import ActorRef, Name, no_proc
-from supervision.scheduler import default_scheduler
+from supervision.name import ActorRef
+from supervision.standalone import standalone
+from supervision.timers import BoundTo, MessageTimer, checked_seconds
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -44,25 +39,6 @@ if TYPE_CHECKING:
 
 AnyRef = pykka.ActorRef[Any]
 """Any ref at all: ours, or one of Pykka's own."""
-
-_tokens = itertools.count(1)
-
-
-@dataclass(frozen=True, slots=True)
-class Down:
-    """The message a monitor sends: the incarnation behind `ref` has ended."""
-
-    token: int
-    ref: ActorRef
-    reason: Reason
-
-
-@dataclass(frozen=True, slots=True)
-class Exited:
-    """The message a link sends to an actor that traps exits."""
-
-    ref: ActorRef
-    reason: Reason
 
 
 class ActorTools:
@@ -77,7 +53,9 @@ class ActorTools:
         return self._incarnation.context
 
     def exit(self, reason: Reason | None = None) -> None:
-        """End after the message at hand."""
+        """End after the message at hand; the reason is Normal() unless given."""
+        if reason is not None and not isinstance(reason, Reason):
+            raise SpecError(f"exit(reason): {reason!r} is no reason of an exit, such as Normal() or Shutdown(info)")
         self._incarnation.ask_to_exit(reason or Normal())
 
     def owe(self) -> Reply:
@@ -116,116 +94,60 @@ class ActorTools:
         """Bring lost state back, before the first message and without the supervisor waiting. May be async."""
 
     def monitor(self, ref: ActorRef) -> int:
-        """Be sent one `Down` when the present incarnation behind `ref` ends; at once if there is none."""
-        token, own = next(_tokens), self._incarnation
-        watched = ref.name.incarnation
+        """Be sent one `Down` when the present incarnation behind `ref` ends; at once if there is none.
 
-        def report(exit: Exit) -> None:
-            own.at_end.pop(token, None)
-            own.tell(Down(token, ref, exit.reason))
+        Returns the token by which the message is known, and the monitor taken back.
+        """
+        return monitors.monitor(self._incarnation, ref)
 
-        ended = no_proc(ref.path, own.name.now()) if watched is None else watched.watch(token, report)
-        if ended is not None:
-            own.tell(Down(token, ref, ended.reason))
-        elif watched is not None:
-            own.when_over(token, lambda: watched.unwatch(token))
-        return token
+    def watch_name(self, ref: ActorRef) -> int:
+        """Be sent a `Down` at the end of each incarnation behind `ref` and an `Up` once a later one has started.
+
+        A Down comes at once if nobody is there. It goes on through restarts, and if the name closes and is opened
+        again, until `demonitor`. Returns the token.
+        """
+        return monitors.watch_name(self._incarnation, ref)
 
     def demonitor(self, token: int, flush: bool = False) -> None:
-        """Take a monitor back; with `flush` also its `Down`, if that waits already."""
-        unwatch = self._incarnation.at_end.pop(token, None)
-        if unwatch is not None:
-            unwatch()
-        if flush:
-            self._incarnation.name.mailbox.remove(lambda each: isinstance(each, Down) and each.token == token)
+        """Take a monitor or a watch of a name back; with `flush` also what it has sent and still waits."""
+        monitors.demonitor(self._incarnation, token, flush=flush)
 
     def link(self, ref: ActorRef) -> None:
         """Share fates with the present incarnation behind `ref`: a crash of either ends the other.
 
+        With `trap_exits` an `Exited` comes instead, and after an orderly end too.
+
         Raises:
             ActorDeadError: there is none.
         """
-        other, own = ref.name.incarnation, self._incarnation
-        if other is None or other.exit is not None:
-            raise ActorDeadError(ref.path, ref.name.last_exit.reason if ref.name.last_exit is not None else None)
-        if other is own or other in own.links:
-            return
-        for one, two in ((own, other), (other, own)):
-            token = one.links[two] = next(_tokens)
-            ended = two.watch(token, functools.partial(_exit_of_link, one, two))
-            if ended is not None:  # in this very moment
-                _exit_of_link(one, two, ended)
+        links.link(self._incarnation, ref)
 
     def unlink(self, ref: ActorRef) -> None:
         """Take a link back."""
-        own = self._incarnation
-        for other in [linked for linked in list(own.links) if linked.name is ref.name]:
-            other.unwatch(own.links.pop(other, 0))
-            own.unwatch(other.links.pop(own, 0))
+        links.unlink(self._incarnation, ref)
 
-    def send_after(self, ref: AnyRef, message: Any, delay: float) -> Timer:
-        """Tell `ref` a message in `delay` seconds, unless this incarnation ends before or cancels it."""
-        return _OwnTimer(self._incarnation, ref, message, validation.finite(delay, "send_after(delay)"))
+    def send_after(self, ref: AnyRef, message: Any, delay: float, *, bound_to: BoundTo = "incarnation") -> Timer:
+        """Tell `ref` a message in `delay` seconds, unless this incarnation ends before or cancels it.
 
-    def interval(self, ref: AnyRef, message: Any, period: float) -> Timer:
-        """Tell `ref` a message every `period` seconds until this incarnation ends or cancels it."""
-        period = validation.seconds(period, "interval(period)", positive=True)
-        return _OwnTimer(self._incarnation, ref, message, period, period)
+        With `bound_to="name"` it outlives restarts of this actor and ends when its name is closed.
 
+        Raises:
+            SpecError: `delay` is no finite number of seconds >= 0.
+        """
+        delay = checked_seconds(delay, "send_after(delay)")
+        return MessageTimer(self._incarnation, ref, message, delay, bound_to=bound_to)
 
-class _OwnTimer:
-    """A message to come, once or again and again; it dies with the incarnation that arranged it."""
+    def interval(self, ref: AnyRef, message: Any, period: float, *, bound_to: BoundTo = "incarnation") -> Timer:
+        """Tell `ref` a message every `period` seconds until this incarnation ends or cancels it.
 
-    def __init__(self, own: Incarnation, ref: AnyRef, message: Any, delay: float, period: float | None = None) -> None:
-        self._own, self._ref, self._message, self._period = own, ref, message, period
-        self._token = next(_tokens)
-        self._is_over = False
-        self._next = own.name.now() + delay
-        own.when_over(self._token, self.cancel)
-        self._arm()
+        The ticks keep to the times that are multiples of the period from now; one that comes late takes the place
+        of those that were missed. `bound_to` as in `send_after`.
 
-    def _arm(self) -> None:
-        if not self._is_over:
-            self._timer: Timer = self._own.name.clock.call_at(self._next, self._fire)
-            if self._is_over:  # cancelled by another thread in between
-                self._timer.cancel()
-
-    def _fire(self) -> None:
-        if self._is_over:
-            return
-        if self._period is None:
-            self._end()
-        else:  # a late one never piles up: what was missed is left out
-            late = max(0.0, self._own.name.now() - self._next)
-            self._next += self._period * (1 + late // self._period)
-        _tell_if_open(self._ref, self._message)
-        self._arm()
-
-    def cancel(self) -> None:
-        if not self._is_over:
-            self._end()
-            if (timer := getattr(self, "_timer", None)) is not None:
-                timer.cancel()
-
-    def _end(self) -> None:
-        self._is_over = True
-        self._own.at_end.pop(self._token, None)
-
-
-def _tell_if_open(ref: AnyRef, message: Any) -> None:
-    try:
-        ref.tell(message)
-    except pykka.ActorDeadError:  # counted there as a dead letter; a timer has nobody to tell
-        pass
-
-
-def _exit_of_link(own: Incarnation, other: Incarnation, exit: Exit) -> None:
-    if own.links.pop(other, None) is None or own.exit is not None:
-        return
-    if getattr(own.actor, "trap_exits", False):
-        own.tell(Exited(other.name.ref, exit.reason))
-    elif not is_orderly(exit.reason):
-        own.order_stop(Crash("LinkedExit", f"{exit.path} ended: {exit.reason}"))
+        Raises:
+            SpecError: `period` is no finite number of seconds > 0.
+        """
+        period = checked_seconds(period, "interval(period)", positive=True)
+        return MessageTimer(self._incarnation, ref, message, period, period, bound_to)
 
 
 def _own_ref(actor: Any) -> ActorRef:
@@ -236,7 +158,7 @@ def _join_incarnation(actor: Any, _pykkas_own: Any) -> None:
     """Called by Pykka's `__init__` when it assigns `_actor_ref`: here the actor meets its incarnation."""
     incarnation = building.get()
     if incarnation is None or incarnation.actor is not None or not isinstance(actor, incarnation.name.actor_class):
-        incarnation = _standalone(type(actor))
+        incarnation = standalone(type(actor))
     incarnation.actor = actor
     setattr(actor, "_incarnation", incarnation)  # noqa: B010  (to a type checker this is any Pykka actor)
     actor.actor_inbox = incarnation.name.mailbox
@@ -270,6 +192,7 @@ if TYPE_CHECKING:
             exception_type: type[BaseException] | None,
             exception_value: BaseException | None,
             traceback: TracebackType | None,
+            /,  # so that an override may name them as it likes
         ) -> Any: ...
 
         def on_receive(self, message: Any) -> Any: ...
@@ -341,53 +264,5 @@ def supervised(actor_class: type[Any]) -> type[pykka.Actor]:
     return cast("type[pykka.Actor]", make(actor_class.__name__, (actor_class, ActorTools), members))
 
 
-class _Standalone:
-    """The owner of an actor started outside a tree: nobody restarts it, Pykka's rules and log lines hold."""
-
-    def started(self, incarnation: Incarnation, info: Any) -> None:
-        pass
-
-    def ignored(self, incarnation: Incarnation) -> None:
-        pass
-
-    def ended(self, incarnation: Incarnation, exit: Exit) -> None:
-        incarnation.release()
-        incarnation.name.close(exit.reason)
-
-    def zombie_ended(self, incarnation: Incarnation) -> None:
-        pass
-
-
-class _StandaloneLife(LoopIncarnation):
-    """A life whose failures are logged as Pykka does, for there is no supervisor to do it."""
-
-    def _failed_to_start(self, error: BaseException) -> Reason:
-        self._log_as_pykka()
-        return super()._failed_to_start(error)
-
-    async def _fail(self, error: BaseException) -> Reason:
-        if not self._killed:
-            if self.current is not None and self.current.reply_to is not None:
-                logging.getLogger("pykka").info("Exception returned from %s to caller:", self.actor, exc_info=error)
-            else:
-                self._log_as_pykka()
-        return await super()._fail(error)
-
-    def _note_failed_hook(self, hook: str, error: BaseException) -> None:
-        self._log_as_pykka()
-
-    def _log_as_pykka(self) -> None:
-        kind, error, trace = sys.exc_info()
-        if self.actor is not None:
-            cast("pykka.Actor", self.actor)._handle_failure(kind, error, cast("TracebackType", trace))
-
-
-def _standalone(actor_class: type[Any]) -> Incarnation:
-    scheduler = default_scheduler()
-    number = next(_tokens)
-    name = Name(f"{actor_class.__name__}-{number}", actor_class, clock=RealClock(scheduler))
-    return _StandaloneLife(name, actor_class, _Standalone(), scheduler=scheduler)
-
-
 pykka_registry.install()
-__all__ = ["Actor", "ActorTools", "Down", "Exited", "Shutdown", "StartFailed", "supervised"]
+__all__ = ["Actor", "ActorTools", "supervised"]

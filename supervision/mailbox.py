@@ -204,10 +204,13 @@ class Mailbox:
         if waiter is not None:
             wake(*waiter)
 
-    def put_signal(self, lease: Lease, message: Any) -> None:
-        """Add a message of the runtime for the holder of `lease`, in its turn but beyond any capacity."""
+    def put_signal(self, lease: Lease, message: Any, is_wanted: Callable[[], bool] | None = None) -> None:
+        """Add a message of the runtime for the holder of `lease`, in its turn but beyond any capacity.
+
+        `is_wanted` has the last word, under the lock: no message that is not wanted can come in behind `remove`.
+        """
         with self.lock:
-            if lease is not self.lease:
+            if lease is not self.lease or (is_wanted is not None and not is_wanted()):
                 return
             self._user.append(Envelope(message))
             waiter, self._waiter = self._waiter, None

@@ -24,8 +24,11 @@ from supervision.mailbox import Envelope, Mailbox
 from supervision.scheduler import on_scheduler_thread
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from supervision.child import Mailbox as MailboxSpec
     from supervision.incarnation import Incarnation
+    from supervision.monitors import NameWatch
     from supervision.keeping import Keeper
     from supervision.system import System
 
@@ -66,6 +69,8 @@ class Name:
         self.failed = 0
         self.late = 0
         self.dead_letters = 0
+        self.watchers: dict[int, NameWatch] = {}
+        self.at_close: dict[Any, Callable[[], object]] = {}
         self.keeper: Keeper | None = None
         self.ref: ActorRef = getattr(actor_class, "ref_class", ActorRef)(self)
         _live_names.add(self)
@@ -108,6 +113,16 @@ class Name:
         """End this address: what waits is answered, what comes is refused. A later `reopen` revives it."""
         for envelope in self.mailbox.close(reason):
             self.dead_letter(envelope, ActorDeadError(self.path, reason))
+        at_close, self.at_close = self.at_close, {}
+        for cleanup in list(at_close.values()):
+            cleanup()
+
+    def when_closed(self, token: Any, cleanup: Callable[[], object]) -> None:
+        """Have `cleanup` called when this address is closed; at once if it is."""
+        self.at_close[token] = cleanup
+        if not self.is_open:
+            self.at_close.pop(token, None)
+            cleanup()
 
     def after_fork(self) -> None:
         """In the child of a fork: whoever was behind this name is in the other process."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
+import hypothesis.strategies as st
 import pytest
-from tree_rig import Boom
+from hypothesis import given
+from tree_rig import Boom, Obedient, ObedientThread
 
 import supervision as sup
+from supervision.timers import tick_after
 
 
 @pytest.fixture
@@ -72,12 +77,142 @@ def test_an_interval_that_comes_late_does_not_pile_up(ref, clock, monkeypatch):
     assert clock.pending() == [8.0]
 
 
-def test_a_period_must_be_longer_than_nothing(timed):
-    from tree_rig import Obedient
+WRONG = [-1, -0.001, float("nan"), float("inf"), float("-inf"), True, False, "1", None, 1j, 10**400]
 
-    timed.supervise(sup.ChildSpec("it", Obedient, expected_errors=(ValueError,)))
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_delay_is_a_finite_number_of_seconds(timed, clock, wrong):
+    timed.supervise(sup.ChildSpec("it", Obedient, expected_errors=(sup.SpecError,)))
+    with pytest.raises(ValueError, match=r"send_after\(delay\): "):
+        do(timed.whereis("it"), lambda actor: actor.send_after(actor.actor_ref, "never", wrong))
+    assert clock.pending() == []
+
+
+@pytest.mark.parametrize("wrong", [*WRONG, 0, 0.0])
+def test_a_period_must_be_longer_than_nothing(timed, clock, wrong):
+    timed.supervise(sup.ChildSpec("it", Obedient, expected_errors=(sup.SpecError,)))
     with pytest.raises(ValueError, match=r"interval\(period\): "):
-        do(timed.whereis("it"), lambda actor: actor.interval(actor.actor_ref, "tick", 0))
+        do(timed.whereis("it"), lambda actor: actor.interval(actor.actor_ref, "never", wrong))
+    assert clock.pending() == []
+
+
+def test_a_delay_of_nothing_is_at_once(ref, clock):
+    do(ref, lambda actor: actor.send_after(actor.actor_ref, "now", 0) and None)
+    clock.advance(0)
+    assert seen(ref) == ["now"]
+
+
+def test_an_interval_keeps_to_its_times_however_long_it_runs(ref, clock):
+    """A tenth is no binary fraction: added up ten thousand times it is wrong by more than the last digit."""
+    do(ref, lambda actor: actor.interval(actor.actor_ref, "tick", 0.1) and None)
+    for _ in range(10_000):
+        clock.advance(clock.next_at() - clock.now())
+    assert clock.now() == 0.1 + 9_999 * 0.1
+    assert len(seen(ref)) == 10_000
+
+
+@given(
+    first=st.floats(0, 1e9),
+    period=st.floats(1e-3, 1e6),
+    late=st.floats(0, 1e7),
+)
+def test_the_next_tick_is_the_first_time_of_the_series_that_is_not_past(first, period, late):
+    now = first + late
+    at = tick_after(first, period, now)
+    assert now < at <= now + period * (1 + 1e-6) + 1e-6
+    assert abs((at - first) / period - round((at - first) / period)) < 1e-3
+
+
+def test_a_timer_bound_to_the_name_lives_through_restarts(ref, clock, eventually):
+    def arrange_and_crash(actor):
+        actor.send_after(actor.actor_ref, "once", 5.0, bound_to="name")
+        actor.interval(actor.actor_ref, "tick", 2.0, bound_to="name")
+        actor.interval(actor.actor_ref, "never", 2.0)
+        raise Boom("boom")
+
+    with pytest.raises(Boom):
+        do(ref, arrange_and_crash)
+    assert seen(ref) == []
+    for _ in range(3):
+        clock.advance(2.0)
+    assert seen(ref) == ["tick", "tick", "once", "tick"]
+
+
+def test_a_timer_bound_to_the_name_ends_when_it_is_closed(timed, clock, obedient, eventually):
+    handle = timed.supervise(sup.ChildSpec("it", obedient), sup.ChildSpec("other", obedient))
+    ref = timed.whereis("it")
+    do(ref, lambda actor: actor.interval(timed.whereis("other"), "tick", 2.0, bound_to="name") and None)
+    handle.terminate_child("it").get(timeout=5)
+    assert ref.name.at_close == {}
+    assert clock.pending() == []
+    handle.restart_child("it").get(timeout=5)
+    clock.advance(10)
+    assert seen(timed.whereis("other")) == []
+
+
+def test_a_timer_bound_to_the_name_can_be_cancelled_from_any_thread(ref, clock):
+    timer = do(ref, lambda actor: [actor.interval(actor.actor_ref, "tick", 2.0, bound_to="name")])[0]
+    clock.advance(2.0)
+    canceller = threading.Thread(target=timer.cancel)
+    canceller.start()
+    canceller.join()
+    timer.cancel()
+    clock.advance(10.0)
+    assert seen(ref) == ["tick"]
+    assert (ref.name.at_close, clock.pending()) == ({}, [])
+
+
+def test_a_timer_is_bound_to_an_incarnation_or_a_name(timed):
+    timed.supervise(sup.ChildSpec("it", Obedient, expected_errors=(ValueError,)))
+    with pytest.raises(ValueError, match="bound_to: 'actor'"):
+        do(timed.whereis("it"), lambda actor: actor.send_after(actor.actor_ref, "never", 1.0, bound_to="actor"))
+
+
+@pytest.mark.parametrize("bound_to", ["incarnation", "name"])
+def test_what_was_left_behind_arranges_nothing_any_more(timed, clock, gate, bound_to, eventually):
+    timed.supervise(sup.ChildSpec("it", ObedientThread))
+    ref, entered = timed.whereis("it"), threading.Event()
+
+    def outlive(actor):
+        entered.set()
+        gate.wait()
+        actor.interval(actor.actor_ref, "never", 1.0, bound_to=bound_to)
+        actor.send_after(actor.actor_ref, "never", 1.0, bound_to=bound_to)
+
+    ref.tell(outlive)
+    assert entered.wait(5)
+    zombie = ref.name.incarnation
+    timed.kill(ref)
+    do(ref, lambda actor: None)
+    gate.set()
+    zombie.thread.join(5)
+    eventually(lambda: clock.pending() == [])
+    clock.advance(10)
+    assert seen(ref) == []
+
+
+def test_timers_that_are_cancelled_in_the_moment_they_fire_leave_nothing(system, obedient, eventually):
+    system.supervise(sup.ChildSpec("it", obedient))
+    ref = system.whereis("it")
+
+    def arrange(actor):
+        return [actor.interval(actor.actor_ref, "tick", 0.0005) for _ in range(50)]
+
+    timers = do(ref, arrange)
+    eventually(lambda: len(seen(ref)) > 200)
+    cancelling = [
+        threading.Thread(target=lambda part=part: [each.cancel() for each in timers[part::2]]) for part in (0, 1)
+    ]
+    for thread in cancelling:
+        thread.start()
+    for thread in cancelling:
+        thread.join()
+    do(ref, lambda actor: None)
+    number = len(seen(ref))
+    do(ref, lambda actor: bool(actor.send_after(actor.actor_ref, "end", 0.01)))
+    eventually(lambda: seen(ref)[-1] == "end")
+    assert len(seen(ref)) <= number + 3
+    assert ref.name.incarnation.at_end == {}
 
 
 def test_a_timer_to_a_dead_actor_is_a_dead_letter_and_harms_no_one(timed, clock, obedient):

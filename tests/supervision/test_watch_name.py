@@ -1,0 +1,178 @@
+"""Watching a name: every end and every start behind it, in order, each once."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+
+import pytest
+from tree_rig import Boom, Obedient, ObedientThread, exit_of, raising
+
+import supervision as sup
+
+
+@pytest.fixture
+def make_pair(system, obedient):
+    def make(**options):
+        handle = system.supervise(
+            sup.ChildSpec("watcher", Obedient), sup.ChildSpec("watched", obedient, **options), max_restarts=1_000_000
+        )
+        return handle, system.whereis("watcher"), system.whereis("watched")
+
+    return make
+
+
+def do(ref, function):
+    return ref.ask(function, timeout=5)
+
+
+def heard(watcher):
+    """What has come: a reason for each Down, an epoch for each Up."""
+    seen = do(watcher, lambda actor: list(actor.seen))
+    return [each.reason if isinstance(each, sup.Down) else each.epoch for each in seen]
+
+
+def watch(watcher, watched):
+    return do(watcher, lambda actor: actor.watch_name(watched))
+
+
+def end(system, ref):
+    over = exit_of(ref)
+    system.kill(ref)
+    return over.get(timeout=5).reason
+
+
+def test_a_watch_tells_of_each_end_and_each_new_start(system, make_pair, eventually):
+    _, watcher, watched = make_pair()
+    token = watch(watcher, watched)
+    assert heard(watcher) == []
+    reasons = []
+    for epoch in (2, 3):
+        reasons.append(end(system, watched))
+        eventually(lambda epoch=epoch: len(heard(watcher)) == 2 * (epoch - 1))
+    assert heard(watcher) == [reasons[0], 2, reasons[1], 3]
+    assert {(each.token, each.ref) for each in do(watcher, lambda actor: list(actor.seen))} == {(token, watched)}
+
+
+def test_a_failed_start_is_an_end_without_a_start(system, make_pair, eventually):
+    starts = iter(range(100))
+
+    def on_start(actor):
+        if next(starts) == 1:
+            raise Boom("once")
+
+    _, watcher, watched = make_pair(kwargs={"on_start": on_start})
+    watch(watcher, watched)
+    reason = end(system, watched)
+    eventually(lambda: len(heard(watcher)) == 3)
+    first, failed, epoch = heard(watcher)
+    assert (first, type(failed), epoch) == (reason, sup.StartFailed, 3)
+
+
+def test_a_watch_of_a_name_where_nobody_is_says_so_at_once_and_goes_on(make_pair, eventually):
+    handle, watcher, watched = make_pair()
+    handle.terminate_child("watched").get(timeout=5)
+    watch(watcher, watched)
+    assert heard(watcher) == [sup.NoProc()]
+    handle.restart_child("watched").get(timeout=5)
+    eventually(lambda: heard(watcher) == [sup.NoProc(), 2])
+
+
+def test_a_name_that_closes_is_heard_of_again_only_when_it_opens_again(make_pair, eventually):
+    handle, watcher, watched = make_pair()
+    watch(watcher, watched)
+    spec = handle.get_childspec("watched").get(timeout=5)
+    handle.terminate_child("watched").get(timeout=5)
+    handle.delete_child("watched").get(timeout=5)
+    eventually(lambda: heard(watcher) == [sup.Shutdown()])
+    handle.start_child(spec).get(timeout=5)
+    eventually(lambda: len(heard(watcher)) == 2)
+    assert heard(watcher) == [sup.Shutdown(), watched.name.epoch]
+
+
+def test_a_watch_that_was_taken_back_says_nothing_and_leaves_nothing(system, make_pair, eventually):
+    _, watcher, watched = make_pair()
+    token = watch(watcher, watched)
+    do(watcher, lambda actor: actor.demonitor(token))
+    end(system, watched)
+    do(watched, lambda actor: None)
+    assert heard(watcher) == []
+    assert watched.name.watchers == watcher.name.incarnation.at_end == {}
+
+
+def test_taking_a_watch_back_with_flush_removes_what_has_come(system, make_pair):
+    handle, watcher, watched = make_pair()
+    handle.terminate_child("watched").get(timeout=5)
+    do(watcher, lambda actor: actor.demonitor(actor.watch_name(watched), flush=True))
+    assert heard(watcher) == []
+
+
+def test_a_watch_ends_with_the_life_that_set_it(system, make_pair):
+    _, watcher, watched = make_pair()
+    watch(watcher, watched)
+    end(system, watcher)
+    do(watcher, lambda actor: None)
+    assert watched.name.watchers == {}
+    end(system, watched)
+    do(watched, lambda actor: None)
+    assert heard(watcher) == []
+
+
+def test_the_outside_refs_of_pykka_cannot_be_watched(system, make_pair):
+    _, watcher, _ = make_pair()
+    for function in ("watch_name", "monitor", "link", "unlink"):
+        with pytest.raises(TypeError, match=r"no supervision\.ActorRef"):
+            do(watcher, lambda actor, function=function: getattr(actor, function)(object()))
+
+
+@pytest.mark.parametrize("watched_class", [Obedient, ObedientThread])
+def test_nothing_is_missed_or_doubled_however_a_watch_and_a_restart_meet(system, watched_class, eventually):
+    """Each watch hears all that has happened from some moment on, and a NoProc before if nobody was there then."""
+    happened = []
+    system.events.subscribe(lambda event: happened.append((event.name, event.path, event.epoch)))
+    system.supervise(
+        sup.ChildSpec("watcher", Obedient), sup.ChildSpec("watched", watched_class), max_restarts=1_000_000
+    )
+    watcher, watched = system.whereis("watcher"), system.whereis("watched")
+    stop, crash = threading.Event(), raising(Boom("boom"))
+
+    def keep_crashing():
+        while not stop.is_set():
+            with contextlib.suppress(Boom, sup.ActorDeadError):
+                watched.ask(crash, timeout=5)
+            system.kill(watched)
+
+    crashing = threading.Thread(target=keep_crashing)
+    crashing.start()
+    try:
+        tokens = []
+        while watched.name.epoch < 60 and len(tokens) < 1000:
+            tokens.append(watch(watcher, watched))
+            for _ in range(10):
+                do(watcher, lambda actor: None)
+    finally:
+        stop.set()
+        crashing.join()
+    eventually(lambda: watched.name.incarnation is not None and watched.name.incarnation.state == "running")
+    do(watched, lambda actor: None)
+    last = watched.name.epoch
+    eventually(lambda: ("child_started", "root/watched", last) in happened)
+    started = {epoch for name, path, epoch in happened if (name, path) == ("child_started", "root/watched")}
+    expected = [
+        news
+        for epoch in range(1, last + 1)
+        for news in ((epoch,) if epoch in started else ()) + (("down",) if epoch < last else ())
+    ]
+
+    def heard_by_each():
+        news = {token: [] for token in tokens}
+        for each in do(watcher, lambda actor: list(actor.seen)):
+            is_first_noproc = isinstance(each, sup.Down) and each.reason == sup.NoProc() and not news[each.token]
+            if not is_first_noproc:
+                news[each.token].append("down" if isinstance(each, sup.Down) else each.epoch)
+        return list(news.values())
+
+    eventually(lambda: all(news[-1:] in ([], [last]) for news in heard_by_each()), timeout=10)
+    for news in heard_by_each():
+        assert news == expected[len(expected) - len(news) :]
+    assert max(len(news) for news in heard_by_each()) > 10

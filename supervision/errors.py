@@ -5,6 +5,7 @@ SupervisionError
 ├─ StartFailedError                 a child could not be started
 ├─ BlockingInScheduler              blocking would stop every actor of this scheduler
 ├─ DeadlockError                    the reply waited for waits, in the end, for the waiter
+├─ MixedKey                         the key is registered as the other kind, unique or not
 ├─ MailboxFull                      the actor has too many messages waiting
 ├─ SystemClosed                     the system has been stopped
 └─ EventLogError                    an actor's event log cannot be read or written
@@ -48,6 +49,17 @@ class BlockingInScheduler(SupervisionError):
 
 class DeadlockError(SupervisionError):
     """Waiting for this reply would never end: it waits, in the end, for the one who asks."""
+
+
+class MixedKey(SupervisionError):
+    """A key of the registry is unique or has many owners, as long as anybody is registered under it; not both."""
+
+    def __init__(self, key: object, *, is_unique: bool) -> None:
+        super().__init__(
+            f"{key!r} is registered as {'a unique key' if is_unique else 'a key of many owners'}, "
+            f"so nobody can register it with unique={not is_unique}"
+        )
+        self.key = key
 
 
 class MailboxFull(SupervisionError):

@@ -23,6 +23,7 @@ from supervision.events import Event, EventStream
 from supervision.exits import Abandoned, Exit, StartFailed, is_orderly, where_it_crashed
 from supervision.kinds import SupervisorIncarnation, check_children
 from supervision.names import Names
+from supervision.registry import Registry
 from supervision.root import Root, RootSupervisor, start_error
 from supervision.scheduler import Scheduler, on_scheduler_thread
 from supervision.stopping import Stopping, Unstopped
@@ -79,6 +80,7 @@ class System:
         self.dead_letters = 0
         self.gave_up: Exit | None = None
         self.names = Names(self)
+        self.registry = Registry(name)
         self.stopping = Stopping(self)
         self.wanted = threading.Event()
         self.lock = threading.Lock()
@@ -236,6 +238,7 @@ class System:
         """In the child of a fork there is nothing to stop: the threads are in the parent."""
         self.lock = threading.Lock()
         self.stopping.lose_after_fork()
+        self.registry.lose_after_fork()
         self.roots.clear()
         self.zombies.clear()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from supervision import waits
 from supervision.errors import ActorDeadError, MailboxFull
 
 if TYPE_CHECKING:
@@ -90,8 +91,8 @@ class Reply:
         self._close()
         envelope = type(self._envelope)(message, self._envelope.reply_to, self._envelope.deadline)
         self._let_go()
-        if envelope.reply_to is not None:
-            envelope.reply_to.debtor = ref.name
+        if envelope.reply_to is not None and not waits.pass_on(envelope.reply_to, ref.name):
+            return
         try:
             ref.name.mailbox.put(envelope)
         except (ActorDeadError, MailboxFull) as error:  # the asker must hear it, the forwarder need not

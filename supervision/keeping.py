@@ -12,14 +12,16 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from supervision.child import EventLog, Fresh, Snapshot, StateSpec
 from supervision.errors import SpecError
-from supervision.exits import Crash, Exit, Reason, StartFailed
+from supervision.exits import Abandoned, Crash, Exit, Reason, StartFailed
 
 if TYPE_CHECKING:
     from supervision.incarnation import Incarnation
+    from supervision.name import Name
 
 logger = logging.getLogger("supervision")
 
@@ -51,8 +53,21 @@ class Kept:
     quarantined: Any = None
 
     def __str__(self) -> str:
-        state = self.kind if self.entries is None else f"{self.kind} of {self.entries}"
-        return state if self.quarantined is None else f"{state}, quarantined state"
+        """In the words of a drawn tree: nothing, where an actor only remembers something in passing."""
+        state = "" if self.kind == "remembered" else self.kind.replace("_", " ")
+        size = "" if self.entries is None else f" {self.entries}"
+        return state + size + (", bad state set aside" if self.quarantined is not None else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `json.dumps` takes; of a value that was set aside the name of its type, of a log its path."""
+        bad = self.quarantined
+        named = str(bad) if isinstance(bad, PurePath) else type(bad).__name__
+        return {
+            "kind": self.kind,
+            "at": self.at,
+            "entries": self.entries,
+            "quarantined": None if bad is None else named,
+        }
 
 
 class Keeping:
@@ -140,6 +155,12 @@ class Keeper:
         return Kept(self.kind, self.at, quarantined=self.quarantined)
 
 
+def kept_by(name: Name) -> Kept | None:
+    """What `name` keeps for its next incarnation, if anything."""
+    keeper = name.keeper
+    return None if keeper is None else keeper.kept()
+
+
 class Probation:
     """The `seconds` after a restore in which a crash tells against the state that was restored."""
 
@@ -161,8 +182,11 @@ class Probation:
 
 
 def _is_own_crash(reason: Reason) -> bool:
+    """To be stuck beyond `max_handle_time` is one too; a LinkedExit is that of another."""
     cause = reason.cause if isinstance(reason, StartFailed) else reason
-    return isinstance(cause, Crash) and cause.type != "LinkedExit"  # that was the crash of another
+    if isinstance(cause, Abandoned):
+        return cause.kind.startswith("stuck")
+    return isinstance(cause, Crash) and cause.type != "LinkedExit"
 
 
 def tell_of_quarantine(incarnation: Incarnation, exit: Exit, what: Any) -> None:

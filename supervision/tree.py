@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from supervision.exits import Exit, is_orderly
+from supervision.keeping import Kept
 
 SLOW = 5.0
 """Seconds from which on a message at hand, or one that waits, is worth a look."""
@@ -20,7 +21,7 @@ class Node:
     `state` is starting, running, busy, restarting, stopping, stopped or zombie. `busy_with` is the type of the
     message at hand and `stack` where its code is, innermost last. `queue_age` is how long the oldest message has
     waited, `window` how many restarts count now and how many are tolerated. `attempt` counts the tries of the
-    restart under way, `next_at` says when the next is due.
+    restart under way, `next_at` says when the next is due. `kept` is what the next incarnation would find.
     """
 
     path: str
@@ -47,6 +48,7 @@ class Node:
     attempt: int = 0
     next_at: float | None = None
     stack: tuple[str, ...] = ()
+    kept: Kept | None = None
 
     @property
     def id(self) -> str:
@@ -71,6 +73,7 @@ class Node:
         data["children"] = [child.to_dict() for child in self.children]
         data["window"] = None if self.window is None else list(self.window)
         data["stack"] = list(self.stack)
+        data["kept"] = None if self.kept is None else self.kept.to_dict()
         return {**data, "attention": self.attention}
 
 

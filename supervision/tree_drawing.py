@@ -121,6 +121,8 @@ def _facts(node: Node) -> Iterator[str]:
             yield f"{label} {number}"
     if node.dead_letters:
         yield f"dead letters {node.dead_letters}"
+    if node.kept is not None and str(node.kept):
+        yield str(node.kept)
     if node.uptime is not None:
         yield f"up {age(node.uptime)}"
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pykka
 
+from supervision.keeping import kept_by
 from supervision.kinds import is_supervisor
 from supervision.stacks import stack_of
 from supervision.tree import Node, Tree
@@ -97,6 +98,7 @@ class _Reading:
             links=0 if incarnation is None else len(incarnation.links),
             attempt=attempt,
             next_at=next_at,
+            kept=kept_by(name),
             stack=stack_of(incarnation) if incarnation is not None and (is_busy or state != "running") else (),
         )
 

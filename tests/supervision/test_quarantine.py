@@ -112,6 +112,28 @@ def test_the_bad_state_is_kept_for_inspection_and_told_of(timed, counter, eventu
     probe.stop()
 
 
+def test_the_tree_shows_what_is_kept_and_what_was_set_aside(timed, counter, eventually):
+    def seen() -> Any:
+        return timed.tree().find("root/it").kept
+
+    assert (seen().kind, seen().at, seen().quarantined) == ("snapshot", 0.0, None)
+    crash(counter)
+    assert count(counter) == 0
+    eventually(lambda: seen() == sup.Kept("snapshot", at=0.0, quarantined=5))
+    assert seen().to_dict() == {"kind": "snapshot", "at": 0.0, "entries": None, "quarantined": "int"}
+    assert "snapshot, bad state set aside" in str(timed.tree())
+
+
+def test_the_tree_shows_the_log_and_its_entries(timed, ledger, path):
+    ledger.ask("b", timeout=5)
+    assert timed.tree().find("root/it").kept == sup.Kept("event_log", entries=2)
+    crash(ledger)
+    assert applied(ledger) == []
+    kept = timed.tree().find("root/it").kept.to_dict()
+    assert kept == {"kind": "event_log", "at": None, "entries": 0, "quarantined": f"{path}.quarantined-1"}
+    assert "event log 0, bad state set aside" in str(timed.tree())
+
+
 def test_a_crash_in_on_start_over_the_state_counts_and_the_next_attempt_succeeds(timed, host):
     def choke(actor: Any) -> None:
         if actor.count:
@@ -135,6 +157,20 @@ def test_to_be_killed_keeps_the_state(timed, counter, eventually):
     timed.kill(counter)
     eventually(lambda: counter.name.epoch > epoch)
     assert count(counter) == 5
+
+
+def test_to_be_stuck_in_a_handler_is_the_actors_own_fault(make_system, gate, eventually):
+    system = make_system()
+    spec = sup.ChildSpec("it", COUNTERS["thread"], state=EVERY, max_handle_time=0.05)
+    system.supervise(spec, max_restarts=100)
+    ref = system.whereis("it")
+    ref.ask(5, timeout=5)
+    ref.ask(lambda actor: None, timeout=5)
+    crash(ref)
+    assert count(ref) == 5
+    ref.tell(lambda actor: gate.wait())
+    eventually(lambda: ref.name.epoch == 3)
+    assert count(ref) == 0
 
 
 def test_a_bystander_of_a_group_restart_keeps_its_state(timed, host):

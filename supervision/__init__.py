@@ -98,7 +98,7 @@ from supervision.shell import AlreadyStarted, Started
 from supervision.stopping import Unstopped
 from supervision.supervisor import Supervisor, SupervisorHandle, supervisor
 from supervision.system import System
-from supervision.tasks import RunTask, TasksHandle, TaskSupervisor, tasks
+from supervision.tasks import NotACoroutineFunction, RunTask, TasksHandle, TaskSupervisor, tasks
 from supervision.tree import Node, Tree
 
 __all__ = [
@@ -153,11 +153,13 @@ __all__ = [
     "NoSuchCall",
     "Node",
     "Normal",
+    "NotACoroutineFunction",
     "NotFound",
     "Ok",
     "PartitionHandle",
     "PartitionSupervisor",
     "PoisonMessage",
+    "Reason",
     "Publication",
     "PublishError",
     "Refused",

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pykka
 
-from supervision import handlers, links, monitors, pykka_registry
+from supervision import handlers, links, monitors, pykka_registry, validation
 from supervision.construction import building
 from supervision.errors import SpecError
 from supervision.exits import Normal, Reason
@@ -135,6 +135,7 @@ class ActorTools:
             SpecError: `delay` is no finite number of seconds >= 0.
         """
         delay = checked_seconds(delay, "send_after(delay)")
+        ref = validation.ref(ref, "send_after(ref)")
         return MessageTimer(self._incarnation, ref, message, delay, bound_to=bound_to)
 
     def interval(self, ref: AnyRef, message: Any, period: float, *, bound_to: BoundTo = "incarnation") -> Timer:
@@ -147,6 +148,7 @@ class ActorTools:
             SpecError: `period` is no finite number of seconds > 0.
         """
         period = checked_seconds(period, "interval(period)", positive=True)
+        ref = validation.ref(ref, "interval(ref)")
         return MessageTimer(self._incarnation, ref, message, period, period, bound_to)
 
 

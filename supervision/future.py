@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pykka
 
-from supervision import driving, waits
+from supervision import driving, validation, waits
 from supervision.doorbell import bell_of
 from supervision.errors import BlockingInScheduler
 from supervision.scheduler import on_scheduler_thread
@@ -120,10 +120,10 @@ class AskFuture(pykka.ThreadingFuture[T]):
 
     # -- waiting -----------------------------------------------------------------------------------
 
-    def get(self, *, timeout: float | None = None) -> Any:
+    def get(self, *, timeout: float | None = None) -> T:
         if not self._done:
             if self._get_hook is not None:
-                return self._from_hook(timeout)
+                return cast("T", self._from_hook(timeout))
             edge = waits.enter(self)
             try:
                 if on_scheduler_thread():
@@ -132,9 +132,10 @@ class AskFuture(pykka.ThreadingFuture[T]):
             finally:
                 if edge is not None:
                     waits.leave(edge)
-        return self._outcome()
+        return cast("T", self._outcome())
 
     def _block(self, timeout: float | None) -> None:
+        timeout = validation.timeout(timeout, "get(timeout)")
         if driving.drivers and (driver := _driver_for(self.debtor)) is not None:
             if not driver.drive(lambda: self._done, timeout):
                 raise pykka.Timeout(f"{timeout} virtual seconds")
@@ -172,7 +173,7 @@ class AskFuture(pykka.ThreadingFuture[T]):
             loop = _get_running_loop()
             if loop is None:  # an event loop that is not asyncio's: what Pykka does
                 yield
-                return cast("T", self.get())
+                return self.get()
             if self._get_hook is not None:
                 return cast("T", (yield from self._await_derived(loop)))
             edge = waits.enter(self)

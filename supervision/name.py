@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pykka
 from pykka import messages
 
-from supervision import waits
+from supervision import validation, waits
 from supervision.child import Block
 from supervision.clock import Clock, RealClock, TimeLimit
 from supervision.errors import ActorDeadError, BlockingInScheduler, DeadlockError, MailboxFull
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from supervision.child import Mailbox as MailboxSpec
     from supervision.incarnation import Incarnation
-    from supervision.monitors import NameWatch
     from supervision.keeping import Keeper
+    from supervision.monitors import NameWatch
     from supervision.system import System
 
 logger = logging.getLogger("supervision")
@@ -127,6 +127,7 @@ class Name:
     def after_fork(self) -> None:
         """In the child of a fork: whoever was behind this name is in the other process."""
         incarnation, self.incarnation = self.incarnation, None
+        self.last_exit = Exit(self.path, self.epoch, ForkLost(), self.now())
         waiting = self.mailbox.after_fork(ForkLost())
         if incarnation is not None:
             waiting += incarnation.unanswered()
@@ -205,7 +206,10 @@ class ActorRef(pykka.ActorRef[Any]):
         Raises:
             BlockingInScheduler: blocking here would stop every actor of this thread; nothing has been sent.
             DeadlockError: blocking here would wait for the asker itself; nothing has been sent.
+            SpecError: the timeout is no number of seconds; nothing has been sent.
         """
+        if timeout is not None:
+            timeout = validation.timeout(timeout, "ask(timeout)")
         if block:
             return self._ask_blocking(message, timeout)
         name = self._name
@@ -266,6 +270,7 @@ class ActorRef(pykka.ActorRef[Any]):
 
     def stop(self, *, block: bool = True, timeout: float | None = None) -> Any:
         """Have the actor end when it has handled what waits already. True once it has, False if it was dead."""
+        timeout = validation.timeout(timeout, "stop(timeout)")
         answer: AskFuture[Any] = self.ask(messages._ActorStop(), block=False)
 
         def was_alive(timeout: float | None) -> bool:

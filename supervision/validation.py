@@ -73,6 +73,27 @@ def with_methods(value: Any, where: str, what: str, *methods: str) -> Any:
     return value
 
 
+def ref(value: Any, where: str) -> Any:
+    """`value` if messages can be sent to it."""
+    if isinstance(value, type) or not callable(getattr(value, "tell", None)):
+        raise SpecError(f"{where}: {value!r} is no ref")
+    return value
+
+
+def own_ref(value: Any, where: str) -> Any:
+    """`value` if it is a ref whose incarnations can be followed: one of this package's."""
+    if not hasattr(ref(value, where), "name"):
+        raise SpecError(f"{where}: {value!r} is a ref of Pykka's own, and of such an actor no end is told")
+    return value
+
+
+def text(value: Any, where: str) -> str:
+    """`value` if it is a text."""
+    if not isinstance(value, str):
+        raise SpecError(f"{where}: {value!r} is not a text")
+    return value
+
+
 def count(value: Any, where: str, *, at_least: int = 0) -> int:
     """`value` as a whole number, `at_least` or more."""
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:

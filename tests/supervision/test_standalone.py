@@ -21,6 +21,8 @@ took_ms = (time.perf_counter() - before) * 1000
 for each in pkgutil.walk_packages(sup.__path__, "supervision."):
     if not each.name.endswith("__main__"):
         importlib.import_module(each.name)
+modules = [name for name in sup.__all__ if type(getattr(sup, name)) is type(sys)]
+assert modules == [], f"a module has taken the place of {modules}"
 
 
 class Counter(sup.Actor):

@@ -95,8 +95,8 @@ def _outlook(shell: Shell, child: Outlook, epoch: int) -> str:
     if child.phase == "waiting":
         at = shell.due(child.timer)
         return "restarting now" if at is None else f"restarting in {age(max(0.0, at - shell.system.clock.now()))}"
+    if shell.engine.is_replacing and child.phase in ("exited", "stopped"):
+        return "restarting with its group"
     if child.phase == "exited":
         return "to be decided when what the supervisor is at has been done"
-    if child.phase == "stopped":
-        return "restarting with its group" if shell.engine.is_replacing else "stopped"
     return child.phase

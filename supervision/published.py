@@ -219,11 +219,12 @@ def _listen(system: str, directory: Path) -> tuple[socket.socket, Path]:
 
 def _free_path(directory: Path, stem: str) -> Path:
     """Other systems of this process may bear the same name."""
-    for number in itertools.count(1):
-        path = directory / (f"{stem}.sock" if number == 1 else f"{stem}.{number}.sock")
-        if not os.path.lexists(path) and not os.path.lexists(path.with_name(f".{path.name}")):
-            break
-    return path
+    names = itertools.chain([f"{stem}.sock"], (f"{stem}.{number}.sock" for number in itertools.count(2)))
+
+    def is_free(name: str) -> bool:
+        return not any(os.path.lexists(directory / each) for each in (name, f".{name}"))
+
+    return directory / next(filter(is_free, names))
 
 
 def clean_up(directory: Path) -> None:

@@ -35,7 +35,7 @@ def serve(system: System, deadline: float | None, *, publish: bool) -> int:
     if not (system.roots or system.wanted.is_set()):
         raise CannotRun(f"system {system.name!r} supervises nothing yet: supervise() comes before run()")
     with _signals(system):
-        if publish and not system.publications:
+        if publish and not (system.publications or system.stopping.has_begun):
             _publish(system)
         if system.whole is not None:
             system.whole.drive(system.wanted.is_set)

@@ -66,6 +66,10 @@ class MailboxFull(SupervisionError):
     """The mailbox is at its capacity and its policy is to refuse."""
 
 
+class CannotRun(SupervisionError):
+    """`System.run()` was called outside the main thread, or before anything was supervised."""
+
+
 class SystemClosed(SupervisionError):
     """The system has been stopped and starts nothing any more."""
 

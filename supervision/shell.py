@@ -99,6 +99,7 @@ class Shell:
                 self._do(effect)
         except Exception as error:  # a mistake here ends this supervisor; the one above it begins anew
             logger.debug("%s failed on %s", self.path, type(event).__name__, exc_info=error)
+            self._crashed = True
             self._own.crash(Crash.of(error))
 
     def call(self, request: say.Request, reply: Reply) -> None:
@@ -166,9 +167,7 @@ class Shell:
         try:
             actor_class, make = how_to_make(spec)
         except SpecError as error:
-            self.system.supervisors.post(
-                self.handle, say.ChildStartFailed(order.id, order.epoch, StartFailed(Crash.of(error)))
-            )
+            self._refuse_start(order, Crash.of(error))
             return
         name = self.names[order.id] = self.system.names.open(self._child_path(order.id), actor_class, spec)
         name.epoch = order.epoch - 1

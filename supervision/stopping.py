@@ -52,6 +52,7 @@ class Stopping:
         self._kill_at: float | None = None
         self._leave_at: float | None = None
         self._has_deaf_listener = False
+        self._has_watchdog_left = False
 
     def stop(self, deadline: float | None = None) -> bool:
         """See `System.stop`."""
@@ -101,9 +102,8 @@ class Stopping:
     def _is_called_from_within(self) -> bool:
         turn = waits.current.get()
         is_in_handler = turn is not None and turn.incarnation.name.system is self.system and not turn.is_over
-        return is_in_handler or any(
-            thread.is_current for thread in (self.system.workers, self.system.supervisors, self.system.events)
-        )
+        schedulers = (*self.system.schedulers.in_use(), self.system.supervisors)
+        return is_in_handler or self.system.events.is_current or any(each.is_current for each in schedulers)
 
     def _begin_stop(self) -> bool:
         """Stop in a thread of its own, so that a Ctrl-C for the one who waits leaves no half-stopped system."""
@@ -174,6 +174,8 @@ class Stopping:
             self._notify()
 
     def _end(self) -> None:
+        for publication in self.system.publications[:]:
+            publication.close()
         with self._changed:
             self.is_over = True
             self._notify()
@@ -202,12 +204,13 @@ class Stopping:
         yield _Wait(lambda: root.has_ended, lambda: at_last)
 
     def _end_threads(self) -> None:
+        self._has_watchdog_left = not self.system.watchdog.stop(self._seconds_left(2.0))
         for zombie in self.system.zombies[:]:
             self.system.emit("unstopped", zombie.name.path, epoch=zombie.epoch)
         self.system.emit("stopped", self.system.name)
         self.system.registry.close()
         self._has_deaf_listener = not self.system.events.close(self._seconds_left(2.0))
-        own = [self.system.supervisors, self.system.workers] if self.system.owns_workers else [self.system.supervisors]
+        own = [self.system.supervisors, *self.system.schedulers.own()]
         for scheduler in own:
             scheduler.begin_stop()
         for scheduler in own:
@@ -222,17 +225,19 @@ class Stopping:
             Unstopped(zombie.name.path, f"its code still runs: {zombie.exit.reason if zombie.exit else None}")
             for zombie in self.system.zombies[:]
         ]
+        left += [Unstopped(each.name, "its thread is blocked") for each in self.system.schedulers.given_up()]
         if not self.has_begun or self.is_forked:
             return left
         living = [(name.path, name.incarnation) for name in self.system.names.all()]
         left += [Unstopped(path, f"still {each.state}") for path, each in living if each is not None]
         if self._has_deaf_listener:
             left.append(Unstopped("events", "a listener has not come back"))
-        schedulers = [self.system.workers] if self.system.owns_workers else []
+        if self._has_watchdog_left:
+            left.append(Unstopped("watchdog", "it has not come back from a callback"))
+        schedulers = self.system.schedulers.own()
         if self.system.whole is None:
             schedulers.append(self.system.supervisors)
-        left += [Unstopped(each.name, "its thread is blocked") for each in schedulers if each.thread.is_alive()]
-        return left
+        return left + [Unstopped(each.name, "its thread is blocked") for each in schedulers if each.thread.is_alive()]
 
     def root_ended(self, root: Root) -> None:
         """A root has ended, for whatever reason: whoever waits for it may go on."""

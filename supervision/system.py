@@ -5,29 +5,34 @@ from __future__ import annotations
 import atexit
 import functools
 import itertools
-import json
 import logging
 import os
 import random
-import signal
-import sys
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Self
 
+from supervision import validation
 from supervision.audit import Finding, audit
 from supervision.child import ChildSpec, SupervisorOptions
 from supervision.clock import Clock, RealClock
+from supervision.crash_log import log_exit
 from supervision.errors import BlockingInScheduler, SystemClosed
 from supervision.events import Event, EventStream
-from supervision.exits import Abandoned, Exit, StartFailed, is_orderly, where_it_crashed
+from supervision.exits import Abandoned, Exit, Killed, is_orderly
 from supervision.kinds import SupervisorIncarnation, check_children
 from supervision.names import Names
+from supervision.published import Publication
 from supervision.registry import Registry
 from supervision.root import Root, RootSupervisor, start_error
+from supervision.running import close_publications, serve
 from supervision.scheduler import Scheduler, on_scheduler_thread
+from supervision.schedulers import Schedulers
 from supervision.stopping import Stopping, Unstopped
-from supervision.tree import Tree, read_tree
+from supervision.tree import Tree
+from supervision.tree_reading import read_tree
+from supervision.watchdog import Watchdog
+from supervision.zombies import Zombies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,21 +67,24 @@ class System:
         kill_grace: float = 1.0,
         max_zombies: int = 16,
     ) -> None:
-        self.name = name
+        self.name = validation.path_part(name, "system name")
+        if clock is not None:
+            validation.with_methods(clock, "System clock", "a clock", "now", "call_at")
+        if scheduler is not None:
+            validation.with_methods(scheduler, "System scheduler", "a scheduler", "post")
+        self.loop_limit = validation.seconds(loop_limit, "System loop_limit", positive=True)
+        self.kill_grace = validation.seconds(kill_grace, "System kill_grace")
+        self.max_zombies = validation.count(max_zombies, "System max_zombies")
         whole: Any = scheduler if scheduler is not None and scheduler.hosts_everything else None
         self.supervisors: Scheduler = Scheduler(f"{name}-supervisors") if whole is None else whole.supervisors
-        self.owns_workers = scheduler is None
-        self.workers = scheduler or Scheduler(f"{name}-workers")
+        self.schedulers = Schedulers(name, scheduler)
         self.clock: Clock = clock or (RealClock(self.supervisors) if whole is None else whole.clock)
         self.random: Callable[[], float] = random.random if whole is None else whole.random.random
         self.events = EventStream(name, None if whole is None else functools.partial(whole.post_in, "events"))
         self.whole = whole
         """The scheduler that hosts everything, in the thread of whoever waits; None where there are real threads."""
-        self.loop_limit = loop_limit
-        self.kill_grace = kill_grace
-        self.max_zombies = max_zombies
         self.roots: list[Root] = []
-        self.zombies: list[Incarnation] = []
+        self.zombies = Zombies(self.max_zombies)
         self.dead_letters = 0
         self.gave_up: Exit | None = None
         self.names = Names(self)
@@ -84,8 +92,15 @@ class System:
         self.stopping = Stopping(self)
         self.wanted = threading.Event()
         self.lock = threading.Lock()
+        self.watchdog = Watchdog(self)
+        self.publications: list[Publication] = []
         self._numbers = itertools.count(1)
         _systems.add(self)
+
+    @property
+    def workers(self) -> Scheduler:
+        """The scheduler of actors that ask for no other."""
+        return self.schedulers.workers
 
     # -- starting ----------------------------------------------------------------------------------
 
@@ -105,7 +120,8 @@ class System:
         root = Root(self)
         with self.lock:
             if self.stopping.has_begun:
-                raise SystemClosed(f"system {self.name!r} has been stopped")
+                why = "lives in the parent of this fork" if self.stopping.is_forked else "has been stopped"
+                raise SystemClosed(f"system {self.name!r} {why}")
             number = next(self._numbers)
             root.name = self.names.open("root" if number == 1 else f"root{number}", RootSupervisor)
             root.incarnation = SupervisorIncarnation(
@@ -113,7 +129,9 @@ class System:
             )
             self.roots.append(root)
         root.incarnation.begin()
-        if self.whole is not None:
+        if self.whole is None:
+            self.watchdog.start()
+        else:
             self.whole.drive(lambda: root.start.done)
         handle: SupervisorHandle = root.start.get()
         return handle
@@ -122,6 +140,7 @@ class System:
 
     def whereis(self, path: str) -> Any:
         """The ref at `path`: an id below a root, a path such as "mid/worker", or None."""
+        validation.text(path, "whereis(path)")
         for candidate in (path, *(f"{root.name.path}/{path}" for root in self.roots[:])):
             if (name := self.names.open_at(candidate)) is not None:
                 return name.ref
@@ -133,7 +152,7 @@ class System:
 
     def kill(self, ref: ActorRef) -> None:
         """End the present incarnation behind `ref` as an outside hand would: killed, or abandoned if it is a thread."""
-        if (incarnation := ref.name.incarnation) is not None:
+        if (incarnation := validation.own_ref(ref, "kill(ref)").name.incarnation) is not None:
             incarnation.kill()
 
     def audit(self) -> list[Finding]:
@@ -153,23 +172,20 @@ class System:
             self.dead_letters += 1
         self.emit("dead_letter", path, message=type(message).__name__)
 
-    def child_exited(self, incarnation: Incarnation, exit: Exit) -> None:
-        """Bookkeeping of every end: one event, and one log line where something went wrong."""
+    def child_exited(self, incarnation: Incarnation, exit: Exit) -> str | None:
+        """Bookkeeping of every end: one event. Returns why it cannot go on, if so: there are too many zombies now."""
         self.emit("child_exited", exit.path, epoch=exit.epoch, reason=exit.reason)
-        reason = exit.reason.cause if isinstance(exit.reason, StartFailed) else exit.reason
-        if not is_orderly(reason):
-            logger.error(
-                "%s (incarnation %d) ended: %s%s", exit.path, exit.epoch, exit.reason, where_it_crashed(reason)
-            )
-            logger.debug("%s", getattr(reason, "traceback_text", ""))
         if isinstance(exit.reason, Abandoned):
-            self._keep_zombie(incarnation)
+            return self._keep_zombie(incarnation)
+        return None
 
-    def _keep_zombie(self, incarnation: Incarnation) -> None:
+    def _keep_zombie(self, incarnation: Incarnation) -> str | None:
         self.emit("abandoned", incarnation.name.path, epoch=incarnation.epoch)
         with self.lock:
-            if incarnation.has_code_running:
-                self.zombies.append(incarnation)
+            if not incarnation.has_code_running:
+                return None
+            self.zombies.append(incarnation)
+            return self.zombies.excess
 
     def zombie_ended(self, incarnation: Incarnation) -> None:
         """The code of an abandoned incarnation has ended after all."""
@@ -187,9 +203,11 @@ class System:
         self.emit("child_exited", exit.path, epoch=exit.epoch, reason=reason)
         was_starting = root.start.settle(error=start_error(root.name.path, getattr(reason, "cause", reason)))
         if not (is_orderly(reason) or was_starting or self.stopping.has_begun):
-            logger.critical("system %s: its root gave up: %s", self.name, reason)
+            log_exit(exit, f"system {self.name} ends", level=logging.CRITICAL)
             self.gave_up = exit
             self.wanted.set()
+        elif self.stopping.has_begun and not isinstance(reason, Killed):
+            log_exit(exit, f"system {self.name} is being stopped")
         self.stopping.root_ended(root)
 
     # -- stopping ----------------------------------------------------------------------------------
@@ -209,35 +227,47 @@ class System:
         not be stopped: see `unstopped_report`. The system's own actors and listeners cannot wait for their own end:
         there the call only begins it, and returns False.
         """
-        return self.stopping.stop(deadline)
+        return self.stopping.stop(None if deadline is None else validation.seconds(deadline, "stop(deadline)"))
 
     def unstopped_report(self) -> list[Unstopped]:
         """What has been left behind and is still there; after `stop`, all that it could not end."""
         return self.stopping.report()
 
-    def run(self) -> int:
-        """Serve in the main thread until SIGTERM, SIGINT or a root's give-up; then stop. Returns the exit code."""
-        former = {
-            number: signal.signal(number, lambda *_: self.wanted.set()) for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        try:
-            if self.whole is not None:
-                self.whole.drive(self.wanted.is_set)
-            while not self.wanted.wait(1.0):  # a signal that another thread was given does not end a longer wait
-                pass
-            self.stop()
-        finally:
-            for number, handler in former.items():
-                signal.signal(number, handler)
-        if self.gave_up is None:
-            return 0
-        json.dump({"system": self.name, "gave_up": self.gave_up.path, "reason": str(self.gave_up.reason)}, sys.stderr)
-        return 70
+    def run(self, *, deadline: float | None = None, publish: bool = True) -> int:
+        """Serve in the main thread until SIGTERM, SIGINT, the end of the last tree or a root's give-up; then stop.
+
+        Returns the exit code: 0, or 70 after a give-up, with a report in JSON on stderr. `deadline` is that of
+        `stop`; a second signal meanwhile ends the process at once, with a report, and 128 and the signal's number
+        as exit code. The tree is published as by `publish()`, unless told otherwise.
+
+        Raises:
+            CannotRun: this is not the main thread, or nothing has been supervised yet.
+        """
+        return serve(self, deadline, publish=publish)
+
+    def publish(self, directory: str | os.PathLike[str] | None = None) -> Publication:
+        """Let this user look at the tree from outside: `python -m supervision tree`.
+
+        It is served on a Unix socket in `directory`, else in $XDG_RUNTIME_DIR/supervision or a directory of the
+        user's own in that for temporary files, until the system has stopped or the publication is closed.
+
+        Raises:
+            PublishError: there is no place for the socket that is safe from others.
+        """
+        if self.stopping.has_begun:
+            raise SystemClosed(f"system {self.name!r} has been stopped")
+        publication = Publication(self, directory)
+        self.publications.append(publication)
+        if self.stopping.is_over:  # in this very moment
+            publication.close()
+        return publication
 
     def lose_after_fork(self) -> None:
         """In the child of a fork there is nothing to stop: the threads are in the parent."""
         self.lock = threading.Lock()
         self.stopping.lose_after_fork()
+        for publication in self.publications:
+            publication.lose_after_fork()
         self.registry.lose_after_fork()
         self.roots.clear()
         self.zombies.clear()
@@ -249,6 +279,7 @@ _systems: weakref.WeakSet[System] = weakref.WeakSet()
 def _stop_all_at_exit() -> None:
     for system in list(_systems):
         system.stop(10.0)
+        close_publications(system)
 
 
 atexit.register(_stop_all_at_exit)

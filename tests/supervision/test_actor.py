@@ -244,7 +244,7 @@ def test_a_handler_that_swallows_it_for_longer_is_abandoned_and_listed_until_it_
     loop, release = inside.get(timeout=5)
     system.kill(ref)
     assert isinstance(over.get(timeout=5).reason, sup.Abandoned)
-    eventually(lambda: system.tree().zombies == (ref.path,))
+    eventually(lambda: [zombie.path for zombie in system.tree().zombies] == [ref.path])
     assert [left.path for left in system.unstopped_report()] == [ref.path]
     loop.call_soon_threadsafe(release.set)
     eventually(lambda: system.tree().zombies == () and system.unstopped_report() == [])

@@ -15,7 +15,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import assert_never
 
 from supervision.child import BRUTAL_KILL, ChildSpec
-from supervision.engine_calls import READS, Calls, child_id_of, is_busy_with_call
+from supervision.engine_calls import READS, Calls, child_id_of, is_busy_with_call, may_start
 from supervision.engine_roster import Child, Phase, Purpose, Roster
 from supervision.engine_sequence import ParallelStop, Sequence
 from supervision.engine_types import (
@@ -96,6 +96,8 @@ class Engine:
         self._handle(event)
         while self._deferred and not self._must_wait():
             self._handle(self._deferred.popleft())
+        if self._roster.expected and not (self._deferred or self._parked):
+            self._roster.expected.clear()
         return effects
 
     @property
@@ -398,13 +400,20 @@ class Engine:
             return
         is_read = isinstance(call.request, READS)
         if not self._is_up or (self._must_wait() and not is_read):
+            self._expect(call)
             self._deferred.append(call)
             return
         child = self._roster.children.get(child_id_of(call) or "")
         if child is not None and is_busy_with_call(child):
+            self._expect(call)
             self._parked.setdefault(child.id, deque()).append(call)
         else:
             self._calls.handle(call)
+
+    def _expect(self, call: Call) -> None:
+        """It waits: what it knows of epochs may be out of date when its turn comes."""
+        for child_id in may_start(call):
+            self._roster.expected.setdefault(child_id, 0)
 
     def _answer(self, child: Child, answer: Answer) -> None:
         """Answer the call that waited for `child`, then carry out those that waited behind it."""

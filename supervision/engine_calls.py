@@ -61,6 +61,17 @@ def child_id_of(call: Call) -> str | None:
             return None
 
 
+def may_start(call: Call) -> tuple[str, ...]:
+    """The ids of the children that a call would add."""
+    match call.request:
+        case StartChild(spec=spec):
+            return (spec.id,)
+        case Reconfigure(specs=specs):
+            return tuple(spec.id for spec in specs)
+        case _:
+            return ()
+
+
 class Calls:
     """Carries out the calls to one supervisor on its roster; an answer that must wait is given by the engine."""
 
@@ -188,7 +199,7 @@ class Calls:
         return Ok()
 
     def _renewed(self, spec: ChildSpec, last_epoch: int) -> Child:
-        child = self._roster.children.get(spec.id) or Child(spec, last_epoch)
+        child = self._roster.children.get(spec.id) or self._roster.made(spec, last_epoch)
         is_spent = child.phase is Phase.RUNNING and spec.restart is Restart.TEMPORARY
         child.spec = spec.without_arguments() if is_spent else spec
         self._roster.enter(child, child.phase)

@@ -108,6 +108,8 @@ class Roster:
         self.children = {spec.id: Child(spec, epochs.get(spec.id, 0)) for spec in specs}
         self.effects: list[Effect] = []
         self.in_transit = 0
+        self.expected: dict[str, int] = {}
+        """Ids that waiting calls may start, and the last epoch of a child of that id that has been removed meanwhile."""
         self._significant: set[str] = set()
 
     @property
@@ -127,8 +129,12 @@ class Roster:
 
     def add(self, spec: ChildSpec, epoch: int) -> Child:
         """A child not started yet, behind all others."""
-        child = self.children[spec.id] = Child(spec, epoch)
+        child = self.children[spec.id] = self.made(spec, epoch)
         return child
+
+    def made(self, spec: ChildSpec, epoch: int) -> Child:
+        """A child whose name had lived through `epoch` when it was asked for, perhaps through more since."""
+        return Child(spec, max(epoch, self.expected.get(spec.id, 0)))
 
     def from_child_on(self, child: Child) -> list[Child]:
         """`child` and those behind it, in start order; costs no more than they are."""
@@ -223,6 +229,8 @@ class Roster:
         self.disarm(child)
         self.enter(child, Phase.STOPPED)
         del self.children[child.id]
+        if child.id in self.expected:
+            self.expected[child.id] = child.epoch
         child.is_open = False
         self.effects.append(Close(child.id, forgotten=True))
 

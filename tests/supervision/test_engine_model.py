@@ -16,7 +16,7 @@ from supervision.engine import Engine
 from supervision.engine_roster import Child, Purpose, Roster
 from supervision.engine_roster import Phase as ChildPhase
 from supervision.engine_sequence import Sequence
-from supervision.engine_types import ChildExited, Finish
+from supervision.engine_types import ChildExited, Finish, StartChild, TerminateChild
 from supervision.exits import Shutdown
 from supervision.intensity import Intensity
 from supervision.strategy import AutoShutdown, Restart, Strategy
@@ -234,3 +234,13 @@ def test_a_roster_is_what_the_mutations_above_take_it_for() -> None:
     """They reach into it: were a method renamed, a mutation would break nothing and this file tell nothing."""
     for name in ("stand_by", "current", "from_child_on", "retire", "hold", "enter", "disarm"):
         assert callable(getattr(Roster, name))
+
+
+def test_a_start_that_waited_goes_on_counting_where_its_namesake_ended() -> None:
+    """Its last epoch is looked up when it is asked for; while it waits behind others, the child may live once more."""
+    rig = Rig()
+    for request in (StartChild(child("n", restart="temporary")), TerminateChild("n")):
+        rig.call_only(request)
+    rig.call_only(StartChild(child("n", restart="temporary")))
+    rig.settle()
+    assert rig.last_start["n"].epoch == 2

@@ -218,6 +218,7 @@ class Incarnation:
                 await faults.hit("before_start", self.name.path)
             actor: Any = self.actor or construct(self, self._make)
             self.actor = actor
+            del self._make  # whether the arguments live on is for the actor to say
             if self.keeping is not None:
                 await self.keeping.open()
             info = await self._call(actor.on_start)

@@ -39,6 +39,10 @@ ChildRow = tuple[str, ActorRef | Literal[Signal.RESTARTING] | None, Kind]
 """One line of which_children: its id, its ref (None where it stands stopped), and what it is."""
 
 
+MAX_DEPTH = 100
+"""How deep supervisors may be nested. One that makes itself its own child would else be started without end."""
+
+
 class NotUnderstood(TypeError):
     """A supervisor was sent a message that is not one of its calls."""
 
@@ -137,6 +141,8 @@ class Supervisor(Supervising):
     async def on_start(self) -> None:
         name = self._incarnation.name
         assert name.system is not None, "a supervisor lives in a System"
+        if name.path.count("/") >= MAX_DEPTH:
+            raise SpecError(f"supervisors are nested {MAX_DEPTH} deep here: does one contain itself?")
         shell = self.shell = self._make_shell(name.system)
         shell.started_all = asyncio.get_running_loop().create_future()
         shell.on_finish = self._engine_finished

@@ -135,7 +135,7 @@ class _Nobody:
     def zombie_ended(self, incarnation: Incarnation) -> None: ...
 
 
-def leave_behind(own: Incarnation, task: asyncio.Task[Any], called: str) -> None:
+def leave_behind(own: LoopIncarnation, task: asyncio.Task[Any], called: str) -> None:
     """List a task that goes on in spite of its cancellation among what could not be stopped, until it ends."""
     system = own.name.system
     if system is None or task.done():

@@ -116,7 +116,7 @@ class TasksHandle(ActorRef):
         return future
 
     def terminate_child(self, ref: AnyRef) -> AskFuture[Any]:
-        """Cancel the started task behind `ref` and forget it. -> Ok, also if it is over | NotFound: it lives elsewhere."""
+        """Cancel the started task behind `ref` and forget it. -> Ok, also if it is over | NotFound: not ours."""
         if not hasattr(ref, "actor_urn"):
             raise TypeError(f"terminate_child() of {self.path} takes the task's ref, not {ref!r}")
         return cast("AskFuture[Any]", self.ask(TerminateRef(ref), block=False))
@@ -314,7 +314,7 @@ class TaskSupervisor(Actor):
             names = [_id_of(function) for function in left.values()]
             logger.warning("%s: %d tasks ignored their cancellation: %s", self._path, len(left), names[:10])
         for task, function in left.items():
-            leave_behind(self._incarnation, task, _id_of(function))
+            leave_behind(cast("LoopIncarnation", self._incarnation), task, _id_of(function))
         self._answer_lost(self._end or Killed())
 
     def _abandon_tasks(self) -> None:

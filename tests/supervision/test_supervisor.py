@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from typing import Any
 
 import pykka
@@ -464,3 +466,295 @@ def test_auto_shutdown_ends_the_supervisor_with_its_significant_child(system, jo
     assert ended.get(timeout=5).reason == sup.Shutdown()
     assert journal.take() == ["+a", "+b", "-b", "-a"]
     assert system.gave_up is None
+
+
+# -- starts and restarts that fail further down ----------------------------------------------------------
+
+
+def test_a_child_that_fails_below_a_supervisor_being_restarted_fails_that_restart_which_is_tried_again(
+    system, crash, eventually
+):
+    """At its first start such a failure ends the supervisor for good; here it counts as one try of its parent's."""
+    fails: list[int] = []
+
+    def fail_twice(actor: Any) -> None:
+        if actor.context.epoch > 1 and len(fails) < 2:
+            fails.append(actor.context.epoch)
+            raise Boom("not yet")
+
+    handle = system.supervise(
+        sup.supervisor(
+            "mid", sup.ChildSpec("first", Obedient), sup.ChildSpec("it", Obedient, kwargs={"on_start": fail_twice})
+        ),
+        max_restarts=3,
+    )
+    system.kill(system.whereis("mid"))
+    eventually(lambda: len(fails) == 2)
+    assert system.whereis("mid/it").ask("up", timeout=5) == "up"
+    assert system.whereis("mid").name.epoch == 4
+    assert handle.name.incarnation.actor.shell.window == (3, 3)
+
+
+def test_restarts_that_keep_failing_further_down_exhaust_the_parent(system):
+    def fail_later(actor: Any) -> None:
+        if actor.context.epoch > 1:
+            raise Boom("never again")
+
+    handle = system.supervise(
+        sup.supervisor("mid", sup.ChildSpec("it", Obedient, kwargs={"on_start": fail_later})), max_restarts=2
+    )
+    over = handle.ended
+    system.kill(system.whereis("mid"))
+    reason = over.get(timeout=5).reason
+    assert isinstance(reason, sup.GaveUp)
+    failed = reason.chain[0].reason
+    assert reason.chain[0].path == "root/mid"
+    assert (failed.info.id, failed.info.reason.type) == ("it", "Boom")
+
+
+def test_a_nested_first_start_that_fails_names_every_level(system, journal):
+    with pytest.raises(sup.StartFailedError, match=r"root/mid could not be started: .*'it' failed to start: .*Boom"):
+        system.supervise(
+            journal.child("a"),
+            sup.supervisor(
+                "mid", journal.child("b"), sup.ChildSpec("it", Obedient, kwargs={"on_start": raising(Boom())})
+            ),
+        )
+    assert journal.take() == ["+a", "+b", "-b", "-a"]
+
+
+def test_a_group_restart_that_fails_midway_leaves_the_first_up_and_goes_on_from_the_failed(system, crash, eventually):
+    fails: list[int] = []
+
+    def fail_once(actor: Any) -> None:
+        if actor.context.epoch == 2 and not fails:
+            fails.append(1)
+            raise Boom("not yet")
+
+    system.supervise(
+        sup.ChildSpec("a", Obedient),
+        sup.ChildSpec("b", Obedient, kwargs={"on_start": fail_once}),
+        sup.ChildSpec("c", Obedient),
+        strategy="rest_for_one",
+    )
+    with pytest.raises(Boom):
+        system.whereis("a").ask(crash, timeout=5)
+    eventually(lambda: epochs(system, "a", "b", "c") == [2, 3, 2])
+
+
+def test_temporary_bystanders_of_a_group_restart_are_gone(system, crash, eventually):
+    handle = system.supervise(
+        sup.ChildSpec("a", Obedient), sup.ChildSpec("b", Obedient, restart="temporary"), strategy="one_for_all"
+    )
+    bystander = system.whereis("b")
+    with pytest.raises(Boom):
+        system.whereis("a").ask(crash, timeout=5)
+    eventually(lambda: epochs(system, "a") == [2])
+    assert [row[0] for row in handle.which_children().get(timeout=5)] == ["a"]
+    with pytest.raises(sup.ActorDeadError):
+        bystander.ask("gone", timeout=5)
+
+
+def test_a_transient_supervisor_that_gave_up_is_restarted_one_that_stopped_is_not(system, crash, eventually):
+    system.supervise(
+        sup.supervisor("mid", sup.ChildSpec("it", Obedient), max_restarts=0, restart="transient"), max_restarts=9
+    )
+    mid = system.whereis("mid")
+    with pytest.raises(Boom):
+        system.whereis("mid/it").ask(crash, timeout=5)
+    eventually(lambda: mid.name.epoch == 2)
+    assert system.whereis("mid/it").ask("up", timeout=5) == "up"
+    mid.stop(timeout=5)
+    eventually(lambda: system.whereis("mid") is None)
+    assert mid.name.epoch == 2
+
+
+@pytest.mark.parametrize("significant", [True, False])
+def test_auto_shutdown_rises_only_through_significant_supervisors(system, significant, eventually):
+    handle = system.supervise(
+        sup.supervisor(
+            "mid",
+            sup.ChildSpec("it", Obedient, restart="transient", significant=True),
+            auto_shutdown="any_significant",
+            restart="transient",
+            significant=significant,
+        ),
+        sup.ChildSpec("other", Obedient),
+        auto_shutdown="any_significant",
+    )
+    ended, over = handle.ended, exit_of(system.whereis("mid"))
+    system.whereis("mid/it").stop(timeout=5)
+    assert over.get(timeout=5).reason == sup.Shutdown()
+    if significant:
+        assert ended.get(timeout=5).reason == sup.Shutdown()
+        assert system.gave_up is None
+    else:
+        assert system.whereis("other").ask("up", timeout=5) == "up"
+        assert handle.which_children().get(timeout=5)[-1] == ("mid", None, sup.Kind.SUPERVISOR)
+
+
+def test_a_killed_supervisors_retry_starts_nobody_later(timed, clock, crash, eventually):
+    """A retry that was due after its supervisor had been killed would have started a second life beside the new one."""
+    backoff = sup.Backoff(min=5.0, max=5.0, jitter=0.0)
+    timed.supervise(sup.supervisor("mid", sup.ChildSpec("it", Obedient, backoff=backoff)))
+    ref = timed.whereis("mid/it")
+    with pytest.raises(Boom):
+        ref.ask(crash, block=False).get(timeout=5)
+    wait_for_timer(clock, 5.0)
+    timed.kill(timed.whereis("mid"))
+    assert ref.ask(lambda actor: actor.context.epoch, block=False).get(timeout=5) == 2
+    clock.advance(10.0)
+    assert ref.ask(lambda actor: actor.context.epoch, block=False).get(timeout=5) == 2
+    assert timed.audit() == []
+
+
+def test_a_pause_and_a_drop_may_be_one_childs_own(timed, clock, crash, eventually):
+    handle = timed.supervise(
+        sup.ChildSpec("pauses", Obedient, on_exhausted=sup.pause(10.0)),
+        sup.ChildSpec("dropped", Obedient, on_exhausted=sup.DROP_CHILD),
+        max_restarts=0,
+    )
+    pauses, dropped = timed.whereis("pauses"), timed.whereis("dropped")
+    for ref in (pauses, dropped):
+        with pytest.raises(Boom):
+            ref.ask(crash, block=False).get(timeout=5)
+    assert handle.which_children().get(timeout=5) == [
+        ("dropped", None, sup.Kind.WORKER),
+        ("pauses", sup.RESTARTING, sup.Kind.WORKER),
+    ]
+    assert not dropped.is_alive()
+    answer = pauses.ask("back", block=False)
+    clock.advance(15.0)
+    assert answer.get(timeout=5) == "back"
+    assert isinstance(handle.restart_child("dropped").get(timeout=5), sup.Started)
+
+
+# -- calls, once more ------------------------------------------------------------------------------------
+
+
+def test_calls_while_a_group_restart_runs_hear_restarting_or_wait(system, gate, crash, eventually):
+    """`b` is being stopped for a restart of all, and takes its time."""
+    handle = system.supervise(
+        sup.ChildSpec("a", Obedient),
+        sup.ChildSpec("b", ObedientThread, kwargs={"on_stop": lambda _: gate.wait()}, shutdown="infinity"),
+        strategy="one_for_all",
+    )
+    b = system.whereis("b")
+    system.whereis("a").tell(crash)
+    eventually(lambda: b.name.incarnation.state == "stopping")
+    assert [row[1] for row in handle.which_children().get(timeout=5)] == [sup.RESTARTING, sup.RESTARTING]
+    assert handle.count_children().get(timeout=5) == sup.Counts(2, 0, 0, 2)
+    assert handle.get_childspec("b").get(timeout=5).id == "b"
+    waiting = [
+        handle.terminate_child("b"),
+        handle.restart_child("b"),
+        handle.start_child(sup.ChildSpec("c", Obedient)),
+        handle.delete_child("a"),
+    ]
+    assert not any(each.done for each in waiting)
+    gate.set()
+    answers = [each.get(timeout=5) for each in waiting]
+    assert answers[0] == sup.Ok()
+    assert [type(each) for each in answers[1:]] == [sup.Started, sup.Started, sup.Running]
+    assert epochs(system, "a", "b", "c") == [2, 3, 1]
+
+
+def test_get_childspec_gives_all_fields_as_they_were_given(system):
+    class Remembers(Obedient):
+        def snapshot(self) -> None: ...
+
+    given = sup.ChildSpec(
+        "it",
+        Remembers,
+        kwargs={"on_stop": None},
+        restart="transient",
+        shutdown=1.5,
+        significant=True,
+        start_timeout=9.0,
+        backoff=sup.Backoff(min=1, max=2),
+        on_exhausted=sup.pause(3),
+        expected_errors=(Boom,),
+        mailbox=sup.Mailbox(capacity=7),
+        max_handle_time=4.0,
+        state=sup.snapshot(every_messages=5),
+    )
+    handle = system.supervise(auto_shutdown="all_significant")
+    options = sup.SupervisorOptions(auto_shutdown="all_significant")
+    assert handle.reconfigure(options, [given]).get(timeout=5) == sup.Ok()
+    assert handle.get_childspec("it").get(timeout=5) == given
+    assert handle.get_childspec("nobody").get(timeout=5) == sup.NotFound()
+
+
+def test_the_arguments_of_a_temporary_child_do_not_live_on(system):
+    class Argument:
+        pass
+
+    class Forgets(sup.Actor):
+        def __init__(self, argument: Any) -> None:
+            super().__init__()
+
+    argument = Argument()
+    alive = weakref.ref(argument)
+    handle = system.supervise()
+    handle.start_child(sup.ChildSpec("it", Forgets, args=(argument,), restart="temporary")).get(timeout=5)
+    handle.count_children().get(timeout=5)
+    del argument
+    gc.collect()
+    assert handle.get_childspec("it").get(timeout=5).args == ()
+    assert alive() is None
+
+
+def test_reconfigure_that_is_refused_changes_nothing(system):
+    """A kept child that would not fit the new options is a reason, as are the new specs."""
+    handle = system.supervise(
+        sup.ChildSpec("it", Obedient, restart="transient", significant=True), auto_shutdown="any_significant"
+    )
+    before = handle.get_childspec("it").get(timeout=5)
+    answer = handle.reconfigure(sup.SupervisorOptions(max_restarts=9), [sup.ChildSpec("new", Obedient)]).get(timeout=5)
+    assert isinstance(answer, sup.Refused)
+    with pytest.raises(sup.SpecError):
+        handle.reconfigure(sup.SupervisorOptions(), [sup.ChildSpec("new", Obedient), sup.ChildSpec("new", Obedient)])
+    assert [row[0] for row in handle.which_children().get(timeout=5)] == ["it"]
+    assert handle.get_childspec("it").get(timeout=5) == before
+    assert handle.name.incarnation.actor.shell.window == (0, 3)
+
+
+def test_reconfigure_orders_the_new_list_before_what_is_kept_and_stops_in_reverse(system, journal):
+    handle = system.supervise(*(journal.child(id) for id in "abc"))
+    handle.reconfigure(sup.SupervisorOptions(), [journal.child("n"), journal.child("c")]).get(timeout=5)
+    assert [row[0] for row in reversed(handle.which_children().get(timeout=5))] == ["n", "c", "a", "b"]
+    assert isinstance(handle.restart_child("n").get(timeout=5), sup.Started)
+    journal.take()
+    system.stop()
+    assert journal.take() == ["-b", "-a", "-c", "-n"]
+
+
+def test_a_supervisor_is_not_started_outside_a_tree_nor_made_of_a_ref(system):
+    with pytest.raises(sup.SpecError):
+        sup.Supervisor.start()
+    handle = system.supervise(sup.ChildSpec("it", Obedient))
+    for no_class in (system.whereis("it"), handle):
+        with pytest.raises(sup.SpecError, match="it"):
+            sup.ChildSpec("it", no_class)
+
+
+def test_a_supervisor_that_contains_itself_is_refused_and_leaves_nothing(system):
+    """It was started deeper and deeper, faster than an order to stop could follow."""
+
+    class Endless(sup.Supervisor):
+        def __init__(self) -> None:
+            super().__init__(sup.ChildSpec("again", Endless, kind="supervisor"))
+
+    handle = system.supervise(sup.ChildSpec("it", Obedient))
+    answer = handle.start_child(sup.ChildSpec("again", Endless, kind="supervisor")).get(timeout=5)
+    assert isinstance(answer, sup.StartError)
+    assert "does one contain itself?" in str(answer.reason)
+    assert epochs(system, "it") == [1]
+    assert system.names.below("root/again") == []
+
+
+def test_one_spec_may_serve_several_supervisors(system):
+    spec = sup.ChildSpec("it", Obedient)
+    system.supervise(sup.supervisor("one", spec), sup.supervisor("two", spec))
+    assert system.whereis("one/it") is not system.whereis("two/it")
+    assert [system.whereis(path).ask("up", timeout=5) for path in ("one/it", "two/it")] == ["up", "up"]

@@ -528,7 +528,7 @@ def test_a_task_that_ignores_its_cancellation_is_listed_until_it_ends(system, ev
 
     start(plain, deaf)
     plain.run(deaf)
-    loop = [loops.get(timeout=5) for _ in range(2)][0]
+    loop, _ = loops.get(timeout=5), loops.get(timeout=5)
     over = exit_of(plain)
     system.kill(plain)
     over.get(timeout=5)

@@ -1,4 +1,30 @@
-"""What happens in a tree, told to whoever wants to know; a listener can neither break nor delay it."""
+"""What happens in a tree, told to whoever wants to know; a listener can neither break nor delay it.
+
+    event               of whom                 epoch  reason  further fields, in `info`
+    child_started       who is up               yes    -       -
+    child_exited        who has ended           yes    yes     -
+    child_restarted     who is up again         yes    of end  attempt: the n-th try
+    child_start_failed  who did not start       yes    yes     attempt
+    backoff             who waits               yes    -       delay: seconds; step: the n-th wait in a row
+    paused              who waits               yes    -       delay: seconds
+    exhausted           whose restart is not    yes    of end  action: escalate, drop_child or the pause
+                        tolerated               -      of end  action: escalate; why: what forbids a replacement
+    dropped             who is given up         yes    of end  -
+    shutdown_error      who did not stop as     yes    yes     -
+                        its spec promises
+    long_turn           who is at it for long,  yes    -       message: type; seconds; stack: text
+                        or a scheduler          -      -       message: None; seconds; stack
+    scheduler_blocked   a scheduler             -      -       actor: path or None; seconds; stack
+    abandoned           who was left behind     yes    yes     -
+    zombie_ended        whose code has ended    yes    -       -
+    dead_letter         whose message it was    -      -       message: type
+    state_quarantined   whose state was bad     yes    yes     state: where it is now
+    snapshot_failed     whose snapshot failed   yes    yes     -
+    log_cut             whose event log it is   yes    -       size_bytes; why
+    log_damaged         whose event log it is   yes    -       size_bytes; why; moved_to
+    unstopped           who is left at the end  yes    -       -
+    stopped             the system              -      -       -
+"""
 
 from __future__ import annotations
 

@@ -180,7 +180,8 @@ class System:
         return None
 
     def _keep_zombie(self, incarnation: Incarnation) -> str | None:
-        self.emit("abandoned", incarnation.name.path, epoch=incarnation.epoch)
+        reason = None if incarnation.exit is None else incarnation.exit.reason
+        self.emit("abandoned", incarnation.name.path, epoch=incarnation.epoch, reason=reason)
         with self.lock:
             if not incarnation.has_code_running:
                 return None

@@ -111,6 +111,7 @@ class Roster:
         self.expected: dict[str, int] = {}
         """Ids that waiting calls may start, and the last epoch of a child of that id that has been removed meanwhile."""
         self._significant: set[str] = set()
+        self._standing_by: set[str] = set()
 
     @property
     def is_grouped(self) -> bool:
@@ -154,6 +155,7 @@ class Roster:
         """The one place where a phase changes."""
         self.in_transit += (phase in _IN_TRANSIT) - (child.phase in _IN_TRANSIT)
         child.phase = phase
+        self._standing_by.discard(child.id)
         if child.spec.significant and phase is not Phase.STOPPED:
             self._significant.add(child.id)
         else:
@@ -210,6 +212,7 @@ class Roster:
         if child.phase is not Phase.STOPPED:
             self.hold(child)
         self.enter(child, Phase.STOPPED)
+        self._standing_by.add(child.id)
 
     def retire(self, child: Child) -> None:
         """Stopped for good, unless somebody asks: the spec stays, except where no rule could use it again."""
@@ -242,11 +245,12 @@ class Roster:
 
     def close_stranded(self) -> None:
         """Close the names that stood by for a restart which has been called off."""
-        if any(child.phase is Phase.WAITING for child in self.children.values()):
+        if not self._standing_by or any(child.phase is Phase.WAITING for child in self.children.values()):
             return
         for child in self.children.values():
             if child.phase is Phase.STOPPED:
                 self.close(child)
+        self._standing_by.clear()
 
     def disarm(self, child: Child) -> None:
         """Cancel the timer that is armed for it, if any."""

@@ -1,4 +1,21 @@
-"""The supervisor as an actor, so that it is a child like any other, and what users hold of it."""
+"""The supervisor as an actor, so that it is a child like any other, and what users hold of it.
+
+Rules and words are those of erlang/otp lib/stdlib/src/supervisor.erl. What differs:
+
+    subject                | OTP                                | here
+    -----------------------+------------------------------------+---------------------------------------------------
+    killing a child        | always possible                    | a thread is abandoned: fenced off, replaced, listed
+    starting, stopping     | the supervisor waits               | it goes on with other children and with calls
+    calls in group restart | wait until it is over              | reads are answered, with RESTARTING; others wait
+    exhausted restarts     | it ends                            | also: pause(delay), or DROP_CHILD for this child
+    after a restart        | another pid, an empty mailbox      | the same ref and mailbox, the next epoch
+    giving up              | `shutdown`: transient is left off  | GaveUp with the chain of causes: transient restarts
+    unknown spec fields    | ignored in a map                   | SpecError, before anything has started
+    restart intensity      | 1 in 5 s, whole seconds            | 3 in 5 s (as in Elixir), fractions of a second
+    waiting between tries  | none                               | none, or a Backoff for this child
+    terminate_child, by pid| of a dead one or none: not_found   | of a dead one Ok (see `dynamic`)
+    many children at once  | simple_one_for_one                 | DynamicSupervisor (as in Elixir)
+"""
 
 from __future__ import annotations
 

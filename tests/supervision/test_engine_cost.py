@@ -9,7 +9,17 @@ from engine_rig import BOOM, child
 
 from supervision.child import SupervisorOptions
 from supervision.engine import Engine
-from supervision.engine_types import Call, ChildExited, ChildStarted, Event, StartAll, StartChild, TerminateChild
+from supervision.engine_types import (
+    Call,
+    ChildExited,
+    ChildStarted,
+    ChildStartFailed,
+    Event,
+    RestartChild,
+    StartAll,
+    StartChild,
+    TerminateChild,
+)
 
 TIMES_SLOWER_AT_MOST = 20  # walking over the children would make it hundreds of times slower
 
@@ -56,3 +66,20 @@ def test_a_restart_costs_the_same_among_ten_children_and_ten_thousand() -> None:
 def test_a_start_and_a_stop_cost_the_same_among_ten_children_and_ten_thousand() -> None:
     few, many = supervisor_of(10), supervisor_of(10_000)
     assert quickest(many, start_and_stop) < TIMES_SLOWER_AT_MOST * quickest(few, start_and_stop)
+
+
+def call_a_retry_off(round_: int) -> list[Event]:
+    epoch = 2 * round_ - 1
+    return [
+        ChildExited("c3", epoch, BOOM),
+        ChildStartFailed("c3", epoch + 1, BOOM),
+        Call(1, TerminateChild("c3")),
+        Call(2, RestartChild("c3")),
+        ChildStarted("c3", epoch + 2),
+    ]
+
+
+def test_calling_a_retry_off_costs_the_same_among_ten_children_and_ten_thousand() -> None:
+    """It looked through all siblings for names that a group restart had left standing by."""
+    few, many = supervisor_of(10), supervisor_of(10_000)
+    assert quickest(many, call_a_retry_off) < TIMES_SLOWER_AT_MOST * quickest(few, call_a_retry_off)

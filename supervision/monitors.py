@@ -108,7 +108,7 @@ class NameWatch:
     def begin(self, name: Name) -> None:
         self._own.when_over(self._token, lambda: name.watchers.pop(self._token, None))
         with self._lock:
-            name.watchers[self._token] = self
+            name.watchers[self._token] = self  # before looking: the end of whom it then finds will find this watch
             life, last = _present(name)
             if life is None:
                 self._down = 0 if last is None else last.epoch
@@ -117,8 +117,6 @@ class NameWatch:
                 self._up = life.epoch
         if self._own.exit is not None:  # it ended before there was anything to take back
             name.watchers.pop(self._token, None)
-        if life is not None and life.exit is not None:  # perhaps before it could find this watch
-            self.ended(life, life.exit)
         self._hand_out()
 
     def started(self, life: Incarnation) -> None:

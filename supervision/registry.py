@@ -86,8 +86,7 @@ class Registry:
         finally:
             self._listeners.ring()
         life.when_over(self, partial(self._forget, life))
-        if life.exit is not None:  # perhaps it had been forgotten before it was added
-            self._forget(life)
+        if life.exit is not None:
             raise ActorDeadError(life.name.path, life.exit.reason)
         return Ok()
 

@@ -183,3 +183,14 @@ def test_links_that_are_made_from_both_sides_while_actors_crash_leave_nothing(sy
     for ref in (a, b):
         do(ref, lambda actor: None)
     assert [(ref.name.incarnation.links, ref.name.incarnation.monitors) for ref in (a, b)] == [({}, {}), ({}, {})]
+
+
+def test_an_end_that_is_on_its_way_when_the_link_is_taken_back_is_nothing_to_the_other(chain):
+    a, b, _ = chain
+    do(a, lambda actor: setattr(actor, "trap_exits", True))
+    link(a, b)
+    one, other = a.name.incarnation, b.name.incarnation
+    tie = one.links[other]
+    do(a, lambda actor: actor.unlink(b))
+    tie.ended(one, other, sup.Exit(b.path, 1, sup.Killed(), 0.0))
+    assert do(a, lambda actor: list(actor.seen)) == []

@@ -233,3 +233,24 @@ def test_a_watcher_that_restarts_hears_nothing_of_what_its_former_life_watched(s
         over.get(timeout=5)
         do(ref, lambda actor: None)
     assert downs(watcher) == []
+
+
+def test_an_end_in_the_midst_of_monitoring_is_told_once_and_leaves_nothing(system, pair, monkeypatch):
+    _, watched = pair
+    incarnation = watched.name.incarnation
+    watch = incarnation.watch
+
+    def watch_and_die(token, report):
+        found = watch(token, report)
+        if token != -1:  # that of exit_of
+            over = exit_of(watched)
+            system.kill(watched)
+            over.get(timeout=5)
+        return found
+
+    monkeypatch.setattr(incarnation, "watch", watch_and_die)
+    system.supervise(sup.ChildSpec("third", ObedientThread))
+    third = system.whereis("third")  # in a thread, so that it may wait for the end
+    token = do(third, lambda actor: actor.monitor(watched))
+    assert [(heard, path) for heard, path, _ in downs(third)] == [(token, "root/watched")]
+    assert third.name.incarnation.at_end == {}

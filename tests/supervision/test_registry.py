@@ -178,6 +178,33 @@ def test_an_owner_that_ends_while_it_is_registered_leaves_nothing(system):
     assert registry._keys == registry._owned == {}
 
 
+def test_an_owner_that_has_ended_is_replaced_at_once_even_before_it_is_struck_off(system, three):
+    a, b, _ = three
+    found = []
+    a.name.incarnation.when_over("before the registry's", lambda: found.append(system.registry.register("key", b)))
+    system.registry.register("key", a)
+    kill(system, a)
+    assert found == [sup.Ok()]
+    assert system.registry.lookup("key") == [(b, None)]
+
+
+def test_an_owner_that_ends_in_the_midst_of_its_registration_is_refused(system, three, monkeypatch):
+    a, _, _ = three
+    registry = system.registry
+    add = registry._add
+    life = a.name.incarnation
+
+    def end_and_add(*arguments):
+        life.exit = sup.Exit(a.path, 1, sup.Killed(), 0.0)  # its cleanup has run before, and found nothing
+        add(*arguments)
+
+    monkeypatch.setattr(registry, "_add", end_and_add)
+    with pytest.raises(sup.ActorDeadError, match="root/a is dead: killed"):
+        registry.register("key", a)
+    life.exit = None
+    assert registry._keys == registry._owned == {}
+
+
 def test_a_plain_pykka_ref_is_refused(system):
     with pytest.raises(TypeError, match=r"no supervision\.ActorRef"):
         system.registry.register("key", object())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from types import SimpleNamespace
 
 import pytest
 from tree_rig import Boom, Obedient, ObedientThread, exit_of, raising
 
 import supervision as sup
+from supervision.monitors import NameWatch
 
 
 @pytest.fixture
@@ -176,3 +178,68 @@ def test_nothing_is_missed_or_doubled_however_a_watch_and_a_restart_meet(system,
     for news in heard_by_each():
         assert news == expected[len(expected) - len(news) :]
     assert max(len(news) for news in heard_by_each()) > 10
+
+
+class Watcher:
+    """In the place of a watcher's life: keeps what it is told, after whatever happens in that moment."""
+
+    exit = None
+
+    def __init__(self):
+        self.at_end = {}
+        self.news = []
+        self.meanwhile = []
+
+    def when_over(self, token, cleanup):
+        self.at_end[token] = cleanup
+
+    def tell(self, message, is_wanted):
+        while self.meanwhile:
+            self.meanwhile.pop()()
+        self.news.append("down" if isinstance(message, sup.Down) else message.epoch)
+
+
+def life(epoch, is_acknowledged=True):
+    return SimpleNamespace(epoch=epoch, is_acknowledged=is_acknowledged, exit=None)
+
+
+def watch_of(present, last=None):
+    """A watch that begins with this life and this last exit, and its watcher."""
+    watcher = Watcher()
+    watch = NameWatch(watcher, "ref", 1)
+    watch.begin(SimpleNamespace(watchers={}, incarnation=present, last_exit=last))
+    return watch, watcher
+
+
+ENDED = SimpleNamespace(epoch=1, reason=sup.Normal())
+
+
+def test_an_end_that_is_reported_after_the_watch_found_nobody_is_the_same_end():
+    watch, watcher = watch_of(None, ENDED)
+    watch.ended(life(1), ENDED)
+    assert watcher.news == ["down"]
+
+
+def test_an_end_that_is_reported_twice_is_told_once():
+    one = life(1)
+    watch, watcher = watch_of(one)
+    watch.ended(one, ENDED)
+    watch.ended(one, ENDED)
+    assert watcher.news == ["down"]
+
+
+def test_a_start_that_is_reported_after_its_end_is_told_before_it_and_once():
+    """An abandonment may overtake the thread that is about to report the start."""
+    watch, watcher = watch_of(None, ENDED)
+    two = life(2)
+    watch.ended(two, ENDED)
+    watch.started(two)
+    assert watcher.news == ["down", 2, "down"]
+
+
+def test_what_happens_while_the_watcher_is_told_is_told_afterwards():
+    one, two = life(1), life(2)
+    watch, watcher = watch_of(one)
+    watcher.meanwhile.append(lambda: watch.started(two))
+    watch.ended(one, ENDED)
+    assert watcher.news == ["down", 2]

@@ -164,10 +164,31 @@ def _join_incarnation(actor: Any, _pykkas_own: Any) -> None:
     incarnation.actor = actor
     setattr(actor, "_incarnation", incarnation)  # noqa: B010  (to a type checker this is any Pykka actor)
     actor.actor_inbox = incarnation.name.mailbox
-    actor.actor_urn = incarnation.name.urn
 
 
-_ref_property = property(_own_ref, _join_incarnation)
+# Both are None only for the ref that Pykka's `__init__` makes, and that is not kept.
+
+
+def _own_urn(actor: Any) -> str | None:
+    life: Incarnation | None = actor.__dict__.get("_incarnation")
+    return None if life is None else life.name.urn
+
+
+def _own_stopped(actor: Any) -> threading.Event | None:
+    life: Incarnation | None = actor.__dict__.get("_incarnation")
+    return None if life is None else life.stopped
+
+
+def _not_kept(actor: Any, _pykkas_own: Any) -> None:
+    """Pykka's `__init__` assigns one that it has made."""
+
+
+_FROM_INCARNATION = {
+    "_actor_ref": property(_own_ref, _join_incarnation),
+    "actor_urn": property(_own_urn, _not_kept),
+    "actor_stopped": property(_own_stopped, _not_kept),
+}
+"""What an actor has from its life; the last two are made for who asks, since a thousand actors need none of them."""
 
 
 if TYPE_CHECKING:
@@ -210,7 +231,12 @@ class Actor(ActorTools, _PykkaActor):
     """
 
     expected_errors: tuple[type[BaseException], ...] = ()
-    _actor_ref = _ref_property
+    if not TYPE_CHECKING:
+        _actor_ref, actor_urn, actor_stopped = _FROM_INCARNATION.values()
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        # Pykka's own would make a URN, an inbox and an event first, of which nothing is kept here.
+        _join_incarnation(self, None)
 
     @classmethod
     def start(cls, *args: Any, **kwargs: Any) -> ActorRef:
@@ -255,7 +281,7 @@ def supervised(actor_class: type[Any]) -> type[pykka.Actor]:
     if actor_class._actor_loop is not pykka.Actor._actor_loop:
         raise SpecError(f"{actor_class.__name__} overrides _actor_loop, so that its end could not be noticed")
     members = {
-        "_actor_ref": _ref_property,
+        **_FROM_INCARNATION,
         "_create_actor_inbox": staticmethod(Actor._create_actor_inbox),
         "_create_future": staticmethod(Actor._create_future),
         "_start_actor_loop": Actor._start_actor_loop,

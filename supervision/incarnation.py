@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from inspect import iscoroutine
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import pykka
 from pykka import messages
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from supervision.name import Name
 
 logger = logging.getLogger("supervision")
+
+_KILLED: Final = Killed()
+_NONE_OWED: Final[Any] = frozenset()
 
 MESSAGES_PER_TURN = 64
 """How many messages an actor handles before others on its loop get a turn."""
@@ -118,6 +121,7 @@ class Incarnation:
         self.lease: Lease = name.mailbox.grant(self.epoch)
         self.owner = owner
         self.actor: Any = None
+        self._stopped: threading.Event | None = None
         self.keeping = None if name.keeper is None else name.keeper.begin(self)
         left = None if name.keeper is None else name.keeper.value
         self.context = Context(name.path, self.epoch, name.clock, restart_reason, attempt, left)
@@ -130,7 +134,7 @@ class Incarnation:
         self.turn = 0
         self.waiting: list[tuple[waits.Turn, Any]] = []
         self.is_acknowledged = False
-        self.owed: set[Reply] = set()
+        self.owed: set[Reply] = _NONE_OWED
         self.exit: Exit | None = None
         self.exit_asked: Reason | None = None
         self.at_end: dict[Any, Callable[[], object]] = {}
@@ -188,7 +192,7 @@ class Incarnation:
     async def live(self) -> None:
         """The whole life. Raises nothing and reports one exit."""
         self.has_code_running = True
-        reason: Reason = Killed()
+        reason: Reason = _KILLED
         try:
             reason = await self._live()
         except BaseException as error:  # the exit signal: whatever ended the life becomes its reason
@@ -424,6 +428,7 @@ class Incarnation:
         if self._slot is not None:
             raise RuntimeError(f"{self.name.path}: the reply to this message is owed already")
         reply = self._slot = Reply(self, envelope)
+        self.owed = self.owed or set()
         self.owed.add(reply)
         return reply
 
@@ -474,10 +479,20 @@ class Incarnation:
             self.state = "stopping"
             self._leave_registry()
 
+    @property
+    def stopped(self) -> threading.Event:
+        """Pykka's `actor_stopped`: set once the actor takes no more messages. Made for who asks."""
+        with self._lock:
+            if self._stopped is None:
+                self._stopped = threading.Event()
+                if self.state in ("stopping", "ended"):
+                    self._stopped.set()
+            return self._stopped
+
     def _leave_registry(self) -> None:
         pykka.ActorRegistry.unregister(self.name.ref)
-        if self.actor is not None:
-            self.actor.actor_stopped.set()
+        if self._stopped is not None:
+            self._stopped.set()
 
     def _note_failed_hook(self, hook: str, error: BaseException) -> None:
         logger.warning("%s: %s failed: %r", self.name.path, hook, error)

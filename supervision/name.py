@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import threading
@@ -55,14 +56,13 @@ class Name:
     ) -> None:
         self.path = path
         self.system = system
-        self.urn = uuid.uuid4().urn
+        self._urn: str | None = None
         self.actor_class = actor_class
         self.clock = clock
         self.now = clock.now
         self.mailbox = Mailbox(self, mailbox)
         self.epoch = 0
         self.incarnation: Incarnation | None = None
-        self.never_started_event = threading.Event()
         self.last_exit: Exit | None = None
         self.restarts = 0
         self.handled = 0
@@ -74,6 +74,19 @@ class Name:
         self.keeper: Keeper | None = None
         self.ref: ActorRef = getattr(actor_class, "ref_class", ActorRef)(self)
         _live_names.add(self)
+
+    @property
+    def urn(self) -> str:
+        """What Pykka's users know an actor by; made for who asks, since few do and it costs a system call."""
+        if self._urn is None:
+            with _count_lock:
+                self._urn = self._urn or uuid.uuid4().urn
+        return self._urn
+
+    @functools.cached_property
+    def never_started_event(self) -> threading.Event:
+        """Stands for the `actor_stopped` of an actor that is not there."""
+        return threading.Event()
 
     @property
     def is_open(self) -> bool:
@@ -147,8 +160,11 @@ class ActorRef(pykka.ActorRef[Any]):
         # Not the base's __init__: it would hold on to one incarnation.
         self._name = name
         self.actor_class = name.actor_class
-        self.actor_urn = name.urn
         self.actor_inbox = name.mailbox
+
+    @property
+    def actor_urn(self) -> str:  # type: ignore[override]  # it is made when it is asked for
+        return self._name.urn
 
     @property
     def path(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass
 from functools import partial
@@ -86,3 +87,12 @@ def unlink(own: Incarnation, ref: ActorRef) -> None:
     name = name_behind(ref)
     for tie in [tie for other, tie in list(own.links.items()) if other.name is name]:
         tie.take_back()
+
+
+def _new_lock_after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock_after_fork)

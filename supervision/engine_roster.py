@@ -109,7 +109,7 @@ class Roster:
         self.effects: list[Effect] = []
         self.in_transit = 0
         self.expected: dict[str, int] = {}
-        """Ids that waiting calls may start, and the last epoch of a child of that id that has been removed meanwhile."""
+        """Ids that waiting calls may start, and the last epoch of a child of that id removed meanwhile."""
         self._significant: set[str] = set()
         self._standing_by: set[str] = set()
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import random
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import pykka
 
@@ -243,12 +244,23 @@ class DeterministicScheduler(Scheduler):
         """Cancel the tasks that are left, let them end, and refuse everything from now on. Idempotent."""
         if self._entry not in driving.drivers:
             return
+        try:
+            self._cancel_all()
+        finally:
+            driving.drivers.remove(self._entry)
+            _schedulers.discard(self)
+            self.loop.close()
+
+    def _cancel_all(self) -> None:
+        for _ in range(100):  # what ends may be restarted, or refuse to
+            if not (left := self.tasks_left()):
+                break
+            for task in left:
+                task.cancel()
+            self.advance(1.0)
         for task in self.tasks_left():
-            task.cancel()
-        self.settle()
-        driving.drivers.remove(self._entry)
-        _schedulers.discard(self)
-        self.loop.close()
+            with contextlib.suppress(RuntimeError):  # it will not even be closed
+                cast("Coroutine[Any, Any, Any]", task.get_coro()).close()
 
     def tasks_left(self) -> list[asyncio.Task[Any]]:
         """The tasks that have not ended, by name."""

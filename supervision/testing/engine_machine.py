@@ -344,12 +344,8 @@ class AnyOrderMachine(RuleBasedStateMachine):
     @invariant()
     def late_word_of_an_earlier_incarnation_changes_nothing(self) -> None:
         for id, start in self.rig.last_start.items():
-            earlier = start.epoch - 1
-            for event in (
-                ChildStarted(id, earlier),
-                ChildExited(id, earlier, BOOM),
-                ChildStartFailed(id, earlier, BOOM),
-            ):
+            old = start.epoch - 1
+            for event in (ChildStarted(id, old), ChildExited(id, old, BOOM), ChildStartFailed(id, old, BOOM)):
                 assert self.rig.engine.decide(event, self.rig.now, self.rig.rand) == []
 
     @invariant()

@@ -32,6 +32,12 @@ from chaos_rig import (
 )
 
 import supervision as sup
+from supervision.engine_sequence import Sequence
+from supervision.incarnation import Incarnation
+from supervision.mailbox import Mailbox
+from supervision.message import Reply
+from supervision.name import Name
+from supervision.shell import Life, Shell
 from supervision.testing import DeterministicScheduler, leak_check
 
 SEEDS = 1_000
@@ -137,3 +143,96 @@ def deterministic(seed: int) -> tuple[Books, int]:
 def test_the_books_balance_in_a_thousand_orders():
     for seed in range(SEEDS):
         deterministic(seed)
+
+
+# --- and a broken runtime is found out ---------------------------------------------------------------------------
+
+
+def reports_its_end_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Life.ended
+
+    def ended(self: Any, incarnation: Any, exit: Any) -> None:
+        right(self, incarnation, exit)
+        right(self, incarnation, exit)
+
+    monkeypatch.setattr(Life, "ended", ended)
+
+
+def forgets_what_it_owes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Reply, "default", lambda self, error: None)
+
+
+def sweeps_only_where_a_child_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Shell.sweep
+
+    async def sweep(self: Any) -> None:
+        if self.live:
+            await right(self)
+
+    monkeypatch.setattr(Shell, "sweep", sweep)
+
+
+def loses_the_message_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    def give_back(self: Any, error: BaseException) -> None:
+        self.current = None
+
+    monkeypatch.setattr(Incarnation, "_give_back", give_back)
+
+
+def counts_dead_letters_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Name.count_dead_letter
+
+    def count(self: Any, message: Any) -> None:
+        right(self, message)
+        right(self, message)
+
+    monkeypatch.setattr(Name, "count_dead_letter", count)
+
+
+def takes_the_newest_message_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Mailbox.take
+
+    def take(self: Any, lease: Any, waiter: Any = None) -> Any:
+        self._user.reverse()
+        try:
+            return right(self, lease, waiter)
+        finally:
+            self._user.reverse()
+
+    monkeypatch.setattr(Mailbox, "take", take)
+
+
+def never_tells_the_monitors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Incarnation, "watch", lambda self, token, report: self.exit)
+
+
+def stops_nobody_before_a_batch_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sequence, "_stop_next", lambda self: None)
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        reports_its_end_twice,
+        forgets_what_it_owes,
+        sweeps_only_where_a_child_lives,
+        loses_the_message_at_hand,
+        counts_dead_letters_twice,
+        takes_the_newest_message_first,
+        never_tells_the_monitors,
+        stops_nobody_before_a_batch_starts,
+    ],
+)
+def test_a_broken_runtime_is_caught_by_one_of_the_first_hundred_seeds(monkeypatch, break_it):
+    break_it(monkeypatch)
+    caught = None
+    for seed in range(100):
+        try:
+            deterministic(seed)
+        except (AssertionError, TimeoutError, sup.SupervisionError, RuntimeError) as error:
+            caught = error
+            break
+    for ref in pykka.ActorRegistry.get_all():  # what it left in its disorder
+        pykka.ActorRegistry.unregister(ref)
+    assert caught is not None
+    assert f"to replay this run: DeterministicScheduler({seed})" in caught.__notes__

@@ -1,11 +1,11 @@
-"""The package `supervision` alone: a pool of Pykka actors whose members may crash.
+"""The package `supervision` alone: a pool of workers that may crash, and jobs that come and go under a limit.
 
-A message that no handler survives costs its sender an exception and the pool one restart, nothing else.
+Resizing blocks, so each worker is a plain Pykka actor with a thread of its own. A message that makes one crash costs
+its sender an exception and the pool one restart, nothing else.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 from typing import Any
 
@@ -16,36 +16,55 @@ import supervision as sup
 logging.getLogger("supervision").setLevel(logging.CRITICAL)  # it would log each crash; here they are expected
 
 
-class Resizer(pykka.ThreadingActor):  # blocking work: a plain Pykka actor, in a thread of its own
+class Resizer(pykka.ThreadingActor):
+    """Nothing in it knows of supervision."""
+
     def on_receive(self, image: dict[str, int]) -> str:
         return f"{image['width'] // 2}x{image['height'] // 2}"
 
 
-class Dispatcher(sup.Actor):  # many at once: an actor on the event loop
-    """Hands each image to the next worker, which answers the asker itself: nobody waits in between."""
+class Upload(sup.Actor):
+    """One per upload, on the event loop: thousands of them need no thousands of threads."""
 
-    def __init__(self, system: sup.System, workers: int) -> None:
+    def __init__(self, client: str) -> None:
         super().__init__()
-        self._workers = itertools.cycle([system.whereis(f"pool/resizer{number}") for number in range(workers)])
+        self.client, self.parts = client, 0
 
-    def on_receive(self, image: Any) -> sup.Reply:
-        reply = self.owe()
-        reply.forward(next(self._workers), image)
-        return reply
+    def on_receive(self, part: Any) -> str:
+        self.parts += 1
+        if part is None:
+            self.exit(sup.Normal())  # done: not a crash, so nobody restarts it
+        return f"{self.client}: {self.parts} parts"
 
 
 def main() -> None:
     with sup.System("images") as system:
         system.supervise(
-            sup.supervisor("pool", *(sup.ChildSpec(f"resizer{number}", Resizer) for number in range(3))),
-            sup.ChildSpec("dispatcher", Dispatcher, args=(system, 3)),
+            sup.partition("pool", sup.ChildSpec("resizer", Resizer), partitions=3),
+            sup.dynamic("uploads", max_children=2),
         )
-        dispatcher = system.whereis("dispatcher")
-        for image in ({"width": 800, "height": 600}, {"width": 640}, {"width": 64, "height": 64}):
+
+        pool = system.whereis("pool")
+        for name, image in {
+            "cat.png": {"width": 800, "height": 600},
+            "broken.png": {"width": 640},
+            "dog.png": {"width": 64, "height": 64},
+        }.items():
+            worker = pool.route(name)  # the same key, the same worker
             try:
-                print(dispatcher.ask(image))
+                print(name, worker.ask(image))
             except KeyError as error:
-                print(f"KeyError: {error}, and the worker that raised it is started again")
+                print(f"{name} KeyError: {error}, and the worker that raised it is started again")
+
+        uploads = system.whereis("uploads")
+        for client in ("ann", "bob", "cid"):
+            match uploads.start_child(sup.ChildSpec(client, Upload, args=(client,), restart="transient")).get():
+                case sup.Started(ref=ref):
+                    print(ref.ask(b"..."))
+                case sup.MaxChildren():
+                    print(f"{client}: come back later")
+        print(system.whereis("uploads/ann").ask(None), "and done")
+
         print()
         print(system.tree())
 

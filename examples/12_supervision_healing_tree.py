@@ -1,6 +1,6 @@
-"""How a tree heals: strategies, a snapshot that survives a crash, a child that gives up, and the events of it all.
+"""How a tree heals: the live tree before, during and after a crash; a handler that hangs; a child that gives up.
 
-`rest_for_one`: when `database` ends, `cache`, which was started after it and depends on it, is started anew too.
+`rest_for_one`: `cache` is started after `database` and depends on it, so when `database` ends both are started anew.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 from typing import Any
+
+import pykka
 
 import supervision as sup
 
@@ -22,51 +24,81 @@ class Counter(sup.Actor):
 
     def on_receive(self, message: Any) -> int:
         self.count += message  # anything but a number is a crash
-        self.remember(self.count)
+        return self.count
+
+    def snapshot(self) -> int:
+        """What the next incarnation finds in `self.context.snapshot`; never taken after a failed handler."""
         return self.count
 
 
-class Echo(sup.Actor):
+class Cache(sup.Actor):
     def on_receive(self, message: Any) -> Any:
         return message
 
 
+class Slow(pykka.ThreadingActor):
+    """Blocks for ever if it is told so. Python cannot kill a thread."""
+
+    def on_receive(self, message: Any) -> Any:
+        if message == "hang":
+            threading.Event().wait()
+        return message
+
+
 def main() -> None:
-    restarts: list[str] = []
-    all_back = threading.Event()
+    is_down, slow_is_back = threading.Event(), threading.Event()
 
-    def listen(event: sup.Event) -> None:
-        if event.name == "child_restarted":
-            restarts.append(f"{event.path}, because: {event.reason}")
-            if len(restarts) == 2:
-                all_back.set()
+    def listen(event: sup.Event) -> None:  # on a thread of its own: it can neither delay nor break the tree
+        if event.name in ("backoff", "child_restarted", "abandoned"):
+            print(f"    event: {event.name} {event.path}")
+        if event.name == "backoff":
+            is_down.set()
+        if event.name == "child_restarted" and event.path == "root/slow":
+            slow_is_back.set()
 
-    with sup.System("demo") as system:
+    with sup.System("demo", kill_grace=0.1) as system:
         system.events.subscribe(listen)
         tree = system.supervise(
-            sup.ChildSpec("database", Counter),
-            sup.ChildSpec("cache", Echo),
+            sup.ChildSpec(
+                "database", Counter, state=sup.snapshot(every_messages=1), backoff=sup.Backoff(min=0.2, max=0.3)
+            ),
+            sup.ChildSpec("cache", Cache),
+            sup.ChildSpec("slow", Slow, max_handle_time=0.2),
             strategy=sup.Strategy.REST_FOR_ONE,
             max_restarts=3,
-            max_seconds=5,
+            max_seconds=60,
         )
         database = system.whereis("database")
         print("count:", database.ask(41))
-        database.tell("this is no number")
-        print("count after a crash:", database.ask(1), "- the same ref, a new incarnation, its snapshot")
-        all_back.wait(5)
-        for restart in restarts:
-            print("restarted:", restart)
         print(system.tree())
 
-        print("\nMore than 3 restarts in 5 s: the supervisor stops repeating itself and gives up.")
-        for _ in range(3):
+        print("\nA crash. For 0.2 s nobody lives there; messages wait, and the ref stays good.")
+        database.tell("this is no number")
+        later = database.ask(1, block=False)
+        is_down.wait(5)
+        print(system.tree())
+        print("count after a crash:", later.get(timeout=5), "- the same ref, a new incarnation, its snapshot")
+        slow_is_back.wait(5)
+
+        print("\nA handler that hangs. After max_handle_time it is left behind, and replaced.")
+        slow_is_back.clear()
+        try:
+            system.whereis("slow").ask("hang", timeout=5)
+        except sup.ActorStuck as error:
+            print("asked:", error)
+        slow_is_back.wait(5)
+        print("its successor:", system.whereis("slow").ask("well"))
+        print(system.tree())
+
+        print("\nMore than 3 restarts in 60 s: the supervisor stops repeating itself and gives up.")
+        for _ in range(2):  # 2 of the 3 are used up
             database.tell("again")
         print("the root ended:", tree.ended.get(timeout=5).reason)
         try:
             database.ask(1)
         except sup.ActorDeadError as error:
             print("asked afterwards:", error)
+        print("left behind:", system.unstopped_report())
 
 
 if __name__ == "__main__":

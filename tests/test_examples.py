@@ -29,12 +29,19 @@ SHOWS = {
     "08_own_provider": ["quack! 0.000011 USD", "the ledger: 0.000022 USD"],
     "09_kill_an_actor": ["cost_tracker           killed; 8 calls answered: ['Quack.']", "restarts 1"],
     "10_priorities_and_limits": ["QueueFull", "['in flight', 'urgent', 'later', ", "none failed"],
-    "11_supervision_worker_pool": ["400x300", "KeyError: 'height'", "32x32", "restarts 1"],
-    "12_supervision_healing_tree": ["count after a crash: 42", "restarted: root/cache", "gave up"],
-    "13_daemon_clean_shutdown": ["The last words.", "everything stopped: True []", "threads left: []"],
+    "11_supervision_worker_pool": ["400x300", "KeyError: 'height'", "32x32", "cid: come back later", "restarts 1"],
+    "12_supervision_healing_tree": [
+        "count after a crash: 42",
+        "child_restarted root/cache",
+        "its successor: well",
+        "! zombie root/slow",
+        "gave up",
+    ],
+    "13_supervision_daemon": ["roof  Sensor", "closed: ['sensor up', 'sensor down']", "exit code: 0 not stopped: []"],
     "14_testing_your_code": ["passed: the mock", "passed: a provider alone", "passed: a server", "passed: time passes"],
     "15_error_handling": ["QuotaExceeded", "top the account up", "spent None", "InvalidRequest in 'messages'"],
     "16_debugging_and_caching": ["LLM Request", "Is [redacted] a good key?", "cached: True, cost: 0", "vendor: 1"],
+    "17_service_clean_shutdown": ["The last words.", "everything stopped: True []", "threads left: []"],
 }
 
 

@@ -13,7 +13,6 @@ Rules and words are those of erlang/otp lib/stdlib/src/supervisor.erl. What diff
     unknown spec fields    | ignored in a map                   | SpecError, before anything has started
     restart intensity      | 1 in 5 s, whole seconds            | 3 in 5 s (as in Elixir), fractions of a second
     waiting between tries  | none                               | none, or a Backoff for this child
-    terminate_child, by pid| of a dead one or none: not_found   | of a dead one Ok (see `dynamic`)
     many children at once  | simple_one_for_one                 | DynamicSupervisor (as in Elixir)
 """
 

@@ -137,7 +137,7 @@ class TasksIncarnation(LoopIncarnation):
     """A task supervisor's life: should it end by force, its tasks end before its exit is reported."""
 
     async def _before_exit(self, reason: Reason) -> None:
-        if isinstance(self.actor, TaskSupervisor):
+        if getattr(self.actor, "can_have_tasks", False):
             await self.actor.sweep(reason)
         await super()._before_exit(reason)
 
@@ -158,6 +158,7 @@ class TaskSupervisor(Actor):
     ref_class = TasksHandle
     expected_errors = (NotUnderstood,)  # a stray message is no reason to end all tasks
     _supervision_host = TasksIncarnation
+    can_have_tasks = False
 
     def __init__(
         self,
@@ -182,6 +183,7 @@ class TaskSupervisor(Actor):
 
     def on_start(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self.can_have_tasks = True
         self._incarnation.when_over("tasks", self._abandon_tasks)
 
     def on_receive(self, message: Any) -> Any:

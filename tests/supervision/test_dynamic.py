@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
+from collections import deque
 from typing import Any
 
 import pykka
@@ -384,3 +386,64 @@ def test_a_stop_that_never_ends_delays_no_other_child(parent, gate, crash):
     assert not ended.done
     gate.set()
     assert ended.get(timeout=5) == sup.Ok()
+
+
+# -- everything at once ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_whatever_happens_at_the_same_time_every_call_is_answered_and_the_books_balance(system, seed, eventually):
+    """Four threads start, terminate, crash and kill; now and then the supervisor itself is killed."""
+    system.supervise(sup.dynamic("pool", max_restarts=10_000, max_children=20), max_restarts=10_000)
+    pool = system.whereis("pool")
+    answers: list[Any] = []
+    known: deque[Any] = deque(maxlen=30)
+
+    def stir(draw: random.Random) -> None:
+        for _ in range(60):
+            what = draw.random()
+            ref = draw.choice(known) if known else None
+            if what < 0.45 or ref is None:
+                answer = pool.start_child(sup.ChildSpec("it", Obedient, restart=draw.choice(list(sup.Restart))))
+                answer.on_done(lambda answer=answer: known.append(ref) if (ref := ref_in(answer)) else None)
+                answers.append(answer)
+            elif what < 0.65:
+                answers.append(pool.terminate_child(ref))
+            elif what < 0.8:
+                answers.append(ref.ask(raising(Boom("boom")), block=False))
+            elif what < 0.9:
+                system.kill(ref)
+            elif what < 0.98:
+                answers.append(pool.which_children())
+            else:
+                system.kill(pool)
+
+    threads = [threading.Thread(target=stir, args=(random.Random(seed * 10 + n),)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    eventually(lambda: all(answer.done for answer in answers))
+    pool.start_child(sup.ChildSpec("it", Obedient)).get(timeout=5)  # so that there is at least one
+    listed = eventually(lambda: settled(pool))
+    assert len(listed) <= 20
+    assert {ref.path for _, ref, _ in listed} == {
+        name.path for name in system.names.below("root/pool") if name.incarnation is not None
+    }
+    assert [ref.ask("well", timeout=5) for _, ref, _ in listed] == ["well"] * len(listed)
+    assert system.audit() == []
+
+
+def ref_in(answer: Any) -> Any:
+    """The ref of a child, if the call that was to start it had one for an answer."""
+    try:
+        value = answer.get(timeout=0)
+    except sup.ActorDeadError:
+        return None
+    return value.ref if isinstance(value, sup.Started) else None
+
+
+def settled(pool: Any) -> list[Any] | None:
+    """The children, once none waits for its restart any more."""
+    listed: list[Any] = pool.which_children().get(timeout=5)
+    return listed if listed and not any(ref is sup.RESTARTING for _, ref, _ in listed) else None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import queue
+import random
 import threading
+from collections import deque
 from typing import Any
 
 import pytest
@@ -570,6 +572,75 @@ def test_tasks_show_in_the_tree(system, calls, stuck):
     assert "work" in text
 
 
+def test_wrong_options_in_a_plain_spec_are_a_failed_start(system):
+    with pytest.raises(sup.StartFailedError, match="max_children"):
+        system.supervise(sup.ChildSpec("calls", sup.TaskSupervisor, kwargs={"max_children": -1}))
+
+
 def test_fields_of_the_spec_may_stand_among_the_options():
     spec = sup.tasks("calls", restart="transient", shutdown=3.0)
     assert (spec.restart, spec.shutdown, dict(spec.kwargs)) == ("transient", sup.INFINITY, {"shutdown": 3.0})
+
+
+# -- everything at once ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_whatever_happens_at_the_same_time_every_call_is_answered_and_no_task_is_left(system, seed, eventually):
+    """Threads run, start, terminate, forget and kill tasks of all sorts; now and then the supervisor itself."""
+    system.supervise(sup.tasks("plain", max_restarts=10_000, max_children=20), max_restarts=10_000)
+    plain = system.whereis("plain")
+    answers: list[Any] = []
+    known: deque[Any] = deque(maxlen=30)
+    running: list[object] = []
+
+    async def work(how: float) -> None:
+        running.append(me := object())
+        try:
+            await asyncio.sleep(how / 20)
+            if how < 0.5:
+                raise Boom("boom")
+        finally:
+            running.remove(me)
+
+    def stir(draw: random.Random) -> None:
+        for _ in range(60):
+            what = draw.random()
+            ref = draw.choice(known) if known else None
+            if what < 0.3:
+                answers.append(plain.run(work, draw.random()))
+            elif what < 0.4:
+                plain.run(work, draw.random()).abandon()
+            elif what < 0.7 or ref is None:
+                answer = plain.start(work, draw.random(), restart=draw.choice(list(sup.Restart)))
+                answer.on_done(lambda answer=answer: known.append(ref) if (ref := ref_in(answer)) else None)
+                answers.append(answer)
+            elif what < 0.85:
+                answers.append(plain.terminate_child(ref))
+            elif what < 0.95:
+                system.kill(ref)
+            else:
+                system.kill(plain)
+
+    threads = [threading.Thread(target=stir, args=(random.Random(seed * 10 + n),)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    eventually(lambda: all(answer.done for answer in answers))
+    assert plain.count().get(timeout=5) <= 20
+    for ref in known:
+        plain.terminate_child(ref).get(timeout=5)
+    system.kill(plain)
+    eventually(lambda: plain.count().get(timeout=5) == 0)
+    assert running == []
+    assert system.audit() == []
+
+
+def ref_in(answer: Any) -> Any:
+    """The ref of a task, if the call that was to start it had one for an answer."""
+    try:
+        value = answer.get(timeout=0)
+    except sup.ActorDeadError:
+        return None
+    return value.ref if isinstance(value, sup.Started) else None

@@ -86,6 +86,8 @@ class Publication:
                 each.close()
 
     def _release(self) -> None:
+        with contextlib.suppress(ValueError):  # it was not yet in the list
+            self._system.publications.remove(self)
         if os.getpid() == self._pid:
             self.path.unlink(missing_ok=True)
         self.lose_after_fork()

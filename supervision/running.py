@@ -32,7 +32,7 @@ def serve(system: System, deadline: float | None, *, publish: bool) -> int:
     """See `System.run`."""
     if threading.current_thread() is not threading.main_thread():
         raise CannotRun("run() serves in the main thread, which alone hears signals; elsewhere: supervise() and stop()")
-    if not (system.roots or system.wanted.is_set()):
+    if not (system.has_supervised or system.wanted.is_set()):
         raise CannotRun(f"system {system.name!r} supervises nothing yet: supervise() comes before run()")
     with _signals(system):
         if publish and not (system.publications or system.stopping.has_begun):

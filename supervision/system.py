@@ -94,6 +94,7 @@ class System:
         self.lock = threading.Lock()
         self.watchdog = Watchdog(self)
         self.publications: list[Publication] = []
+        self.has_supervised = False
         self._numbers = itertools.count(1)
         _systems.add(self)
 
@@ -128,6 +129,7 @@ class System:
                 root.name, lambda: RootSupervisor(*specs, **options), root, scheduler=self.supervisors
             )
             self.roots.append(root)
+            self.has_supervised = True
         root.incarnation.begin()
         if self.whole is None:
             self.watchdog.start()

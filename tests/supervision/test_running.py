@@ -122,8 +122,18 @@ def test_it_ends_when_its_last_tree_has_ended_by_itself(make_system):
     system.supervise(
         sup.ChildSpec("it", Obedient, restart="transient", significant=True), auto_shutdown="any_significant"
     )
-    system.whereis("it").tell(lambda actor: actor.exit())
+    threading.Timer(0.05, system.whereis("it").tell, [lambda actor: actor.exit()]).start()
     assert system.run(publish=False) == 0
+
+
+def test_it_ends_at_once_when_its_last_tree_has_ended_before(make_system, eventually):
+    system = make_system()
+    system.supervise(
+        sup.ChildSpec("it", Obedient, restart="transient", significant=True), auto_shutdown="any_significant"
+    )
+    system.whereis("it").tell(lambda actor: actor.exit())
+    eventually(lambda: system.roots == [])
+    assert system.run() == 0
 
 
 def test_it_serves_only_in_the_main_thread(system):

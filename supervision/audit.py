@@ -44,6 +44,8 @@ Suspicion = tuple[Finding, object]
 
 def audit(system: System) -> list[Finding]:
     """Every contradiction between names, incarnations, supervisors, timers and registries."""
+    if system.stopping.is_forked:  # nobody lives in the child of a fork, and its books are those of the parent
+        return []
     suspicions = dict.fromkeys(_look(system))
     for _ in range(0 if on_scheduler_thread() else LOOKS - 1):
         if not suspicions:

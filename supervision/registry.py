@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from supervision import waits
 from supervision.audit import Finding
 from supervision.engine_types import Ok
-from supervision.errors import ActorDeadError, MixedKey
+from supervision.errors import ActorDeadError, MixedKey, SpecError
 from supervision.listeners import Listeners
 from supervision.locks import KeyLock, Locks
 from supervision.monitors import name_behind
@@ -172,6 +172,8 @@ class Registry:
 
         Returns the function that ends it.
         """
+        if not callable(callback):
+            raise SpecError(f"listen(callback): {callback!r} cannot be called with what happened")
         return self._listeners.listen(callback)
 
     def lock(self, key: Hashable) -> KeyLock:

@@ -121,8 +121,23 @@ def run_suite(suite: Path, path: Path) -> dict[str, str]:
     said = [process.communicate(timeout=100)[0] for process in running]
     reports = sorted(suite.glob("*.xml"))
     assert len(reports) == len(parts), "\n".join(said)
-    cases = [case for report in reports for case in ET.parse(report).iter("testcase")]
+    outcomes = {name: outcome for report in reports for name, outcome in outcomes_in(report).items()}
+    surprises = {name for name, outcome in outcomes.items() if outcome != "passed" and base_name(name) not in waiting}
+    if 0 < len(surprises) < 5:  # they measure with a stopwatch, and the machine is shared: once more, by themselves
+        again = start_pytest(suite, " or ".join(map(base_name, surprises)), suite / "again.xml", environ)
+        print(said, again.communicate(timeout=100)[0], sep="\n")
+        outcomes |= outcomes_in(suite / "again.xml")
+    return outcomes
+
+
+def outcomes_in(report: Path) -> dict[str, str]:
+    cases = ET.parse(report).iter("testcase")
     return {f"{case.attrib['classname']}.{case.attrib['name']}": outcome_of(case) for case in cases}
+
+
+def base_name(name: str) -> str:
+    """Without module and parameters."""
+    return name.partition("[")[0].rpartition(".")[2]
 
 
 def start_pytest(suite: Path, part: str, report: Path, environ: dict[str, str]) -> subprocess.Popen[str]:
@@ -146,8 +161,8 @@ def test_pykkas_own_tests_pass_but_for_those_that_differ_on_purpose(outcomes: di
     others = {name: outcome for name, outcome in outcomes.items() if outcome != "passed"}
     with_our_runtime = [name for name in outcomes if "[supervision" in name]
     print(f"Pykka {VERSION}: {len(outcomes)} tests, {len(with_our_runtime)} with our runtime, {len(others)} differ")
+    assert {base_name(name) for name in others} == DIFFERENT_ON_PURPOSE
     assert sorted(others.values()) == ["failure"] * len(DIFFERENT_ON_PURPOSE)
-    assert {name.split(".")[-1].partition("[")[0] for name in others} == DIFFERENT_ON_PURPOSE
     assert len(outcomes) > 140
     assert len(with_our_runtime) > 120
 

@@ -66,7 +66,7 @@ class TaskFuture(AskFuture[T]):
         caller, error = self._caller, self._error
         assert caller is not None
         caller.at_end.pop(("task", self.token), None)
-        if error is None or self._is_heard or self.abandoned or self.debtor is None:
+        if error is None or self.abandoned or self.debtor is None:
             return
         ref = self.debtor.ref
         reason = _reason_of(error, ref)

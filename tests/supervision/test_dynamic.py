@@ -281,6 +281,21 @@ def test_its_own_restart_forgets_its_children_and_answers_for_them(system, end, 
     gate.set()
 
 
+@pytest.mark.parametrize("end", ["kill", "stop"])
+def test_nobody_waits_for_a_forgotten_child_until_its_supervisor_is_back(timed, clock, end, crash):
+    timed.supervise(sup.dynamic("pool", backoff=sup.Backoff(min=60.0, max=60.0, jitter=0.0)))
+    pool = timed.whereis("pool")
+    ref = start(pool, backoff=sup.Backoff(min=90.0, max=90.0, jitter=0.0))
+    with pytest.raises(Boom):
+        ref.ask(crash, block=False).get(timeout=5)
+    waiting = ref.ask("hello", block=False)
+    wait_for_timer(clock, 90.0)
+    timed.kill(pool) if end == "kill" else pool.stop(block=False)
+    with pytest.raises(sup.ActorDeadError):
+        waiting.get(timeout=5)
+    assert not ref.is_alive()
+
+
 def test_what_waits_below_a_supervisor_among_its_children_is_answered_too(system, gate):
     system.supervise(sup.dynamic("pool"))
     pool = system.whereis("pool")

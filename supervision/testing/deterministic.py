@@ -245,13 +245,13 @@ class DeterministicScheduler(Scheduler):
         if self._entry not in driving.drivers:
             return
         try:
-            self._cancel_all()
+            self._end_tasks()
         finally:
             driving.drivers.remove(self._entry)
             _schedulers.discard(self)
             self.loop.close()
 
-    def _cancel_all(self) -> None:
+    def _end_tasks(self) -> None:
         for _ in range(100):  # what ends may be restarted, or refuse to
             if not (left := self.tasks_left()):
                 break

@@ -21,7 +21,7 @@ from supervision.testing import InjectedFault, delay, fault
 
 ERRORS = (Boom, SystemExit, KeyboardInterrupt, asyncio.CancelledError, MemoryError)
 WORKERS = ("a", "b", "all/c", "all/d", "rest/e", "rest/f", "rest/g", "calls/h", "calls/i")
-KILLED = (*WORKERS, "all", "rest", "calls")
+KILLED = (*WORKERS, "all", "rest", "calls", "pool")
 GROUPS = {"root/all": ("c", "d"), "root/rest": ("e", "f", "g")}
 WINDOW = {"max_restarts": 4, "max_seconds": 0.5}
 PLENTY = {"max_restarts": 1_000_000, "max_seconds": 1.0}
@@ -31,7 +31,7 @@ PLENTY = {"max_restarts": 1_000_000, "max_seconds": 1.0}
 class Books:
     """What was sent, what came of it, and all that was told about it."""
 
-    begun: list[tuple[str, int, tuple[int, int]]] = field(default_factory=list)
+    begun: list[tuple[str, int, tuple[Any, int]]] = field(default_factory=list)
     asked: list[tuple[Any, Any]] = field(default_factory=list)
     told: list[tuple[str, Any]] = field(default_factory=list)
     lost: Counter[Any] = field(default_factory=Counter)
@@ -165,6 +165,7 @@ def tree(books: Books, seed: str, thread: Any) -> tuple[list[sup.ChildSpec], dic
             **WINDOW,
         ),
         sup.supervisor("calls", worker("h", restart="transient"), worker("i"), **PLENTY),
+        sup.dynamic("pool", max_children=5, **PLENTY),
     ]
     return specs, PLENTY
 
@@ -206,6 +207,29 @@ async def watch(system: sup.System, refs: dict[str, Any], seed: str, count: int)
     for _ in range(count):
         system.whereis("watcher").tell(refs[rng.choice(WORKERS)])
         await asyncio.sleep(rng.choice((0, 0.003)))
+
+
+async def hire(system: sup.System, books: Books, seed: str, count: int) -> None:
+    """Have the dynamic supervisor start children, tell each a word, and end some of them."""
+    rng = random.Random(f"{seed} hirer")
+    for n in range(count):
+        spec = sup.ChildSpec("p", FragileLoop, args=(books, f"{seed} p {n}"), restart="transient", start_timeout=0.5)
+        handle = system.whereis("pool")
+        if handle is None:
+            continue
+        with contextlib.suppress(InjectedFault):
+            books.calls.append(handle.start_child(spec))
+        started = [each._value for each in books.calls if isinstance(each._value, sup.Started)]
+        hired = [each.ref for each in started if each.ref is not None and each.ref.path.startswith("root/pool/")]
+        if hired and rng.random() < 0.5:
+            ref = rng.choice(hired)
+            books.told.append((ref.path, ("hirer", n)))
+            with contextlib.suppress(pykka.ActorDeadError):
+                ref.tell(("hirer", n))
+        if hired and rng.random() < 0.3:
+            with contextlib.suppress(InjectedFault):
+                books.calls.append(handle.terminate_child(rng.choice(hired)))
+        await asyncio.sleep(rng.choice((0, 0.005)))
 
 
 async def call(system: sup.System, books: Books, seed: str, count: int) -> None:
@@ -274,7 +298,7 @@ def check_messages(books: Books, refs: dict[str, Any]) -> None:
         if future._error is None:
             assert future._value == message
         assert future.settle("a second answer") is False
-    last: dict[tuple[str, int], int] = {}
+    last: dict[tuple[str, Any], int] = {}
     for path, _, message in books.begun:
         if message is not None:
             sender, n = message

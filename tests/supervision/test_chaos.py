@@ -25,6 +25,7 @@ from chaos_rig import (
     check_messages,
     check_monitors,
     faults,
+    hire,
     kill,
     send,
     tree,
@@ -59,6 +60,7 @@ def all_at_once(system: sup.System, refs: Any, books: Books, seed: str, scale: i
         kill(system, seed, 10 * scale),
         watch(system, refs, seed, 5 * scale),
         call(system, books, seed, 8 * scale),
+        hire(system, books, seed, 5 * scale),
     ]
 
 
@@ -140,9 +142,41 @@ def deterministic(seed: int) -> tuple[Books, int]:
         return books, scheduler.fingerprint
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)  # it takes half a minute where nothing else runs
 def test_the_books_balance_in_a_thousand_orders():
     for seed in range(SEEDS):
         deterministic(seed)
+
+
+def test_a_thousand_crashes_leave_nothing_behind():
+    """Neither tasks nor timers, names, links or registrations become more."""
+    with DeterministicScheduler(1) as scheduler, sup.System("x", scheduler=scheduler) as system:
+        books = Books()
+        specs, options = tree(books, "1", FragileLoop)
+        system.supervise(*specs, **{**options, "max_restarts": 10_000})
+        refs = {path: system.whereis(path) for path in WORKERS}
+
+        def size() -> tuple[int, ...]:
+            incarnation = system.whereis("watcher").name.incarnation
+            scheduler.advance(1.0)
+            return (
+                len(scheduler.tasks_left()),
+                len(scheduler.loop._timers),
+                len(system.names.all()),
+                len(pykka.ActorRegistry.get_all()),
+                len(incarnation.at_end) + len(incarnation.links),
+            )
+
+        before = size()
+        for n in range(1_000):
+            ref = refs[WORKERS[n % 2]]
+            system.whereis("watcher").tell(ref)
+            scheduler.settle()
+            system.kill(ref)
+            scheduler.settle()
+        assert size() == before
+        assert refs["a"].name.epoch > 400
 
 
 # --- and a broken runtime is found out ---------------------------------------------------------------------------

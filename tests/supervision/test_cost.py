@@ -65,7 +65,7 @@ def test_the_five_thousandth_start_and_stop_cost_what_the_five_hundredth_did(sta
 
 
 def test_a_child_at_rest_is_few_objects():
-    """The garbage collector goes through all of them, again and again: with fifty, starts grew dearer with their number."""
+    """The garbage collector goes through all of them, again and again: with fifty, starts grew dearer and dearer."""
     with sup.System("many") as system:
         before = count_objects()
         system.supervise(*(sup.ChildSpec(f"c{number}", Echo) for number in range(500)))

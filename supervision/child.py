@@ -312,7 +312,9 @@ def _optional(kind: Any, value: Any, where: str) -> Any:
 
 
 def _scheduler(value: Any, where: str) -> Any:
-    return None if value is None else validation.with_methods(value, where, "a scheduler", "post")
+    if isinstance(value, str):
+        return validation.path_part(value, where)
+    return None if value is None else validation.with_methods(value, where, "a scheduler, or the name of one", "post")
 
 
 def _optional_seconds(value: Any, where: str) -> float | None:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from supervision import faults
+from supervision.loop_timer import LoopTimer
+from supervision.scheduler import scheduler_here
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -42,8 +44,11 @@ class RealClock:
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
         if faults.armed:
             when += faults.lateness()
+        # asyncio's loops keep the same time, and a timer of one's own loop costs no switch.
+        if (own := scheduler_here()) is not None:
+            return LoopTimer(own, when, callback)
         loop = asyncio._get_running_loop()
-        if loop is not None:  # asyncio's loops keep the same time, and a timer of one's own loop costs no switch
+        if loop is not None:
             return _OwnLoopTimer(loop, loop.call_at(when, callback, context=contextvars.Context()))
         return _LoopTimer(self._scheduler, when, callback)
 

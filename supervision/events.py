@@ -76,6 +76,7 @@ class EventStream:
         self._lock = threading.Lock()
         self._queue: queue.Queue[Event | None] = queue.Queue(CAPACITY)
         self._thread: threading.Thread | None = None
+        self._closed: threading.Thread | None = None
         self.dropped = 0
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
@@ -108,6 +109,11 @@ class EventStream:
         """True in a listener."""
         return threading.current_thread() is self._thread
 
+    @property
+    def is_hanging(self) -> bool:
+        """True while a listener has still not come back after the end."""
+        return self._closed is not None and self._closed.is_alive() and self._thread is None
+
     def emit(self, event: Event) -> None:
         """Tell all listeners, later."""
         try:
@@ -125,6 +131,7 @@ class EventStream:
         """
         with self._lock:
             thread, self._thread = self._thread, None
+            self._closed = thread or self._closed
         if thread is None:
             while self._post is not None and not self._queue.empty():
                 self._deliver_next()

@@ -147,6 +147,11 @@ def is_orderly(reason: Reason) -> bool:
     return isinstance(reason, Normal | Shutdown)
 
 
+def is_stuck(reason: Reason) -> bool:
+    """True for the end of somebody who did not come back from a message: what it did with it is unknown."""
+    return isinstance(reason, Abandoned) or (isinstance(reason, Crash) and reason.type == "Stuck")
+
+
 def where_it_crashed(reason: Any) -> str:
     """The last line of code of a crash, for its log line."""
     if not isinstance(reason, Crash):

@@ -39,12 +39,13 @@ class Reply:
     If the actor ends before, the asker gets an ActorDeadError with the reason.
     """
 
-    __slots__ = ("_envelope", "_incarnation", "_used")
+    __slots__ = ("_envelope", "_incarnation", "_is_fenced", "_used")
 
     def __init__(self, incarnation: Incarnation, envelope: Envelope) -> None:
         self._incarnation = incarnation
         self._envelope = envelope
         self._used = False
+        self._is_fenced = False
 
     @property
     def envelope(self) -> Envelope:
@@ -75,20 +76,21 @@ class Reply:
 
     def set(self, value: Any = None) -> None:
         """Answer with a value. Raises queue.Full if this reply has been used before."""
-        self._close()
-        self._settle(value, None)
+        if self._close():
+            self._settle(value, None)
 
     def fail(self, error: BaseException) -> None:
         """Answer with an error. Raises queue.Full if this reply has been used before."""
-        self._close()
-        self._settle(None, error)
+        if self._close():
+            self._settle(None, error)
 
     def forward(self, ref: ActorRef, message: Any) -> None:
         """Pass the debt on: send `message` to `ref`, whose reply answers the original asker.
 
         From now on it is that actor's debt; the end of this one leaves it untouched.
         """
-        self._close()
+        if not self._close():
+            return
         envelope = type(self._envelope)(message, self._envelope.reply_to, self._envelope.deadline)
         self._let_go()
         if envelope.reply_to is not None and not waits.pass_on(envelope.reply_to, ref.name):
@@ -98,11 +100,19 @@ class Reply:
         except (ActorDeadError, MailboxFull) as error:  # the asker must hear it, the forwarder need not
             ref.name.dead_letter(envelope, error)
 
-    def _close(self) -> None:
+    def _close(self) -> bool:
         if self._used:
             raise queue.Full("this reply has been given already")
         self._used = True
+        if self._is_fenced:
+            self._incarnation.name.late += 1
+            return False
         self._incarnation.owed.discard(self)
+        return True
+
+    def fence(self) -> None:
+        """The debtor has been abandoned: whatever its code still says is late, and the runtime answers."""
+        self._is_fenced = True
 
     def _settle(self, value: Any, error: BaseException | None) -> None:
         future = self._let_go()
@@ -118,6 +128,6 @@ class Reply:
     def default(self, error: BaseException) -> None:
         """The debtor has ended: answer for it, unless it has done so itself."""
         future = self._envelope.reply_to
-        if not self._used and future is not None:
-            self._used = True
+        if (self._is_fenced or not self._used) and future is not None:
             future.settle(error=error)
+        self._used = self._used or not self._is_fenced

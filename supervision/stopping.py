@@ -51,8 +51,6 @@ class Stopping:
         self._until: float | None = None
         self._kill_at: float | None = None
         self._leave_at: float | None = None
-        self._has_deaf_listener = False
-        self._has_watchdog_left = False
 
     def stop(self, deadline: float | None = None) -> bool:
         """See `System.stop`."""
@@ -204,12 +202,12 @@ class Stopping:
         yield _Wait(lambda: root.has_ended, lambda: at_last)
 
     def _end_threads(self) -> None:
-        self._has_watchdog_left = not self.system.watchdog.stop(self._seconds_left(2.0))
+        self.system.watchdog.stop(self._seconds_left(2.0))
         for zombie in self.system.zombies[:]:
             self.system.emit("unstopped", zombie.name.path, epoch=zombie.epoch)
         self.system.emit("stopped", self.system.name)
         self.system.registry.close()
-        self._has_deaf_listener = not self.system.events.close(self._seconds_left(2.0))
+        self.system.events.close(self._seconds_left(2.0))
         own = [self.system.supervisors, *self.system.schedulers.own()]
         for scheduler in own:
             scheduler.begin_stop()
@@ -217,7 +215,8 @@ class Stopping:
             scheduler.stop(self._seconds_left(5.0))
 
     def _seconds_left(self, at_most: float) -> float:
-        return at_most if self._until is None else max(0.02, min(at_most, self._until - self._now()))
+        # Half of what is left: whoever comes next, and the report, need some too.
+        return at_most if self._until is None else max(0.02, min(at_most, (self._until - self._now()) / 2))
 
     def report(self) -> list[Unstopped]:
         """What has been left behind and is still there; after `stop`, all that it could not end."""
@@ -230,9 +229,9 @@ class Stopping:
             return left
         living = [(name.path, name.incarnation) for name in self.system.names.all()]
         left += [Unstopped(path, f"still {each.state}") for path, each in living if each is not None]
-        if self._has_deaf_listener:
+        if self.system.events.is_hanging:
             left.append(Unstopped("events", "a listener has not come back"))
-        if self._has_watchdog_left:
+        if self.system.watchdog.is_hanging:
             left.append(Unstopped("watchdog", "it has not come back from a callback"))
         schedulers = self.system.schedulers.own()
         if self.system.whole is None:

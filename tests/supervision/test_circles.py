@@ -49,7 +49,7 @@ def test_the_circle_is_seen_through_several_supervisors_and_through_a_sibling(
         system.supervise(
             sup.supervisor(
                 "mid",
-                sup.ChildSpec("helper", Obedient, expected_errors=(sup.DeadlockError,)),
+                sup.ChildSpec("helper", Obedient, expected_errors=(sup.DeadlockError,), shutdown=0.1),
                 sup.ChildSpec("it", obedient, kwargs={"on_start": waits_for(ask_sibling, obedient)}),
             )
         )

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import textwrap
 import threading
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,18 @@ def test_zeros_at_the_end_are_moved_aside(path):
     assert path.read_bytes() == whole
 
 
+def test_a_record_that_is_whole_but_no_json_is_moved_aside(path):
+    """Its sums are right, so that no crash has cut it short: somebody has written it."""
+    length = (3).to_bytes(4, "big")
+    sums = [zlib.crc32(part).to_bytes(4, "big") for part in (length, b"a b")]
+    path.write_bytes(write_log(path, ["a"]) + length + b"".join(sums) + b"a b")
+    found, log = recovered(path)
+    log.retire()
+    assert found == ["a"]
+    assert log.cut is not None
+    assert log.cut.moved_to is not None
+
+
 def test_what_was_moved_aside_before_is_not_overwritten(path):
     path.with_name("it.log.bad-1").write_text("older")
     path.write_bytes(write_log(path, ["a"]) + bytes(100))
@@ -315,6 +328,19 @@ def test_a_log_whose_making_fails_at_any_step_can_be_made_again(tmp_path):
         assert path.read_bytes() == HEADER
 
 
+def test_after_a_record_that_could_not_be_taken_back_nothing_more_is_written(path):
+    disk = FailingDisk()
+    log = opened(path, disk=disk)
+    disk.nth, disk.for_good = len(disk.steps) + 1, True
+    with pytest.raises(DiskFull):
+        log.append(encode("a long record, of which half is left"))
+    disk.nth = None
+    with pytest.raises(sup.EventLogError, match="taken back"):
+        log.append(encode("short"))
+    log.retire()
+    assert recovered(path)[0] == []
+
+
 # -- one writer ------------------------------------------------------------------------------------------
 
 
@@ -356,6 +382,15 @@ def run_python(program: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_a_program_that_is_being_started_does_not_hold_the_log(path):
+    """Between fork and exec it has a copy of every open file, and with it the lock."""
+    log = opened(path)
+    copy = os.dup(log._file.fileno())
+    log.retire()
+    opened(path, "another").retire()
+    os.close(copy)
+
+
 def test_a_life_that_is_over_cannot_append(path):
     log = opened(path)
     log.retire()
@@ -378,6 +413,15 @@ def test_who_takes_over_waits_for_the_record_that_is_just_being_written(path):
     writer = threading.Thread(target=old.append, args=(encode("slow"),))
     writer.start()
     assert writing.wait(5)
+    refused: list[bool] = []
+
+    def append_too_late() -> None:
+        with pytest.raises(Retired):
+            old.append(encode("late"))
+        refused.append(True)
+
+    too_late = threading.Thread(target=append_too_late)
+    too_late.start()
     old.retire()
     found: list[Any] = []
     heir = threading.Thread(target=lambda: found.append(recovered(path)))
@@ -385,8 +429,9 @@ def test_who_takes_over_waits_for_the_record_that_is_just_being_written(path):
     heir.join(0.05)
     assert not found
     going_on.set()
-    writer.join(5)
-    heir.join(5)
+    for thread in (writer, too_late, heir):
+        thread.join(5)
+    assert refused
     (entries, new) = found[0]
     new.retire()
     assert entries == ["slow"]
@@ -583,29 +628,30 @@ def test_recording_is_for_handlers(system, ledger, path):
         system.supervise(sup.ChildSpec("it", Early, state=sup.event_log(path)))
 
 
-def test_a_task_left_running_cannot_record_once_its_message_is_done(system, path):
-    later: list[Any] = []
+def test_a_task_left_running_cannot_record_in_the_name_of_the_next_message(system, path):
+    outcome: list[Any] = []
 
     async def leave_a_task(actor: Any) -> None:
+        actor.is_next = asyncio.Event()
+
         async def record_later() -> None:
-            while actor._incarnation.current is not None:
-                await asyncio.sleep(0)
+            await actor.is_next.wait()
             try:
                 actor.record("late")
             except RuntimeError as error:
-                later.append(error)
+                outcome.append(error)
 
         actor.task = asyncio.create_task(record_later())
+
+    async def let_it_try(actor: Any) -> None:
+        actor.is_next.set()
+        await actor.task
 
     system.supervise(sup.ChildSpec("it", Ledger, state=sup.event_log(path)))
     ref = system.whereis("it")
     ref.ask(leave_a_task, timeout=5)
-
-    async def wait(actor: Any) -> None:
-        await actor.task
-
-    ref.ask(wait, timeout=5)
-    assert later
+    ref.ask(let_it_try, timeout=5)
+    assert "while it handles a message" in str(outcome[0])
 
 
 def test_a_class_without_apply_is_refused_before_anything_starts(system, obedient, path):

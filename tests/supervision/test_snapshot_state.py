@@ -80,6 +80,11 @@ def test_one_that_has_gone_idle_is_not_forgotten(counting, clock, eventually):
     clock.advance(3600)
     eventually(lambda: kept(ref) == 7)
     assert ref.name.handled == 1
+    ref.ask(1, timeout=5)
+    clock.advance(3599)
+    assert (count(ref), kept(ref)) == (8, 7)
+    clock.advance(1)
+    eventually(lambda: kept(ref) == 8)
 
 
 def test_a_long_idle_one_takes_it_right_after_the_next_message(counting, clock, eventually):
@@ -357,7 +362,7 @@ def test_another_kind_of_keeping_begins_with_nothing(timed, counter):
     assert count(ref) == 0
 
 
-def test_other_numbers_in_the_spec_keep_what_there_is(timed, counter):
+def test_other_numbers_in_the_spec_keep_what_there_is_and_hold_from_then_on(timed, counter, eventually):
     root = timed.supervise(sup.ChildSpec("it", counter, state=HOURLY))
     ref = timed.whereis("it")
     ref.ask(4, timeout=5)
@@ -365,3 +370,6 @@ def test_other_numbers_in_the_spec_keep_what_there_is(timed, counter):
     root.reconfigure(sup.SupervisorOptions(), [sup.ChildSpec("it", counter, state=EVERY)]).get(timeout=5)
     root.restart_child("it").get(timeout=5)
     assert count(ref) == 4
+    ref.ask(1, timeout=5)
+    ref.ask(1, timeout=5)
+    eventually(lambda: kept(ref) == 6)

@@ -86,6 +86,7 @@ from supervision.exits import (
     StartTimeout,
 )
 from supervision.future import AskFuture
+from supervision.hosts import Stuck
 from supervision.keeping import Kept
 from supervision.links import Exited
 from supervision.message import Ask, Reply, ask
@@ -94,6 +95,7 @@ from supervision.name import ActorRef
 from supervision.partition import NoPartitions, PartitionHandle, PartitionSupervisor, partition
 from supervision.published import Publication, PublishError
 from supervision.registry import AlreadyRegistered, Registry
+from supervision.scheduler import Scheduler
 from supervision.shell import AlreadyStarted, Started
 from supervision.stopping import Unstopped
 from supervision.supervisor import Supervisor, SupervisorHandle, supervisor
@@ -169,6 +171,7 @@ __all__ = [
     "Restarting",
     "RunTask",
     "Running",
+    "Scheduler",
     "Shutdown",
     "SpecError",
     "StartError",
@@ -177,6 +180,7 @@ __all__ = [
     "StartTimeout",
     "Started",
     "Strategy",
+    "Stuck",
     "SupervisionError",
     "Supervisor",
     "SupervisorHandle",

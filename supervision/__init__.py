@@ -16,31 +16,9 @@ from __future__ import annotations
 
 from supervision import seams  # noqa: F401  (before all else: it says what is wrong with the installed Pykka)
 from supervision.actor import Actor
-from supervision.audit import Finding
-from supervision.child import (
-    BRUTAL_KILL,
-    DROP_CHILD,
-    ESCALATE,
-    IGNORE,
-    INFINITY,
-    RESTARTING,
-    AutoShutdown,
-    Backoff,
-    ChildSpec,
-    Kind,
-    Mailbox,
-    Restart,
-    Strategy,
-    SupervisorOptions,
-    block,
-    event_log,
-    fresh,
-    pause,
-    snapshot,
-)
 from supervision.clock import Clock, TimeLimit, Timer, sleep
 from supervision.dynamic import DynamicHandle, DynamicSupervisor, NoSuchCall, dynamic
-from supervision.engine_types import (
+from supervision.engine.vocabulary import (
     AlreadyPresent,
     Counts,
     MaxChildren,
@@ -68,7 +46,6 @@ from supervision.errors import (
     SupervisionError,
     SystemClosed,
 )
-from supervision.events import Event
 from supervision.exits import (
     Abandoned,
     Crash,
@@ -86,22 +63,45 @@ from supervision.exits import (
     StartTimeout,
 )
 from supervision.future import AskFuture
-from supervision.hosts import Stuck
-from supervision.keeping import Kept
+from supervision.hosting.hosts import Stuck
+from supervision.hosting.scheduler import Scheduler
 from supervision.links import Exited
 from supervision.message import Ask, Reply, ask
 from supervision.monitors import Down, Up
 from supervision.name import ActorRef
 from supervision.partition import NoPartitions, PartitionHandle, PartitionSupervisor, partition
-from supervision.published import Publication, PublishError
 from supervision.registry import AlreadyRegistered, Registry
-from supervision.scheduler import Scheduler
 from supervision.shell import AlreadyStarted, Started
+from supervision.specs.child import (
+    BRUTAL_KILL,
+    DROP_CHILD,
+    ESCALATE,
+    IGNORE,
+    INFINITY,
+    RESTARTING,
+    AutoShutdown,
+    Backoff,
+    ChildSpec,
+    Kind,
+    Mailbox,
+    Restart,
+    Strategy,
+    SupervisorOptions,
+    block,
+    event_log,
+    fresh,
+    pause,
+    snapshot,
+)
+from supervision.state.keeping import Kept
 from supervision.stopping import Unstopped
 from supervision.supervisor import Supervisor, SupervisorHandle, supervisor
 from supervision.system import System
 from supervision.tasks import NotACoroutineFunction, RunTask, TasksHandle, TaskSupervisor, tasks
-from supervision.tree import Node, Tree
+from supervision.view.audit import Finding
+from supervision.view.events import Event
+from supervision.view.published import Publication, PublishError
+from supervision.view.tree import Node, Tree
 
 __all__ = [
     "BRUTAL_KILL",

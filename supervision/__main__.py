@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from supervision.published import PublishError, ask, sockets
-from supervision.tree_drawing import plain
+from supervision.view.drawing import plain
+from supervision.view.published import PublishError, ask, sockets
 
 OK, NOBODY, USAGE, SEVERAL = 0, 1, 2, 3
 

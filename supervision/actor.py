@@ -20,15 +20,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pykka
 
-from supervision import handlers, links, monitors, pykka_registry, validation
+from supervision import links, monitors, pykka_registry
 from supervision.construction import building
 from supervision.errors import SpecError
 from supervision.exits import Normal, Reason
 from supervision.future import AskFuture
 from supervision.incarnation import Context, Incarnation
-from supervision.keeping import NO_LOG
 from supervision.name import ActorRef
+from supervision.specs import handlers, validation
 from supervision.standalone import standalone
+from supervision.state.keeping import NO_LOG
 from supervision.timers import BoundTo, MessageTimer, checked_seconds
 
 if TYPE_CHECKING:

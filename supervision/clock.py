@@ -10,13 +10,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from supervision import faults
-from supervision.loop_timer import LoopTimer
-from supervision.scheduler import scheduler_here
+from supervision.hosting.loop_timer import LoopTimer
+from supervision.hosting.scheduler import scheduler_here
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from supervision.scheduler import Scheduler
+    from supervision.hosting.scheduler import Scheduler
 
 
 class Timer(Protocol):

@@ -9,7 +9,7 @@ import pykka
 from pykka import messages
 from pykka._introspection import get_attr_directly
 
-from supervision import handlers
+from supervision.specs import handlers
 
 if TYPE_CHECKING:
     from supervision.incarnation import Incarnation

@@ -10,15 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from supervision import circles, validation
-from supervision import engine_types as say
 from supervision.actor import AnyRef
-from supervision.child import AutoShutdown, ChildSpec, Kind, Strategy, SupervisorOptions
+from supervision.engine import vocabulary as say
 from supervision.errors import SpecError, SupervisionError
 from supervision.future import AskFuture
 from supervision.kinds import check_children
 from supervision.shell import Shell
+from supervision.specs import validation
+from supervision.specs.child import AutoShutdown, ChildSpec, Kind, Strategy, SupervisorOptions
 from supervision.supervisor import SupervisingHandle, Supervisor, split_options
+from supervision.waiting import circles
 
 if TYPE_CHECKING:
     from supervision.message import Reply

@@ -24,8 +24,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from supervision import waits
 from supervision.errors import SpecError
+from supervision.waiting import waits
 
 if TYPE_CHECKING:
     from supervision.incarnation import Incarnation

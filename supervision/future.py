@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pykka
 
-from supervision import driving, validation, waits
-from supervision.doorbell import bell_of
 from supervision.errors import BlockingInScheduler
-from supervision.scheduler import on_scheduler_thread
+from supervision.hosting import driving
+from supervision.hosting.doorbell import bell_of
+from supervision.hosting.scheduler import on_scheduler_thread
+from supervision.specs import validation
+from supervision.waiting import waits
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 import pykka
 from pykka import messages
 
-from supervision import faults, waits
-from supervision.child import IGNORE
+from supervision import faults
 from supervision.construction import asks_for_nothing, construct
 from supervision.errors import ActorDeadError, ActorStuck, PoisonMessage
 from supervision.exits import Abandoned, Crash, Exit, ForkLost, Killed, Normal, Reason, StartFailed, is_stuck
-from supervision.keeping import QuietPoint
 from supervision.mailbox import Envelope, Fenced
 from supervision.message import Reply
+from supervision.specs.child import IGNORE
+from supervision.state.keeping import QuietPoint
+from supervision.waiting import waits
 
 if TYPE_CHECKING:
     from supervision.links import Link

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, cast
 import pykka
 
 from supervision.actor import Actor, supervised
-from supervision.child import ChildSpec, Kind, SupervisorOptions, validate_children
 from supervision.errors import SpecError
 from supervision.exits import Reason
-from supervision.hosts import LoopIncarnation, ThreadIncarnation
-from supervision.keeping import check_state
-from supervision.zombies import exclusive
+from supervision.hosting.hosts import LoopIncarnation, ThreadIncarnation
+from supervision.specs.child import ChildSpec, Kind, SupervisorOptions, validate_children
+from supervision.state.keeping import check_state
+from supervision.stuck.zombies import exclusive
 
 if TYPE_CHECKING:
     from supervision.incarnation import Incarnation

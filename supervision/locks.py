@@ -12,9 +12,9 @@ from collections.abc import Hashable
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from supervision import waits
 from supervision.errors import ActorDeadError, BlockingInScheduler, DeadlockError
 from supervision.future import wake
+from supervision.waiting import waits
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -19,11 +19,11 @@ from pykka._envelope import Envelope as PykkaEnvelope
 from pykka.messages import _ActorStop
 
 from supervision import faults
-from supervision.child import Block
-from supervision.child import Mailbox as MailboxSpec
-from supervision.driving import wait_for
 from supervision.errors import MailboxFull
 from supervision.future import wake
+from supervision.hosting.driving import wait_for
+from supervision.specs.child import Block
+from supervision.specs.child import Mailbox as MailboxSpec
 
 if TYPE_CHECKING:
     import asyncio

@@ -5,8 +5,8 @@ from __future__ import annotations
 import queue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from supervision import waits
 from supervision.errors import ActorDeadError, MailboxFull
+from supervision.waiting import waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,22 +15,23 @@ from typing import TYPE_CHECKING, Any, cast
 import pykka
 from pykka import messages
 
-from supervision import validation, waits
-from supervision.child import Block
 from supervision.clock import Clock, RealClock, TimeLimit
 from supervision.errors import ActorDeadError, BlockingInScheduler, DeadlockError, MailboxFull
 from supervision.exits import Exit, ForkLost, NoProc
 from supervision.future import AskFuture
+from supervision.hosting.scheduler import on_scheduler_thread
 from supervision.mailbox import Envelope, Mailbox
-from supervision.scheduler import on_scheduler_thread
+from supervision.specs import validation
+from supervision.specs.child import Block
+from supervision.waiting import waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from supervision.child import Mailbox as MailboxSpec
     from supervision.incarnation import Incarnation
-    from supervision.keeping import Keeper
     from supervision.monitors import NameWatch
+    from supervision.specs.child import Mailbox as MailboxSpec
+    from supervision.state.keeping import Keeper
     from supervision.system import System
 
 logger = logging.getLogger("supervision")

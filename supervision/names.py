@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from supervision.exits import Reason, Shutdown
 from supervision.kinds import is_supervisor
 from supervision.name import ActorRef, Name
-from supervision.state import keeper_for
+from supervision.state.keepers import keeper_for
 
 if TYPE_CHECKING:
-    from supervision.child import ChildSpec
+    from supervision.specs.child import ChildSpec
     from supervision.system import System
 
 

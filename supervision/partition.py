@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from supervision import engine_types as say
-from supervision import validation
-from supervision.child import ChildSpec, Kind, Restart, SupervisorOptions
+from supervision.engine import vocabulary as say
 from supervision.errors import ActorDeadError, SpecError, SupervisionError
 from supervision.future import AskFuture
 from supervision.kinds import check_children
+from supervision.specs import validation
+from supervision.specs.child import ChildSpec, Kind, Restart, SupervisorOptions
 from supervision.supervisor import SupervisingHandle, Supervisor, split_options
 
 if TYPE_CHECKING:

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from supervision import waits
-from supervision.audit import Finding
-from supervision.engine_types import Ok
+from supervision.engine.vocabulary import Ok
 from supervision.errors import ActorDeadError, MixedKey, SpecError
-from supervision.listeners import Listeners
 from supervision.locks import KeyLock, Locks
 from supervision.monitors import name_behind
+from supervision.view.audit import Finding
+from supervision.view.listeners import Listeners
+from supervision.waiting import waits
 
 if TYPE_CHECKING:
     from supervision.incarnation import Incarnation

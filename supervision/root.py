@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from supervision import validation
 from supervision.errors import StartFailedError
 from supervision.exits import Exit
 from supervision.future import AskFuture
 from supervision.shell import Shell
+from supervision.specs import validation
 from supervision.supervisor import Supervisor, SupervisorHandle
 
 if TYPE_CHECKING:

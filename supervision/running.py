@@ -14,8 +14,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from supervision.errors import CannotRun
-from supervision.published import PublishError
-from supervision.report import write_report
+from supervision.view.published import PublishError
+from supervision.view.report import write_report
 
 if TYPE_CHECKING:
     from supervision.system import System

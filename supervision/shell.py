@@ -11,14 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from supervision import engine_types as say
-from supervision.child import RESTARTING, ChildSpec, SupervisorOptions
-from supervision.crash_log import level_of, log_exit, what_follows
-from supervision.engine import Engine
+from supervision.engine import vocabulary as say
+from supervision.engine.engine import Engine
 from supervision.errors import ActorDeadError, SpecError
 from supervision.exits import Crash, Exit, Failure, GaveUp, Reason, Shutdown, StartFailed
 from supervision.kinds import how_to_make, make_incarnation
-from supervision.zombies import exclusive
+from supervision.specs.child import RESTARTING, ChildSpec, SupervisorOptions
+from supervision.stuck.zombies import exclusive
+from supervision.view.crash_log import level_of, log_exit, what_follows
 
 if TYPE_CHECKING:
     from supervision.clock import Timer

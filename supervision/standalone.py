@@ -11,9 +11,9 @@ import pykka
 
 from supervision.clock import RealClock
 from supervision.exits import Exit, Reason
-from supervision.hosts import LoopIncarnation
+from supervision.hosting.hosts import LoopIncarnation
+from supervision.hosting.scheduler import default_scheduler
 from supervision.name import Name
-from supervision.scheduler import default_scheduler
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from supervision import waits
 from supervision.exits import Shutdown
 from supervision.kinds import is_supervisor
+from supervision.waiting import waits
 
 if TYPE_CHECKING:
     from supervision.root import Root

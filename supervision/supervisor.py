@@ -24,10 +24,8 @@ from collections.abc import Iterable
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from supervision import circles, validation
-from supervision import engine_types as say
-from supervision.child import ChildSpec, Kind, Signal, SupervisorOptions
-from supervision.engine_types import (
+from supervision.engine import vocabulary as say
+from supervision.engine.vocabulary import (
     AlreadyPresent,
     Counts,
     NotFound,
@@ -44,6 +42,9 @@ from supervision.incarnation import StopOrder
 from supervision.kinds import Supervising, check_children
 from supervision.name import ActorRef, no_proc
 from supervision.shell import AlreadyStarted, Shell, Started
+from supervision.specs import validation
+from supervision.specs.child import ChildSpec, Kind, Signal, SupervisorOptions
+from supervision.waiting import circles
 
 if TYPE_CHECKING:
     from supervision.message import Reply

@@ -12,27 +12,27 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Self
 
-from supervision import validation
-from supervision.audit import Finding, audit
-from supervision.child import ChildSpec, SupervisorOptions
 from supervision.clock import Clock, RealClock
-from supervision.crash_log import log_exit
 from supervision.errors import BlockingInScheduler, SystemClosed
-from supervision.events import Event, EventStream
 from supervision.exits import Abandoned, Exit, Killed, is_orderly
+from supervision.hosting.scheduler import Scheduler, on_scheduler_thread
+from supervision.hosting.schedulers import Schedulers
 from supervision.kinds import SupervisorIncarnation, check_children
 from supervision.names import Names
-from supervision.published import Publication
 from supervision.registry import Registry
 from supervision.root import Root, RootSupervisor, start_error
 from supervision.running import close_publications, serve
-from supervision.scheduler import Scheduler, on_scheduler_thread
-from supervision.schedulers import Schedulers
+from supervision.specs import validation
+from supervision.specs.child import ChildSpec, SupervisorOptions
 from supervision.stopping import Stopping, Unstopped
-from supervision.tree import Tree
-from supervision.tree_reading import read_tree
-from supervision.watchdog import Watchdog
-from supervision.zombies import Zombies
+from supervision.stuck.watchdog import Watchdog
+from supervision.stuck.zombies import Zombies
+from supervision.view.audit import Finding, audit
+from supervision.view.crash_log import log_exit
+from supervision.view.events import Event, EventStream
+from supervision.view.published import Publication
+from supervision.view.reading import read_tree
+from supervision.view.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ from supervision.actor import Actor
 from supervision.dynamic import DynamicShell, DynamicSupervisor
 from supervision.exits import Exit, Killed, Normal, Reason, Shutdown
 from supervision.future import AskFuture
-from supervision.hosts import LoopIncarnation
+from supervision.hosting.hosts import LoopIncarnation
 from supervision.kinds import SupervisorIncarnation
 from supervision.name import ActorRef, Name
 

@@ -16,23 +16,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from supervision import engine_types as say
-from supervision import validation, waits
 from supervision.actor import Actor, AnyRef
-from supervision.child import INFINITY, ChildSpec, Kind, Restart, SupervisorOptions
 from supervision.clock import TimeLimit
 from supervision.dynamic import TerminateRef
-from supervision.engine_types import MaxChildren
+from supervision.engine import vocabulary as say
+from supervision.engine.vocabulary import MaxChildren
 from supervision.errors import ActorDeadError, SpecError
 from supervision.exits import Crash, Killed, Reason, Shutdown
 from supervision.future import AskFuture
-from supervision.hosts import LoopIncarnation
+from supervision.hosting.hosts import LoopIncarnation
 from supervision.mailbox import Envelope
 from supervision.message import Reply
 from supervision.name import ActorRef
+from supervision.specs import validation
+from supervision.specs.child import INFINITY, ChildSpec, Kind, Restart, SupervisorOptions
 from supervision.supervisor import FIELDS_OF_SPEC, NotUnderstood
 from supervision.task_actor import StartedTasksOwner, TaskActor, TaskFunction, leave_behind
 from supervision.task_future import TaskFuture
+from supervision.waiting import waits
 
 logger = logging.getLogger("supervision")
 

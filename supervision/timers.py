@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pykka
 
 from supervision.errors import SpecError
-from supervision.validation import seconds
+from supervision.specs.validation import seconds
 
 if TYPE_CHECKING:
     from supervision.clock import Timer

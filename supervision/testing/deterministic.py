@@ -14,12 +14,13 @@ from typing import Any, Self, TypeVar, cast
 
 import pykka
 
-from supervision import driving, faults
-from supervision.child import ChildSpec
+from supervision import faults
 from supervision.errors import BlockingInScheduler, SpecError, SupervisionError
+from supervision.hosting import driving
+from supervision.hosting.scheduler import Scheduler, _scheduler_threads, _schedulers
 from supervision.incarnation import Incarnation
 from supervision.kinds import how_to_make
-from supervision.scheduler import Scheduler, _scheduler_threads, _schedulers
+from supervision.specs.child import ChildSpec
 from supervision.testing.loop import OUTSIDE, VirtualLoop
 from supervision.testing.stuck import who_waits
 

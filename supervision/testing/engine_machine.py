@@ -32,9 +32,8 @@ try:
 except ImportError as error:
     raise ImportError("supervision.testing.EngineMachine needs hypothesis: pip install hypothesis") from error
 
-from supervision.child import Backoff, pause
-from supervision.engine import Engine
-from supervision.engine_types import (
+from supervision.engine.engine import Engine
+from supervision.engine.vocabulary import (
     AlreadyPresent,
     AlreadyStarted,
     ChildExited,
@@ -58,6 +57,7 @@ from supervision.engine_types import (
     WhichChildren,
 )
 from supervision.exits import FailedToStart, GaveUp, Reason, Shutdown
+from supervision.specs.child import Backoff, pause
 from supervision.testing.otp_model import Model, ModelChild
 from supervision.testing.pretend_shell import BOOM, NORMAL, PretendShell, child
 

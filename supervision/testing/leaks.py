@@ -8,8 +8,8 @@ import time
 
 import pykka
 
-from supervision.driving import drivers
-from supervision.scheduler import Scheduler, _schedulers
+from supervision.hosting.driving import drivers
+from supervision.hosting.scheduler import Scheduler, _schedulers
 
 ALWAYS_THERE = ("supervision-default",)
 """The thread of actors that were started outside any system; it lives as long as the interpreter."""

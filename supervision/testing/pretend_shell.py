@@ -12,9 +12,8 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from supervision.child import ChildSpec, SupervisorOptions
-from supervision.engine import Engine
-from supervision.engine_types import (
+from supervision.engine.engine import Engine
+from supervision.engine.vocabulary import (
     ArmTimer,
     Call,
     CancelTimer,
@@ -39,6 +38,7 @@ from supervision.engine_types import (
     TimerFired,
 )
 from supervision.exits import Crash, Killed, Normal, Reason, Shutdown
+from supervision.specs.child import ChildSpec, SupervisorOptions
 
 BOOM = Crash("Boom", "it broke")
 NORMAL = Normal()

@@ -10,8 +10,8 @@ from typing import Any, Self
 import pykka
 from pykka.messages import _ActorStop
 
-from supervision.driving import driver_here, drivers
 from supervision.future import AskFuture
+from supervision.hosting.driving import driver_here, drivers
 
 
 class _Recorder(pykka.ThreadingActor):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import supervision as sup
-from supervision.scheduler import default_scheduler
+from supervision.hosting.scheduler import default_scheduler
 from supervision.testing import ManualClock
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import pykka
 
 import supervision as sup
-from supervision.disk import Disk
+from supervision.state.disk import Disk
 
 
 class _Counts:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervision.backoff import Backoff
 from supervision.errors import SpecError
+from supervision.specs.backoff import Backoff
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 from tree_rig import Obedient
 
 import supervision as sup
-from supervision.pulse import Pulse
-from supervision.scheduler import Scheduler
+from supervision.hosting.scheduler import Scheduler
+from supervision.stuck.pulse import Pulse
 from supervision.testing import ManualClock
 
 
@@ -209,7 +209,7 @@ def test_what_is_no_scheduler_is_refused_when_the_spec_is_made(wrong):
 
 
 def test_a_lone_actor_on_a_lost_scheduler_answers_that_it_is_dead(make_system, scheduler, monkeypatch, gate, entered):
-    monkeypatch.setattr("supervision.scheduler._default", scheduler)
+    monkeypatch.setattr("supervision.hosting.scheduler._default", scheduler)
     lone = Obedient.start()
     system = make_system(loop_limit=0.2)
     system.supervise(sup.ChildSpec("it", Obedient, scheduler=scheduler))
@@ -256,7 +256,7 @@ def test_a_blocked_supervisors_loop_is_told_and_kept(quick, events, gate, entere
 @pytest.fixture
 def still(make_system, events, monkeypatch):
     """A system whose watchdog looks only when the test says so."""
-    monkeypatch.setattr("supervision.watchdog.Watchdog.start", lambda self: None)
+    monkeypatch.setattr("supervision.stuck.watchdog.Watchdog.start", lambda self: None)
     system = make_system(loop_limit=1.0, clock=ManualClock())
     system.events.subscribe(events.append)
     return system

@@ -33,7 +33,7 @@ from chaos_rig import (
 )
 
 import supervision as sup
-from supervision.engine_sequence import Sequence
+from supervision.engine.sequence import Sequence
 from supervision.incarnation import Incarnation
 from supervision.mailbox import Mailbox
 from supervision.message import Reply

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from supervision.child import (
+from supervision.errors import SpecError
+from supervision.specs.child import (
     BRUTAL_KILL,
     DROP_CHILD,
     ESCALATE,
@@ -32,7 +33,6 @@ from supervision.child import (
     snapshot,
     validate_children,
 )
-from supervision.errors import SpecError
 
 
 class Actor:

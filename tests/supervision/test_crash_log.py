@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tree_rig import HOSTS, Boom, Obedient, ObedientThread, raising
 
 import supervision as sup
-from supervision.crash_log import LONGEST_REASON, log_exit, one_line, where
+from supervision.view.crash_log import LONGEST_REASON, log_exit, one_line, where
 
 
 class Mute(Exception):

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from tree_rig import HOSTS, Obedient, ObedientThread
 
 import supervision as sup
-from supervision.awaiting import waits_for
+from supervision.waiting.awaiting import waits_for
 
 TIMEOUT = 10.0
 

@@ -13,7 +13,7 @@ import pytest
 from tree_rig import Boom, Obedient, ObedientThread, exit_of, raising, wait_for_timer
 
 import supervision as sup
-from supervision import engine_types as say
+from supervision.engine import vocabulary as say
 from supervision.testing import ManualClock
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from engine_rig import BOOM, NORMAL, Rig, child
 
-from supervision.child import Kind, Restart, SupervisorOptions, pause
-from supervision.engine_types import (
+from supervision.engine.vocabulary import (
     AlreadyPresent,
     AlreadyStarted,
     ChildInfo,
@@ -32,6 +31,7 @@ from supervision.engine_types import (
     WhichChildren,
 )
 from supervision.exits import GaveUp, Shutdown, StartTimeout
+from supervision.specs.child import Kind, Restart, SupervisorOptions, pause
 
 
 def one(state: str) -> Rig:

@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 from engine_rig import BOOM, child
 
-from supervision.child import SupervisorOptions
-from supervision.engine import Engine
-from supervision.engine_types import (
+from supervision.engine.engine import Engine
+from supervision.engine.vocabulary import (
     Call,
     ChildExited,
     ChildStarted,
@@ -20,6 +19,7 @@ from supervision.engine_types import (
     StartChild,
     TerminateChild,
 )
+from supervision.specs.child import SupervisorOptions
 
 TIMES_SLOWER_AT_MOST = 20  # walking over the children would make it hundreds of times slower
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from engine_rig import BOOM, NORMAL, Rig, child
 
-from supervision.child import Backoff, pause
-from supervision.engine_types import (
+from supervision.engine.vocabulary import (
     AlreadyPresent,
     ChildInfo,
     ChildStarted,
@@ -24,6 +23,7 @@ from supervision.engine_types import (
     WhichChildren,
 )
 from supervision.exits import Crash, GaveUp, Shutdown
+from supervision.specs.child import Backoff, pause
 
 IDS = ["a", "b", "c", "d"]
 

@@ -12,14 +12,14 @@ import pytest
 from engine_rig import Rig, child
 from hypothesis import HealthCheck, Phase, settings
 
-from supervision.engine import Engine
-from supervision.engine_roster import Child, Purpose, Roster
-from supervision.engine_roster import Phase as ChildPhase
-from supervision.engine_sequence import Sequence
-from supervision.engine_types import ChildExited, Finish, StartChild, TerminateChild
+from supervision.engine.engine import Engine
+from supervision.engine.intensity import Intensity
+from supervision.engine.roster import Child, Purpose, Roster
+from supervision.engine.roster import Phase as ChildPhase
+from supervision.engine.sequence import Sequence
+from supervision.engine.vocabulary import ChildExited, Finish, StartChild, TerminateChild
 from supervision.exits import Shutdown
-from supervision.intensity import Intensity
-from supervision.strategy import AutoShutdown, Restart, Strategy
+from supervision.specs.strategy import AutoShutdown, Restart, Strategy
 from supervision.testing.engine_machine import AnyOrderMachine, EngineMachine, check_engine
 
 TestAgainstOtp = EngineMachine.TestCase

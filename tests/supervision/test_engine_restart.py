@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from engine_rig import BOOM, NORMAL, Rig, child
 
-from supervision.child import Backoff, pause
-from supervision.engine_types import ChildExited, CountChildren, Ok, TerminateChild, TimerFired, WhichChildren
+from supervision.engine.vocabulary import ChildExited, CountChildren, Ok, TerminateChild, TimerFired, WhichChildren
 from supervision.exits import (
     Abandoned,
     Crash,
@@ -19,6 +18,7 @@ from supervision.exits import (
     StartFailed,
     StartTimeout,
 )
+from supervision.specs.child import Backoff, pause
 
 ORDERLY = [NORMAL, Shutdown(), Shutdown("idle")]
 ABNORMAL = [BOOM, Killed(), Abandoned("stuck"), GaveUp(()), StartFailed(BOOM), StartTimeout(1.0)]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from engine_rig import BOOM, Rig, child
 
-from supervision.child import INFINITY, ChildSpec
-from supervision.engine_types import (
+from supervision.engine.vocabulary import (
     ChildExited,
     ChildStarted,
     CountChildren,
@@ -21,6 +20,7 @@ from supervision.engine_types import (
 )
 from supervision.errors import SpecError
 from supervision.exits import FailedToStart, Normal, Shutdown, StartTimeout
+from supervision.specs.child import INFINITY, ChildSpec
 
 
 def test_children_start_left_to_right_each_after_the_one_before_is_acknowledged() -> None:
@@ -44,8 +44,8 @@ def test_the_first_start_carries_no_restart_reason_and_the_first_epoch() -> None
 
 
 def test_epochs_go_on_from_those_the_names_have_had() -> None:
-    from supervision.child import SupervisorOptions
-    from supervision.engine import Engine
+    from supervision.engine.engine import Engine
+    from supervision.specs.child import SupervisorOptions
 
     engine = Engine(SupervisorOptions(), [child("a")], epochs={"a": 7})
     (start, _) = engine.decide(StartAll(), 0.0)

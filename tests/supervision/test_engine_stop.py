@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from engine_rig import BOOM, NORMAL, Rig, child
 
-from supervision.child import pause
-from supervision.engine_types import (
+from supervision.engine.vocabulary import (
     ChildIgnored,
     ChildStartFailed,
     Ended,
@@ -20,6 +19,7 @@ from supervision.engine_types import (
     WhichChildren,
 )
 from supervision.exits import Abandoned, GaveUp, Killed, Reason, Shutdown
+from supervision.specs.child import pause
 
 
 def test_children_stop_in_reverse_one_at_a_time() -> None:

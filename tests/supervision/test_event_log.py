@@ -22,9 +22,9 @@ from state_rig import LEDGERS, DiskFull, FailingDisk, Ledger, LedgerThread
 from tree_rig import Boom, Obedient, raising
 
 import supervision as sup
-from supervision.event_logs import LogKeeper
-from supervision.log_file import LogFile, Retired
-from supervision.log_format import HEADER, Record, encode, read_record
+from supervision.state.event_logs import LogKeeper
+from supervision.state.log_file import LogFile, Retired
+from supervision.state.log_format import HEADER, Record, encode, read_record
 from supervision.testing import Probe, fault
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -374,7 +374,7 @@ def test_a_log_is_free_once_its_actor_has_ended(system, ledger, path):
 def test_another_process_cannot_have_the_log(path):
     log = opened(path)
     program = f"""
-    from supervision.log_file import LogFile
+    from supervision.state.log_file import LogFile
     LogFile({str(path)!r}, "other").open()
     """
     tried = run_python(program)
@@ -476,8 +476,8 @@ def test_a_zombie_cannot_record(make_system, gate, path):
 def test_a_forked_child_leaves_the_log_to_its_parent(path):
     program = f"""
     import os
-    from supervision.log_file import LogFile
-    from supervision.log_format import encode
+    from supervision.state.log_file import LogFile
+    from supervision.state.log_format import encode
     log = LogFile({str(path)!r}, "parent")
     log.open()
     if os.fork() == 0:

@@ -8,8 +8,8 @@ import pytest
 from tree_rig import Boom, Obedient, ObedientThread, raising
 
 import supervision as sup
-from supervision.events import CAPACITY, Event, EventStream
 from supervision.testing import Probe
+from supervision.view.events import CAPACITY, Event, EventStream
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervision.intensity import Intensity
+from supervision.engine.intensity import Intensity
 
 
 def test_as_many_restarts_as_said_are_tolerated_and_one_more_is_not() -> None:

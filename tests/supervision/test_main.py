@@ -18,8 +18,8 @@ import pytest
 from tree_rig import Obedient
 
 import supervision as sup
-from supervision import published
 from supervision.__main__ import main
+from supervision.view import published
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

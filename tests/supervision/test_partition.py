@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tree_rig import Boom, Obedient, ObedientThread, exit_of, raising
 
 import supervision as sup
-from supervision import engine_types as say
+from supervision.engine import vocabulary as say
 from supervision.partition import PartitionHandle
 
 

@@ -164,7 +164,7 @@ def test_a_stopped_system_has_run(system):
 
 
 def test_no_place_for_a_socket_is_no_reason_not_to_serve(system, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("supervision.published.usual_directories", lambda: [tmp_path / "no" / "parent"])
+    monkeypatch.setattr("supervision.view.published.usual_directories", lambda: [tmp_path / "no" / "parent"])
     system.supervise(sup.ChildSpec("it", Obedient))
     threading.Timer(0.05, system.wanted.set).start()
     assert system.run() == 0

@@ -12,7 +12,7 @@ import pytest
 from tree_rig import Obedient
 
 import supervision as sup
-from supervision.scheduler import Scheduler
+from supervision.hosting.scheduler import Scheduler
 from supervision.testing import DeterministicScheduler, Probe, leak_check
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tree_rig import Boom, Obedient, ObedientThread, raising, wait_for_timer
 
 import supervision as sup
-from supervision.tree_drawing import WIDTH, age, plain
+from supervision.view.drawing import WIDTH, age, plain
 
 
 def block(entered, gate):
@@ -259,7 +259,7 @@ def test_it_can_be_read_while_everything_changes(make_system):
 
 
 def test_a_window_that_is_looked_at_from_outside_forgets_nothing():
-    from supervision.intensity import Intensity
+    from supervision.engine.intensity import Intensity
 
     window = Intensity(3, 5.0)
     window.allow(1.0)

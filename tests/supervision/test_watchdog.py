@@ -15,7 +15,7 @@ import pytest
 from tree_rig import Obedient, ObedientThread, exit_of
 
 import supervision as sup
-from supervision.hosts import LoopIncarnation, ThreadIncarnation
+from supervision.hosting.hosts import LoopIncarnation, ThreadIncarnation
 from supervision.testing import ManualClock
 
 GRACE = 0.05
@@ -34,7 +34,7 @@ def events() -> list[sup.Event]:
 @pytest.fixture
 def still(make_system, clock, events, monkeypatch):
     """A system whose time stands still, and whose watchdog looks when the test says so."""
-    monkeypatch.setattr("supervision.watchdog.Watchdog.start", lambda self: None)
+    monkeypatch.setattr("supervision.stuck.watchdog.Watchdog.start", lambda self: None)
     system = make_system(clock=clock, kill_grace=GRACE, loop_limit=3600.0)  # no real loop is judged by a test's time
     system.events.subscribe(events.append)
     return system
@@ -461,7 +461,7 @@ def test_whatever_goes_wrong_with_one_look_it_looks_again(make_system, monkeypat
         looks.append(now)
         raise RuntimeError("stumbled")
 
-    monkeypatch.setattr("supervision.watchdog.Watchdog.tick", stumble)
+    monkeypatch.setattr("supervision.stuck.watchdog.Watchdog.tick", stumble)
     system = make_system(loop_limit=0.05)
     system.supervise(sup.ChildSpec("it", Obedient))
     eventually(lambda: len(looks) > 2)

@@ -14,9 +14,9 @@ import pytest
 from tree_rig import Obedient, ObedientThread
 
 import supervision as sup
-from supervision.hosts import ThreadIncarnation
+from supervision.hosting.hosts import ThreadIncarnation
 from supervision.name import Name
-from supervision.report import write_report
+from supervision.view.report import write_report
 
 
 @pytest.fixture

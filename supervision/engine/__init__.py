@@ -1,0 +1,1 @@
+"""What a supervisor decides: pure, without thread, clock, randomness or user code."""

@@ -1,0 +1,100 @@
+"""Whether an event loop still comes round: the pulse of one scheduler, felt from another thread."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import traceback
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from supervision.hosting.hosts import LoopIncarnation
+
+if TYPE_CHECKING:
+    from supervision.hosting.scheduler import Scheduler
+    from supervision.incarnation import Incarnation
+
+_CALLBACK = asyncio.events.Handle._run.__code__
+_DEPTH = 20
+
+
+class Pulse:
+    """Tells for how long one and the same piece of code has kept a loop to itself.
+
+    At each `feel` the loop is asked for a sign of life, unless one is outstanding. That it has not come yet proves
+    little, for it waits in line like everybody: a loop that is merely busy, with many short callbacks or one actor's
+    many short messages, answers late. So the callback that runs, and how many messages have been handled, are
+    compared as well. While either changes nobody hogs the loop.
+    """
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
+        self.has_warned = self.is_condemned = False
+        self._beat: _Beat | None = None
+        self._since = 0.0
+        # A frame object, not its number, which another could have next. It is let go of at the next look.
+        self._callback: FrameType | None = None
+        self._turns = 0
+
+    def feel(self, now: float) -> float:
+        """How many seconds the code that runs now has kept the loop, as far as looks like this one can tell."""
+        callback = _callback_of(frame_of(self.scheduler))
+        turns = 0 if callback is None else self._count_turns()
+        is_heard = self._beat is None or self._beat.is_heard
+        if is_heard or callback is None or (callback, turns) != (self._callback, self._turns):
+            self.has_warned = self.is_condemned = False
+            self._callback, self._turns, self._since = callback, turns, now
+        if is_heard:
+            self._beat = _Beat()
+            self.scheduler.post(self._beat.hear)
+        return now - self._since
+
+    def forget(self) -> None:
+        """What has been felt counts no more: this thread itself was not there to look."""
+        self._callback = None
+
+    def _count_turns(self) -> int:
+        return sum(life.turn for life in list(self.scheduler.lives))
+
+    def culprit(self) -> Incarnation | None:
+        """Whose code is running now, where it is an actor's."""
+        task = asyncio.current_task(self.scheduler.loop)
+        if task is None:
+            return None
+        lives = [life for life in list(self.scheduler.lives) if isinstance(life, LoopIncarnation)]
+        return next((life for life in lives if life._task is task), None)
+
+    def stack(self) -> str:
+        """Where the code that keeps the loop is, innermost last."""
+        return stack_text(frame_of(self.scheduler))
+
+
+class _Beat:
+    """One sign of life."""
+
+    is_heard = False
+
+    def hear(self) -> None:
+        self.is_heard = True
+
+
+def frame_of(scheduler: Scheduler) -> FrameType | None:
+    """Where a scheduler's thread is at this moment."""
+    return sys._current_frames().get(scheduler.thread.ident or 0)
+
+
+def stack_text(frame: FrameType | None) -> str:
+    """A stack as Python prints it, from the callback of the loop on; the innermost part of a deep one."""
+    inner: list[FrameType] = []
+    while frame is not None and frame.f_code is not _CALLBACK:
+        inner.append(frame)
+        frame = frame.f_back
+    lines = [(each, each.f_lineno) for each in reversed(inner[:_DEPTH])]
+    return "".join(traceback.StackSummary.extract(iter(lines)).format())
+
+
+def _callback_of(frame: FrameType | None) -> FrameType | None:
+    """The call of the loop that has led to `frame`; None where the loop waits for something to do."""
+    while frame is not None and frame.f_code is not _CALLBACK:
+        frame = frame.f_back
+    return frame

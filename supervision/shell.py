@@ -87,8 +87,7 @@ class Shell:
         return self.system.names.known(self._child_path(id))
 
     def _last_epoch(self, id: str) -> int:
-        name = self._name_of(id)
-        return 0 if name is None else name.epoch
+        return self.system.names.last_epoch(self._child_path(id))
 
     def handle(self, event: say.Event) -> None:
         """Let the engine decide and do what it says. A crashed supervisor decides nothing more."""

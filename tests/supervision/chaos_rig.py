@@ -23,8 +23,6 @@ ERRORS = (Boom, SystemExit, KeyboardInterrupt, asyncio.CancelledError, MemoryErr
 WORKERS = ("a", "b", "all/c", "all/d", "rest/e", "rest/f", "rest/g", "calls/h", "calls/i")
 KILLED = (*WORKERS, "all", "rest", "calls", "pool")
 GROUPS = {"root/all": ("c", "d"), "root/rest": ("e", "f", "g")}
-FORGOTTEN = ("root/pool/", "root/calls/new")
-"""Names that are forgotten with the last ref to them: who comes there next counts from 1 again."""
 WINDOW = {"max_restarts": 4, "max_seconds": 0.5}
 PLENTY = {"max_restarts": 1_000_000, "max_seconds": 1.0}
 
@@ -326,7 +324,7 @@ def check_lives(books: Books) -> None:
             alive[event.path] = event.epoch or 0
         elif event.name == "child_exited":
             key = (event.path, event.epoch)
-            assert key not in ended or event.path.startswith(FORGOTTEN), f"two exits of {key}"
+            assert key not in ended, f"two exits of {key}"
             ended.add(key)
             if alive.get(event.path) == event.epoch:
                 del alive[event.path]

@@ -187,3 +187,43 @@ def _what_the_child_sees(system, ref, *asked) -> int:
     with sup.System("in the child") as own:
         own.supervise(sup.ChildSpec("new", Obedient))
         return 0 if own.whereis("new").ask(1, timeout=5) == 1 else 5
+
+
+def test_no_path_sees_an_epoch_twice_though_nobody_remembers_who_lived_there(system):
+    """A name that was forgotten with its last ref once began again at 1, beside a zombie of the first epoch 1."""
+    calls = system.supervise(sup.ChildSpec("first", Obedient), sup.dynamic("pool"))
+    pool = system.whereis("pool")
+    epochs = []
+    for _ in range(3):
+        ref = pool.start_child(sup.ChildSpec("it", Obedient)).get(timeout=5).ref
+        epochs.append((ref.path, ref.ask(lambda actor: actor.context.epoch)))
+        assert pool.terminate_child(ref).get(timeout=5) == sup.Ok()
+        del ref
+        gc.collect()
+    calls.restart_child("pool").get(timeout=5)
+    assert len(set(epochs)) == 3
+    assert [path for path, _ in epochs] == ["root/pool/it"] * 3
+    assert system.names.last_epoch("root/pool/it") >= 3
+
+
+def test_a_name_below_one_that_is_forgotten_too_never_begins_again(system):
+    handle = system.supervise()
+    for expected in (1, 2, 3):
+        handle.start_child(sup.supervisor("mid", sup.ChildSpec("leaf", Obedient))).get(timeout=5)
+        assert system.whereis("mid/leaf").ask(lambda actor: actor.context.epoch) >= expected
+        handle.terminate_child("mid").get(timeout=5)
+        handle.delete_child("mid").get(timeout=5)
+        gc.collect()
+    assert system.names.below("root") == []
+
+
+def test_what_lies_below_a_name_is_found_without_looking_at_its_neighbours(system):
+    """Closing ten thousand supervisors looked at all names ten thousand times."""
+    names = system.names
+    for path in ("root", "root/a", "root/a/b", "root/a/b/c", "root/a2", "root/a2/d"):
+        names.open(path, Obedient)
+    assert [name.path for name in names.below("root/a")] == ["root/a/b/c", "root/a/b"]
+    assert {name.path for name in names.below("root")} == {"root/a", "root/a/b", "root/a/b/c", "root/a2", "root/a2/d"}
+    for name in [*names.below("root"), names.known("root")]:
+        names.close(name, sup.Normal(), forgotten=True)
+    assert names.all() == []

@@ -30,7 +30,7 @@ from supervision.name import ActorRef
 from supervision.specs import handlers, validation
 from supervision.standalone import standalone
 from supervision.state.keeping import NO_LOG
-from supervision.timers import BoundTo, MessageTimer, checked_seconds
+from supervision.timers import BoundTo, MessageTimer
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -130,12 +130,13 @@ class ActorTools:
     def send_after(self, ref: AnyRef, message: Any, delay: float, *, bound_to: BoundTo = "incarnation") -> Timer:
         """Tell `ref` a message in `delay` seconds, unless this incarnation ends before or cancels it.
 
+        A delay below 0 is one that is over: what `at - now` gives where the time has come.
         With `bound_to="name"` it outlives restarts of this actor and ends when its name is closed.
 
         Raises:
-            SpecError: `delay` is no finite number of seconds >= 0.
+            SpecError: `delay` is no finite number of seconds.
         """
-        delay = checked_seconds(delay, "send_after(delay)")
+        delay = max(0.0, validation.finite(delay, "send_after(delay)"))
         ref = validation.ref(ref, "send_after(ref)")
         return MessageTimer(self._incarnation, ref, message, delay, bound_to=bound_to)
 
@@ -148,7 +149,7 @@ class ActorTools:
         Raises:
             SpecError: `period` is no finite number of seconds > 0.
         """
-        period = checked_seconds(period, "interval(period)", positive=True)
+        period = validation.seconds(period, "interval(period)", positive=True)
         ref = validation.ref(ref, "interval(ref)")
         return MessageTimer(self._incarnation, ref, message, period, period, bound_to)
 

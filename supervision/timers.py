@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import pykka
 
 from supervision.errors import SpecError
-from supervision.specs.validation import seconds
 
 if TYPE_CHECKING:
     from supervision.clock import Timer
@@ -15,18 +14,6 @@ if TYPE_CHECKING:
 
 BoundTo = Literal["incarnation", "name"]
 """What a timer ends with: the incarnation that arranged it, or its name, when that is closed."""
-
-
-def checked_seconds(value: Any, what: str, *, positive: bool = False) -> float:
-    """`value` as finite seconds, more than 0 if `positive`.
-
-    Raises:
-        SpecError: it is negative, not finite, or no number.
-    """
-    try:
-        return seconds(value, what, positive=positive)
-    except OverflowError:  # an int beyond all floats
-        raise SpecError(f"{what}: {value!r} is not a number of seconds (and finite)") from None
 
 
 def tick_after(first: float, period: float, now: float) -> float:

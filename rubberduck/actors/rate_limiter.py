@@ -150,7 +150,7 @@ class RateLimiterActor(sup.Actor):
         at = self._limiter.next_at(now)
         if at is not None and (self._poll_at is None or at < self._poll_at):
             self._poll_at = at
-            self.send_after(self.actor_ref, _Poll(at), max(0.0, at - now))
+            self.send_after(self.actor_ref, _Poll(at), at - now)
 
     def _for_asker(self, answer: Granted | Refused) -> Granted | RateLimited:
         if isinstance(answer, Granted):

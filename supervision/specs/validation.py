@@ -30,7 +30,7 @@ def seconds(value: Any, where: str, *, positive: bool = False) -> float:
     wanted = "a number of seconds > 0" if positive else "a number of seconds >= 0"
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise SpecError(f"{where}: {value!r} is not {wanted}")
-    if not math.isfinite(value) or value < 0 or (positive and value == 0):
+    if not _is_finite(value) or value < 0 or (positive and value == 0):
         raise SpecError(f"{where}: {value!r} is not {wanted} (and finite)")
     return float(value)
 
@@ -54,9 +54,16 @@ def timeout(value: Any, where: str) -> float | None:
 
 def finite(value: Any, where: str) -> float:
     """`value` as a finite number of seconds, be it negative: what is due in the past is due now."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise SpecError(f"{where}: {value!r} is not a number of seconds")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
+        raise SpecError(f"{where}: {value!r} is not a number of seconds (and finite)")
     return float(value)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int beyond all floats
+        return False
 
 
 def path_part(value: Any, where: str) -> str:

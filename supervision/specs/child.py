@@ -204,6 +204,7 @@ def event_log(path: str | Path, quarantine: float = 5.0, *, sync: bool = False) 
     return EventLog(Path(path), quarantine, validation.flag(sync, "event_log(sync)"))
 
 
+@validation.shown_by_fields
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
     """All a supervisor needs to know to start, restart and stop one child.

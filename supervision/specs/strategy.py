@@ -79,6 +79,7 @@ def on_exhausted_of(value: Any, where: str) -> OnExhausted:
         raise SpecError(f"{where}: {value!r} is not ESCALATE, DROP_CHILD or pause(delay)") from None
 
 
+@validation.shown_by_fields
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupervisorOptions:
     """How one supervisor treats its children: at most `max_restarts` in `max_seconds`, then `on_exhausted`."""

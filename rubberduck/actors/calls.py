@@ -109,7 +109,7 @@ class CallRunner:
             reports.looked_up(self._office.system.name, call, is_hit=kept is not None)
         if kept is not None:
             return kept
-        call.amounts = self._estimate(call, routes)
+        call.amounts = await self._estimate(call, routes)
         turn = await self._take_turn(call, routes)
         is_answered = False
         try:
@@ -144,7 +144,7 @@ class CallRunner:
         report = functools.partial(reports.bookkeeping_failed, self._office.system.name, call.id)
         components.deliver(self._office.queue(), message, report)
 
-    def _estimate(self, call: Call, routes: tuple[Route, ...]) -> Amounts:
+    async def _estimate(self, call: Call, routes: tuple[Route, ...]) -> Amounts:
         """What the limiter is asked for. Tokens are counted only where a limit on tokens can use the number."""
         request = call.request
         output = (request.max_tokens or UNBOUNDED_OUTPUT) * request.n
@@ -152,6 +152,7 @@ class CallRunner:
             if _counts_tokens(self._office.board.desks[route.provider]):
                 from rubberduck import tokens  # loads its vocabularies at the first use
 
+                await tokens.ready(request.model)
                 return Amounts(1, tokens.count_messages(request), output, 1)
         return Amounts(1, sum([len(message.text) for message in request.messages]) / 4, output, 1)
 

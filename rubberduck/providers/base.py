@@ -76,6 +76,13 @@ class Provider(ABC):
 
         return tokens.count(text, model)
 
+    async def ready_to_count(self, model: str) -> None:
+        """Load what `count_tokens` needs, off the loop. To be awaited before it is called there."""
+        if getattr(self.count_tokens, "__func__", None) is Provider.count_tokens:
+            from rubberduck import tokens
+
+            await tokens.ready(model)
+
     def estimate_cost(self, usage: Usage, model: str) -> Decimal | None:
         """What a usage costs in USD, or None where the price is unknown."""
         from rubberduck import prices  # loads the price list; most imports of this module never price
@@ -186,6 +193,8 @@ class HTTPProvider(Provider):
             raise self._lost(error, request) from error
         except RubberDuckError as error:
             raise self._labelled(error, request) from None
+        if response.usage.estimated:
+            await self.ready_to_count(request.model)
         return self._with_usage(response, request)
 
     async def stream(self, request: Request) -> AsyncGenerator[Chunk]:
@@ -201,6 +210,7 @@ class HTTPProvider(Provider):
         except RubberDuckError as error:
             raise self._broken(error, request, answer) from error.__cause__
         if answer.usage is None:
+            await self.ready_to_count(request.model)
             yield Chunk(usage=self._estimate(request, answer.written))
 
     async def _chunks(self, request: Request, answer: Assembly) -> AsyncGenerator[Chunk]:

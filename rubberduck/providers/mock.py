@@ -152,7 +152,7 @@ class Mock(Provider):
             if scripted.error is not None:
                 call.usage = scripted.usage
                 raise self._failure(scripted, request)
-            call.usage = self._usage(scripted, request)
+            call.usage = await self._usage(scripted, request)
             answer = Assembly()
             for chunk in self._chunks(scripted, request, call.usage):
                 answer.add(chunk)
@@ -171,7 +171,9 @@ class Mock(Provider):
             if scripted.error is not None and scripted.error != "cut" and scripted.after is None:
                 call.usage = scripted.usage
                 raise self._failure(scripted, request)
-            usage = self._usage(scripted, request)
+            usage = await self._usage(scripted, request)
+            if scripted.error is not None:
+                await self.ready_to_count(request.model)
             chunks = self._chunks(scripted, request, usage)
             for chunk in chunks[: self._reach(scripted, len(chunks))]:
                 await self._wait(scripted.chunk_delay)
@@ -225,9 +227,10 @@ class Mock(Provider):
         ends = [Chunk(index, Delta(), reason, None, str(reason), answer_id, request.model) for index in everyone]
         return [*chunks, *ends[:-1], replace(ends[-1], usage=usage)]
 
-    def _usage(self, scripted: Scripted, request: Request) -> Usage:
+    async def _usage(self, scripted: Scripted, request: Request) -> Usage:
         if scripted.usage is not None:
             return scripted.usage
+        await self.ready_to_count(request.model)
         written = scripted.tokens
         if written is None:
             text = "".join(scripted.chunks) or scripted.content or ""

@@ -27,6 +27,8 @@ drivers: list[tuple[int, Driver]] = []
 
 def driver_here(system: System | None = None) -> Driver | None:
     """The driver of this thread: that of `system`, else the one opened last. None where waiting blocks."""
+    if system is not None and system.whole is None:  # it has threads, and goes on by itself
+        return None
     own: object = getattr(system, "workers", None)
     here = get_ident()
     found: Driver | None = None

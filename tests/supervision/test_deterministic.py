@@ -325,3 +325,13 @@ def test_a_supervisor_killed_while_its_child_waits_for_its_retry_starts_nothing_
     scheduler.advance(60)
     assert ref.name.incarnation is None
     assert system.audit() == []
+
+
+def test_a_system_with_threads_works_beside_it(system):
+    """Its askers used to wait for the scheduler of this thread, where nothing of theirs could ever happen."""
+    system.supervise(child("it"))
+    with sup.System("real") as real:
+        root = real.supervise(child("it"))
+        assert real.whereis("it").ask(1, timeout=5) == 1
+        assert root.terminate_child("it").get(timeout=5) == sup.Ok()
+    assert system.whereis("it").ask(2) == 2

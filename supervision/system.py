@@ -125,6 +125,7 @@ class System:
                 raise SystemClosed(f"system {self.name!r} {why}")
             number = next(self._numbers)
             root.name = self.names.open("root" if number == 1 else f"root{number}", RootSupervisor)
+            root.start.debtor = root.name
             root.incarnation = SupervisorIncarnation(
                 root.name, lambda: RootSupervisor(*specs, **options), root, scheduler=self.supervisors
             )

@@ -11,6 +11,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pykka
@@ -20,11 +21,12 @@ import supervision as sup
 from supervision.testing import InjectedFault, delay, fault
 
 ERRORS = (Boom, SystemExit, KeyboardInterrupt, asyncio.CancelledError, MemoryError)
-WORKERS = ("a", "b", "all/c", "all/d", "rest/e", "rest/f", "rest/g", "calls/h", "calls/i")
+WORKERS = ("a", "b", "log", "memory", "all/c", "all/d", "rest/e", "rest/f", "rest/g", "calls/h", "calls/i")
 KILLED = (*WORKERS, "all", "rest", "calls", "pool")
 GROUPS = {"root/all": ("c", "d"), "root/rest": ("e", "f", "g")}
 WINDOW = {"max_restarts": 4, "max_seconds": 0.5}
 PLENTY = {"max_restarts": 1_000_000, "max_seconds": 1.0}
+POSTS = ("post 1", "post 2", "post 3")
 
 
 @dataclass
@@ -42,6 +44,13 @@ class Books:
     outdated: list[str] = field(default_factory=list)
     monitors: set[int] = field(default_factory=set)
     downs: Counter[int] = field(default_factory=Counter)
+    holders: dict[str, Any] = field(default_factory=dict)
+    enlisted: set[Any] = field(default_factory=set)
+    recorded: list[Any] = field(default_factory=list)
+    given: list[int] = field(default_factory=list)
+    restored: list[int] = field(default_factory=lambda: [0])
+    replays: int = 0
+    wrong: list[str] = field(default_factory=list)
 
     def listen(self, system: sup.System) -> None:
         """Hear of all events, and of which messages became dead letters."""
@@ -92,6 +101,19 @@ class FragileLoop(_Fragile, sup.Actor):
     async def on_start(self) -> None:
         if self._rng.random() < 0.2:
             await asyncio.sleep(0.01)
+        self._enlist()
+
+    def _enlist(self) -> None:
+        """Stand in the registry under everybody's key, and under one that only one can have."""
+        life, registry = self._incarnation, self.context.system.registry
+        post = self._rng.choice(POSTS)
+        registry.register("everybody", self.actor_ref, unique=False)
+        self._books.enlisted.add(life)
+        if registry.register(post, self.actor_ref) == sup.Ok():
+            before = self._books.holders.get(post)
+            if before is not None and before.exit is None:
+                self._books.wrong.append(f"{life} has got {post}, which {before} holds")
+            self._books.holders[post] = life
 
     async def on_receive(self, message: Any) -> Any:
         chance = self._rng.random()
@@ -116,6 +138,54 @@ class FragileLoop(_Fragile, sup.Actor):
     def on_stop(self) -> Any:
         if self._rng.random() < 0.1:
             raise Boom("on_stop")
+
+
+class Clerk(FragileLoop):
+    """Records each message before it fails or not; what an earlier life has recorded must come back, all in order."""
+
+    async def on_start(self) -> None:
+        self.applied: list[Any] = []
+        await super().on_start()
+
+    def apply(self, entry: Any) -> None:
+        self.applied.append(entry)
+
+    def recover(self) -> None:
+        self._books.replays += bool(self.applied)
+        if self.applied != self._books.recorded:
+            self._books.wrong.append(f"the log has {self.applied}, but {self._books.recorded} was recorded")
+
+    def _handle(self, message: Any) -> Any:
+        if isinstance(message, tuple):
+            self.record(list(message))
+            self._books.recorded.append(list(message))
+        result = super()._handle(message)
+        if isinstance(message, tuple):
+            self.apply(list(message))
+        return result
+
+
+class Rememberer(FragileLoop):
+    """Counts what it handled well; what it begins with must be a count that it gave, and never an older one."""
+
+    async def on_start(self) -> None:
+        self.count = self.context.snapshot or 0
+        books = self._books
+        if self.count and self.count not in books.given:
+            books.wrong.append(f"restored {self.count}, which no snapshot was")
+        if self.count < books.restored[-1]:
+            books.wrong.append(f"restored {self.count} after {books.restored[-1]}")
+        books.restored.append(self.count)
+        await super().on_start()
+
+    def snapshot(self) -> int:
+        self._books.given.append(self.count)
+        return self.count
+
+    def _handle(self, message: Any) -> Any:
+        result = super()._handle(message)
+        self.count += 1
+        return result
 
 
 class FragileThread(_Fragile, pykka.ThreadingActor):
@@ -144,8 +214,8 @@ class Watcher(sup.Actor):
                 self.link(message)
 
 
-def tree(books: Books, seed: str, thread: Any) -> tuple[list[sup.ChildSpec], dict[str, Any]]:
-    """All strategies, nested; `thread` is the class of what may live in a thread."""
+def tree(books: Books, seed: str, thread: Any, folder: Path) -> tuple[list[sup.ChildSpec], dict[str, Any]]:
+    """All strategies, nested; `thread` is the class of what may live in a thread, `folder` is where its log goes."""
 
     def worker(id: str, actor: Any = FragileLoop, **options: Any) -> sup.ChildSpec:
         options = {"start_timeout": 0.5, "shutdown": 0.5, **options}
@@ -154,6 +224,8 @@ def tree(books: Books, seed: str, thread: Any) -> tuple[list[sup.ChildSpec], dic
     specs = [
         worker("a"),
         worker("b", thread),
+        worker("log", Clerk, state=sup.event_log(folder / "log", quarantine=0)),
+        worker("memory", Rememberer, state=sup.snapshot(every_messages=3, every_seconds=0.1, quarantine=0)),
         sup.ChildSpec("watcher", Watcher, args=(books,)),
         sup.supervisor("all", worker("c"), worker("d", restart="transient"), strategy="one_for_all", **WINDOW),
         sup.supervisor(
@@ -283,6 +355,7 @@ ACTIONS: dict[str, list[Any]] = {
     "before_exit_emit": IN_A_LIFE,
     "thread_start": ["raise", "kill"],
     "mailbox_put": ["raise", "drop", "kill"],
+    "snapshot_write": ["raise", "kill", delay(0.02), OSError],
 }
 
 
@@ -359,3 +432,17 @@ def check_intensity(books: Books) -> None:
 
 def check_monitors(books: Books) -> None:
     assert dict.fromkeys(books.monitors, 1) == books.downs
+
+
+def check_registry(system: sup.System, books: Books) -> None:
+    """At rest: who lives stands in it once, and nobody else; each post is with the one who got it last."""
+    living = Counter(life.name.path for life in books.enlisted if life.exit is None)
+    assert Counter(ref.path for ref, _ in system.registry.lookup("everybody")) == living
+    for post in POSTS:
+        last = books.holders.get(post)
+        holders = [] if last is None or last.exit is not None else [last.name.ref]
+        assert [ref for ref, _ in system.registry.lookup(post)] == holders
+
+
+def check_state(books: Books) -> None:
+    assert not books.wrong, books.wrong

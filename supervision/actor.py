@@ -22,10 +22,11 @@ import pykka
 
 from supervision import links, monitors, pykka_registry
 from supervision.construction import building
+from supervision.context import Context
 from supervision.errors import SpecError
 from supervision.exits import Normal, Reason
 from supervision.future import AskFuture
-from supervision.incarnation import Context, Incarnation
+from supervision.incarnation import Incarnation
 from supervision.name import ActorRef
 from supervision.specs import handlers, validation
 from supervision.standalone import standalone
@@ -61,7 +62,7 @@ class ActorTools:
 
     def owe(self) -> Reply:
         """Take the reply slot of the ask at hand, to be answered later or passed on; return it from the handler."""
-        return self._incarnation.owe()
+        return self._incarnation.work.owe()
 
     def remember(self, value: Any) -> None:
         """Leave `value` to the next incarnation, which finds it as `self.context.snapshot`.

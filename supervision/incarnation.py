@@ -10,49 +10,30 @@ from __future__ import annotations
 import logging
 import threading
 from _thread import allocate_lock
-from collections.abc import Awaitable, Callable, Coroutine, Hashable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Hashable
 from inspect import iscoroutine
-from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import pykka
-from pykka import messages
 
 from supervision import faults
-from supervision.construction import asks_for_nothing, construct
-from supervision.errors import ActorDeadError, ActorStuck, PoisonMessage
+from supervision.construction import construct
+from supervision.context import Context
+from supervision.errors import ActorDeadError, ActorStuck
 from supervision.exits import Abandoned, Crash, Exit, ForkLost, Killed, Normal, Reason, StartFailed, is_stuck
-from supervision.mailbox import Envelope, Fenced
-from supervision.message import Reply
+from supervision.mailbox import Fenced
 from supervision.specs.child import IGNORE
-from supervision.state.keeping import QuietPoint
-from supervision.waiting import waits
+from supervision.work import StopOrder, Work
 
 if TYPE_CHECKING:
     from supervision.links import Link
-    from supervision.mailbox import Lease, Waiter
+    from supervision.mailbox import Envelope, Lease, Waiter
     from supervision.name import Name
+    from supervision.waiting import waits
 
 logger = logging.getLogger("supervision")
 
 _KILLED: Final = Killed()
-_NONE_OWED: Final[Any] = frozenset()
-
-MESSAGES_PER_TURN = 64
-"""How many messages an actor handles before others on its loop get a turn."""
-
-
-@dataclass(frozen=True, slots=True)
-class StopOrder:
-    """The supervisor's order to end; `drain` has the waiting messages handled first.
-
-    `unless` is asked in the moment the order is taken: where it says True, the order is void.
-    """
-
-    reason: Reason
-    drain: bool = False
-    unless: Callable[[], bool] | None = None
 
 
 class Owner(Protocol):
@@ -67,35 +48,6 @@ class Owner(Protocol):
 
     def zombie_ended(self, incarnation: Incarnation) -> None:
         """The code of an abandoned incarnation has come to its end after all."""
-
-
-@dataclass(slots=True)
-class Context:
-    """What an actor may know about its own life. `attempt` counts the restarts in a row."""
-
-    name: str
-    epoch: int
-    clock: Any
-    restart_reason: Reason | None = None
-    attempt: int = 0
-    snapshot: Any = None
-    is_ending: bool = False
-    system: Any = None
-    turn: Callable[[], int] | None = None
-    _cancelled_turn: int = -2
-
-    @property
-    def cancelled(self) -> bool:
-        """True where whatever runs should come to its end: this life is over, or the handler takes too long."""
-        return self.is_ending or (self.turn is not None and self.turn() == self._cancelled_turn)
-
-    @cancelled.setter
-    def cancelled(self, is_so: bool) -> None:
-        self.is_ending = is_so
-
-    def cancel_turn(self, turn: int) -> None:
-        """Have `cancelled` be True as long as this turn goes on."""
-        self._cancelled_turn = turn
 
 
 class Incarnation:
@@ -122,20 +74,18 @@ class Incarnation:
         self.lease: Lease = name.mailbox.grant(self.epoch)
         self.owner = owner
         self.actor: Any = None
+        self.lock = allocate_lock()
+        self.work = Work(self, expected_errors)
         self._stopped: threading.Event | None = None
         self.keeping = None if name.keeper is None else name.keeper.begin(self)
         left = None if name.keeper is None else name.keeper.value
         self.context = Context(name.path, self.epoch, name.clock, restart_reason, attempt, left)
-        self.context.turn = self._present_turn
+        self.context.turn = self.work.present_turn
         self.context.system = name.system
         self.state = "starting"
         self.started_at = name.now()
-        self.current: Envelope | None = None
-        self.busy_since = 0.0
-        self.turn = 0
         self.waiting: list[tuple[waits.Turn, Any]] = []
         self.is_acknowledged = False
-        self.owed: set[Reply] = _NONE_OWED
         self.exit: Exit | None = None
         self.exit_asked: Reason | None = None
         self.at_end: dict[Any, Callable[[], object]] = {}
@@ -144,18 +94,15 @@ class Incarnation:
         self.has_code_running = False
         self.incident: Hashable = None
         self.kill_grace = kill_grace
-        self._expected = expected_errors
         self._make = make
-        self._stop_asks: list[Envelope] = []
-        self._pending: list[tuple[Envelope, BaseException]] = []
-        self._slot: Reply | None = None
-        self._killed = False
+        self.is_killed = False
         self._forced: Reason | None = None
-        self._lock = allocate_lock()
         name.incarnation = self
 
-    def _present_turn(self) -> int:
-        return self.turn
+    @property
+    def current(self) -> Envelope | None:
+        """The message it handles now."""
+        return self.work.current
 
     # -- for hosts ---------------------------------------------------------------------------------
 
@@ -173,15 +120,15 @@ class Incarnation:
         """Zombies of the same key are held up by the same thing and count as one."""
         return self
 
-    def _waiter(self) -> Waiter:
+    def waiter(self) -> Waiter:
         """What is to wake it from its next sleep."""
         raise NotImplementedError
 
-    def _sleep(self, waiter: Waiter) -> Awaitable[None]:
+    def sleep(self, waiter: Waiter) -> Awaitable[None]:
         """Wait to be woken: a thread in this call, a task where it awaits what is returned."""
         raise NotImplementedError
 
-    async def _yield(self) -> None:
+    async def give_way(self) -> None:
         """Let others have a turn."""
 
     def kill(self) -> None:
@@ -217,7 +164,7 @@ class Incarnation:
     async def _live(self) -> Reason:
         if self.exit is not None:
             raise Fenced
-        self._begin_turn()
+        self.work.begin_turn()
         try:
             if faults.armed:
                 await faults.hit("before_start", self.name.path)
@@ -244,7 +191,7 @@ class Incarnation:
             raise
         except BaseException as error:  # see live()
             return await self._fail(error)
-        if self._killed or self.exit is not None:
+        if self.is_killed or self.exit is not None:
             return self._forced or Killed()
         if self.keeping is not None:
             reason = await self.keeping.before_stop(reason)
@@ -252,7 +199,7 @@ class Incarnation:
 
     def _is_up(self, info: Any) -> None:
         """Acknowledge the start, unless this life has been abandoned in the middle of it."""
-        with self._lock:
+        with self.lock:
             if self.exit is not None:
                 raise Fenced
             self.state = "running"
@@ -262,11 +209,6 @@ class Incarnation:
         for watch in list(self.name.watchers.values()):
             _guarded(watch.started, self)
 
-    def _begin_turn(self) -> None:
-        """What runs from here on waits on account of this message or hook, and of no earlier one."""
-        self.turn += 1
-        waits.current.set(waits.Turn(self, self.turn))
-
     async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a hook or handler, plain or async."""
         result = function(*arguments)
@@ -275,168 +217,12 @@ class Incarnation:
         return result
 
     async def _receive(self) -> Reason:
-        """Handle one message at a time until there is a reason to end."""
-        mailbox, lease, turns = self.name.mailbox, self.lease, 0
-        waiter = self._waiter()
-        while self.exit_asked is None:
-            item = mailbox.take(lease, waiter)
-            if item is None:
-                turns = 0
-                await self._sleep(waiter)
-                waiter = self._waiter()
-                continue
-            if type(item) is not Envelope:
-                if type(item) is QuietPoint:
-                    await item.keeping.quiet_point()
-                    continue
-                if item.unless is not None and item.unless():
-                    continue
-                if item.drain:
-                    await self._drain()
-                return cast("Reason", item.reason)
-            if type(item.message) is messages._ActorStop:
-                self._stop_asks.append(item)
-                return Normal()
-            if (going_on := self._handle(item)) is not None:
-                await going_on
-            turns += 1
-            if turns >= MESSAGES_PER_TURN:
-                turns = 0
-                await self._yield()
-        return self.exit_asked
-
-    async def _drain(self) -> None:
-        while (envelope := self.name.mailbox.take_message(self.lease)) is not None and not self._killed:
-            if envelope.is_stop:
-                self._stop_asks.append(envelope)
-            elif (going_on := self._handle(envelope)) is not None:
-                await going_on
-
-    def _handle(self, envelope: Envelope) -> Coroutine[Any, Any, None] | None:
-        """Handle one message and answer it; what an `async def` handler has left to do is returned, to be awaited.
-
-        An exception that is not expected leaves here, and ends the life.
-        """
-        name, future = self.name, envelope.reply_to
-        now = self.busy_since = name.now()
-        if envelope.deadline is not None and envelope.deadline < now:
-            name.dead_letter(envelope, pykka.Timeout("the message waited past its deadline"))
-            return None
-        if future is not None and (future.abandoned or future.done):
-            future.settle(error=pykka.Timeout("nobody waited for the answer any more"))
-            return None
-        self._take_up(envelope)
-        self._begin_turn()
-        if faults.armed:
-            return self._handle_with_faults(envelope)
-        try:
-            result = self.actor._handle_receive(envelope.message)
-        except BaseException as error:
-            if not self._is_answered(envelope, error):
-                raise
-            return None
-        if type(result) is CoroutineType:
-            return self._go_on(envelope, result)
-        return self._answer(envelope, result)
-
-    async def _go_on(self, envelope: Envelope, handling: Coroutine[Any, Any, Any]) -> None:
-        try:
-            result = await handling
-        except BaseException as error:
-            if not self._is_answered(envelope, error):
-                raise
-        else:
-            if (going_on := self._answer(envelope, result)) is not None:
-                await going_on
-
-    async def _handle_with_faults(self, envelope: Envelope) -> None:
-        try:
-            await faults.hit("before_handle", self.name.path)
-            result = self.actor._handle_receive(envelope.message)
-            if type(result) is CoroutineType:
-                result = await result
-            await faults.hit("after_handle_before_reply", self.name.path)
-        except BaseException as error:
-            if not self._is_answered(envelope, error):
-                raise
-        else:
-            if (going_on := self._answer(envelope, result)) is not None:
-                await going_on
-
-    def _answer(self, envelope: Envelope, result: Any) -> Coroutine[Any, Any, None] | None:
-        if not self._let_go():
-            raise Fenced
-        name, future = self.name, envelope.reply_to
-        name.handled += 1
-        if future is not None and self._slot is None and not future.settle(result):
-            name.late += 1
-        if self.keeping is not None and self.keeping.handled():
-            return self.keeping.keep()
-        return None
-
-    def _is_answered(self, envelope: Envelope, error: BaseException) -> bool:
-        """True if the error was expected, and has been replied; any other ends the life."""
-        if self.exit is not None:
-            raise Fenced from error
-        if not self._is_expected(error, envelope.message):
-            return False
-        self._expected_failure(envelope, error)
-        return True
-
-    def _take_up(self, envelope: Envelope) -> None:
-        """From here on the message shares the fate of this life, which may just have been abandoned."""
-        envelope.deliveries += 1
-        self._slot = None
-        self.current = envelope  # before looking: an abandonment that comes from here on finds it
-        if self.exit is None:
-            return
-        with self._lock:
-            if self.current is envelope:  # it came just before, and has not found it
-                self.current = None
-                self._pending.append((envelope, self._answer_of_the_dead(self.exit.reason)))
-        raise Fenced
-
-    def _let_go(self) -> bool:
-        """The message at hand is done with. False if it has been taken away, by an abandonment."""
-        with self._lock:
-            if self.exit is not None:
-                return False
-            self.current = None
-            self.turn += 1
-            return True
-
-    def _is_expected(self, error: BaseException, message: Any) -> bool:
-        expected = self._expected if self._expected is not None else getattr(self.actor, "expected_errors", ())
-        if expected and isinstance(error, expected):
-            return True
-        return isinstance(error, AttributeError) and asks_for_nothing(self.actor, message)
-
-    def _expected_failure(self, envelope: Envelope, error: BaseException) -> None:
-        if not self._let_go():
-            return
-        self.name.failed += 1
-        self.name.handled += 1
-        if envelope.reply_to is None:
-            logger.warning("%s: expected error for a message nobody waits for: %r", self.name.path, error)
-        else:
-            envelope.reply_to.settle(error=error)
-
-    def owe(self) -> Reply:
-        """Take the reply slot of the message at hand."""
-        envelope, turn = self.current, waits.current.get()
-        if envelope is None or (turn is not None and turn.incarnation is self and turn.is_over):
-            raise RuntimeError(f"{self.name.path}: owe() is for a handler, while it handles a message")
-        if self._slot is not None:
-            raise RuntimeError(f"{self.name.path}: the reply to this message is owed already")
-        reply = self._slot = Reply(self, envelope)
-        self.owed = self.owed or set()
-        self.owed.add(reply)
-        return reply
+        return await self.work.receive()
 
     # -- the end -----------------------------------------------------------------------------------
 
     def _reason_of(self, error: BaseException) -> Reason:
-        if self._killed or isinstance(error, Fenced | GeneratorExit):
+        if self.is_killed or isinstance(error, Fenced | GeneratorExit):
             return self._forced or Killed()
         return Crash.of(error)
 
@@ -448,12 +234,12 @@ class Incarnation:
         """A handler raised: the actor ends. `on_failure` is its last word, and may fail too."""
         reason = self._reason_of(error)
         self._begin_end()
-        if self._killed:
+        if self.is_killed:
             return reason
         self.name.failed += 1
-        answer = error if isinstance(error, Exception) else self._answer_of_the_dead(reason)
-        with self._lock:
-            self._give_back(answer)
+        answer = error if isinstance(error, Exception) else self.error_of(reason)
+        with self.lock:
+            self.work.give_back(answer)
         try:
             await self._call(self.actor.on_failure, type(error), error, error.__traceback__)
         except BaseException as second:  # the crash before it is what counts
@@ -462,7 +248,7 @@ class Incarnation:
 
     async def _stop(self, reason: Reason) -> Reason:
         self._begin_end()
-        self._begin_turn()
+        self.work.begin_turn()
         try:
             if faults.armed:
                 await faults.hit("in_on_stop", self.name.path)
@@ -474,7 +260,7 @@ class Incarnation:
 
     def _begin_end(self) -> None:
         """From here on it takes no message. An abandoned life has no say about its name any more."""
-        with self._lock:
+        with self.lock:
             if self.exit is not None:
                 raise Fenced
             self.state = "stopping"
@@ -483,7 +269,7 @@ class Incarnation:
     @property
     def stopped(self) -> threading.Event:
         """Pykka's `actor_stopped`: set once the actor takes no more messages. Made for who asks."""
-        with self._lock:
+        with self.lock:
             if self._stopped is None:
                 self._stopped = threading.Event()
                 if self.state in ("stopping", "ended"):
@@ -501,23 +287,23 @@ class Incarnation:
     def _finish(self, reason: Reason) -> bool:
         """Report the exit, once. False if that has been done, by an abandonment."""
         name = self.name
-        with self._lock:
+        with self.lock:
             if self.exit is not None:
                 return False
             exit = self.exit = Exit(name.path, self.epoch, reason, name.now())
             self.state = "ended"
-            self._give_back(self._answer_of_the_dead(reason))
+            self.work.give_back(self.error_of(reason))
             monitors, self.monitors = self.monitors, {}
             at_end, self.at_end = self.at_end, {}
             self._leave_registry()
         name.mailbox.revoke(self.lease)
-        self._settle_in_flight()
+        self.work.put_back()
         if self.keeping is not None:
             _guarded(self.keeping.ended, exit)
         for cleanup in list(at_end.values()):
             _guarded(cleanup)
-        for reply in list(self.owed) if isinstance(reason, Abandoned) else ():
-            reply.fence()
+        if isinstance(reason, Abandoned):
+            self.work.fence_replies()
         name.last_exit = exit
         if name.incarnation is self:
             name.incarnation = None
@@ -528,53 +314,25 @@ class Incarnation:
             _guarded(report, exit)
         return True
 
-    def _answer_of_the_dead(self, reason: Reason) -> BaseException:
+    def error_of(self, reason: Reason) -> BaseException:
+        """What those are told whose message this life has not answered."""
         kind = ActorStuck if is_stuck(reason) else ActorDeadError
         return kind(self.name.path, reason)
 
-    def _give_back(self, error: BaseException) -> None:
-        """The message at hand will not be finished: `error` is for its asker, unless that has been seen to."""
-        envelope, self.current = self.current, None
-        if envelope is None or (self._slot is not None and self._slot.is_used):
-            return
-        if self._slot is not None:
-            self.owed.discard(self._slot)
-            self._slot.fence()
-        self._pending.append((envelope, error))
-
-    def _settle_in_flight(self) -> None:
-        """Decide what becomes of the message at hand."""
-        again = self.name.mailbox.spec.redeliver
-        left, self._pending = self._pending, []
-        for envelope, error in left:
-            if envelope.deliveries > again or not self.name.mailbox.put_back(envelope):
-                is_poison = again > 0 and envelope.deliveries > again
-                self._pending.append((envelope, PoisonMessage(self.name.path, error, again) if is_poison else error))
-
     def release(self) -> None:
         """Let those hear of the end who waited for an answer. Idempotent."""
-        pending, self._pending = self._pending, []
-        for envelope, error in pending:
-            self.name.dead_letter(envelope, error)
-        for envelope in self._stop_asks:
-            if envelope.reply_to is not None:
-                envelope.reply_to.settle(None)
-        reason = self.exit.reason if self.exit is not None else Killed()
-        owed, self.owed = self.owed, set()
-        for reply in owed:
-            reply.default(ActorDeadError(self.name.path, reason))
+        self.work.release()
 
     def unanswered(self) -> list[Envelope]:
         """The messages in its hands; for the child of a fork, where it does not live."""
         self.exit = Exit(self.name.path, self.epoch, ForkLost(), 0.0)
-        in_hand = [] if self.current is None else [self.current]
-        return [*in_hand, *(envelope for envelope, _ in self._pending), *(reply.envelope for reply in self.owed)]
+        return [*self.work.unfinished, *(reply.envelope for reply in self.work.owed)]
 
     # -- from outside ------------------------------------------------------------------------------
 
     def watch(self, token: Any, report: Callable[[Exit], object]) -> Exit | None:
         """Have `report` called once with the exit of this life. If it is over, nothing is called: the exit is here."""
-        with self._lock:
+        with self.lock:
             if self.exit is None:
                 self.monitors[token] = report
             return self.exit
@@ -584,7 +342,7 @@ class Incarnation:
 
     def when_over(self, token: Any, cleanup: Callable[[], object]) -> None:
         """Have `cleanup` called at the end of this life; at once if it is over."""
-        with self._lock:
+        with self.lock:
             if self.exit is None:
                 self.at_end[token] = cleanup
                 return

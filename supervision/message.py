@@ -107,7 +107,7 @@ class Reply:
         if self._is_fenced:
             self._incarnation.name.late += 1
             return False
-        self._incarnation.owed.discard(self)
+        self._incarnation.work.owed.discard(self)
         return True
 
     def fence(self) -> None:

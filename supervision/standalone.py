@@ -48,7 +48,7 @@ class _StandaloneLife(LoopIncarnation):
         return super()._failed_to_start(error)
 
     async def _fail(self, error: BaseException) -> Reason:
-        if not self._killed:
+        if not self.is_killed:
             if self.current is not None and self.current.reply_to is not None:
                 logging.getLogger("pykka").info("Exception returned from %s to caller:", self.actor, exc_info=error)
             else:

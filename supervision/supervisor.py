@@ -38,13 +38,13 @@ from supervision.engine.vocabulary import (
 from supervision.errors import SpecError
 from supervision.exits import Exit, Reason, Shutdown
 from supervision.future import AskFuture
-from supervision.incarnation import StopOrder
 from supervision.kinds import Supervising, check_children
 from supervision.name import ActorRef, no_proc
 from supervision.shell import AlreadyStarted, Shell, Started
 from supervision.specs import validation
 from supervision.specs.child import ChildSpec, Kind, Signal, SupervisorOptions
 from supervision.waiting import circles
+from supervision.work import StopOrder
 
 if TYPE_CHECKING:
     from supervision.message import Reply

@@ -32,7 +32,7 @@ class TaskIncarnation(LoopIncarnation):
         try:
             await self.actor.work()
         except asyncio.CancelledError:
-            if self._ordered is None or self._killed:
+            if self._ordered is None or self.is_killed:
                 raise
         return self._ordered or Normal()
 

@@ -102,21 +102,21 @@ class LoopIncarnation(Incarnation):
         self.scheduler.post(self._cancel_turn, turn, why)
 
     def _cancel_turn(self, turn: int, why: Crash) -> None:
-        if self.turn == turn and self.current is not None and self.exit is None:
+        if self.work.turn == turn and self.current is not None and self.exit is None:
             self.crash(why)
 
-    def _waiter(self) -> Waiter:
+    def waiter(self) -> Waiter:
         loop = self.scheduler.loop
         return loop, loop.create_future(), get_ident()
 
-    def _sleep(self, waiter: Waiter) -> Awaitable[None]:
+    def sleep(self, waiter: Waiter) -> Awaitable[None]:
         return cast("Awaitable[None]", waiter[1])
 
-    async def _yield(self) -> None:
+    async def give_way(self) -> None:
         await asyncio.sleep(0)
 
     def kill(self) -> None:
-        self._killed = True
+        self.is_killed = True
         self.context.cancelled = True
         self.exit_asked = self._forced or Killed()
         if not self.scheduler.post(self._cancel):
@@ -178,10 +178,10 @@ class ThreadIncarnation(Incarnation):
     async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
 
-    def _waiter(self) -> Waiter:
+    def waiter(self) -> Waiter:
         return None, self._gate.release, 0
 
-    def _sleep(self, waiter: Waiter) -> Awaitable[None]:
+    def sleep(self, waiter: Waiter) -> Awaitable[None]:
         self._gate.acquire()
         return _AWAKE
 
@@ -190,7 +190,7 @@ class ThreadIncarnation(Incarnation):
         return self.thread is not None and not self.thread.is_alive()
 
     def kill(self) -> None:
-        self._killed = True
+        self.is_killed = True
         self.abandon("a thread cannot be killed")
 
     def interrupt(self, turn: int, why: str) -> bool:
@@ -199,9 +199,9 @@ class ThreadIncarnation(Incarnation):
         Not before one: code that waits in C, for a socket or a lock, is not interrupted. From any thread.
         """
         kind = type("Stuck", (Stuck,), {"why": why})
-        # The lock keeps it in the handler until the exception is on its way: it can then not go past `_let_go`.
-        with self._lock:
-            if self.turn != turn or self.current is None or self.exit is not None or self.thread is None:
+        # The lock keeps it in its turn until the exception is on its way.
+        with self.lock:
+            if self.work.turn != turn or self.current is None or self.exit is not None or self.thread is None:
                 return False
             self._interrupted = self.current
             ident = ctypes.c_ulong(self.thread.ident or 0)
@@ -216,4 +216,4 @@ class ThreadIncarnation(Incarnation):
         """The exception came when the message had been let go of already, and nobody has answered it."""
         envelope = self._interrupted
         if envelope is not None and envelope.reply_to is not None and not envelope.reply_to.done:
-            self._pending.append((envelope, self._answer_of_the_dead(Crash.of(error))))
+            self.work.leave(envelope, self.error_of(Crash.of(error)))

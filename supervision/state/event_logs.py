@@ -35,7 +35,6 @@ from supervision.state.disk import DISK, Disk
 from supervision.state.keeping import Keeper, Keeping, Kept, Probation, check_state, tell_of_quarantine
 from supervision.state.log_file import Cut, LogFile, Retired
 from supervision.state.log_format import encode
-from supervision.waiting import waits
 
 if TYPE_CHECKING:
     from supervision.incarnation import Incarnation
@@ -128,8 +127,7 @@ class LogKeeping(Keeping):
         own = self._own
         if own.exit is not None:
             raise ActorDeadError(own.name.path, own.exit.reason)
-        turn = waits.current.get()
-        if own.current is None or (turn is not None and turn.incarnation is own and turn.is_over):
+        if not own.work.is_handling_here:
             raise RuntimeError(f"{own.name.path}: record() is for a handler, while it handles a message")
         data = encode(entry)
         try:

@@ -91,7 +91,7 @@ class SnapshotKeeping(Keeping):
 
     async def keep(self) -> None:
         own = self._own
-        own._begin_turn()
+        own.work.begin_turn()
         try:
             state = await own._call(own.actor.snapshot)
             if faults.armed:

@@ -85,8 +85,9 @@ class Ladder:
 
 def overdue_turn(life: Incarnation) -> tuple[int, Envelope, float] | None:
     """The turn, message and seconds of a handler that runs for too long or for nobody; None if all is well."""
-    turn, envelope, since = life.turn, life.current, life.busy_since
-    if envelope is None or life.turn != turn or life.exit is not None:
+    work = life.work
+    turn, envelope, since = work.turn, work.current, work.busy_since
+    if envelope is None or work.turn != turn or life.exit is not None:
         return None
     now, limit = life.name.now(), life.max_handle_time
     is_late = envelope.deadline is not None and envelope.deadline < now

@@ -54,7 +54,7 @@ class Pulse:
         self._callback = None
 
     def _count_turns(self) -> int:
-        return sum(life.turn for life in list(self.scheduler.lives))
+        return sum(life.work.turn for life in list(self.scheduler.lives))
 
     def culprit(self) -> Incarnation | None:
         """Whose code is running now, where it is an actor's."""

@@ -102,7 +102,7 @@ def _of_name(name: Name) -> Iterator[Suspicion]:
 
 def _of_dead(life: Incarnation) -> Iterator[Suspicion]:
     """What an incarnation whose exit has been reported has left undone."""
-    owed, in_hand = len(life.owed), (life.current is not None) + len(life._pending)
+    owed, in_hand = len(life.work.owed), len(life.work.unfinished)
     yield from _tell(
         life.name.path,
         life,

@@ -40,7 +40,7 @@ class Turn:
 
     @property
     def is_over(self) -> bool:
-        return self.incarnation.turn != self.number or self.incarnation.exit is not None
+        return self.incarnation.work.turn != self.number or self.incarnation.exit is not None
 
 
 current: contextvars.ContextVar[Turn | None] = contextvars.ContextVar("supervision.current", default=None)

@@ -133,15 +133,15 @@ def zombie(system, gate, eventually):
 
 def test_an_unanswered_debt_of_an_ended_incarnation(zombie):
     reply = object()
-    zombie.life.owed.add(reply)
+    zombie.life.work.owed.add(reply)
     planted(zombie, why="1 replies that it owed are not answered", path="root/it")
-    zombie.life.owed.clear()
+    zombie.life.work.owed.clear()
 
 
 def test_an_unanswered_ask_in_the_hands_of_an_ended_incarnation(zombie):
-    zombie.life._pending.append((Envelope("ask", sup.AskFuture()), Boom("never told")))
+    zombie.life.work.leave(Envelope("ask", sup.AskFuture()), Boom("never told"))
     planted(zombie, why="1 messages in its hands are not answered", path="root/it")
-    zombie.life._pending.clear()
+    zombie.life.work._pending.clear()
 
 
 def test_a_timer_of_an_ended_incarnation(zombie):

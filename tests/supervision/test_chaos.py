@@ -29,6 +29,7 @@ from supervision.shell import Life, Shell
 from supervision.state.log_file import LogFile
 from supervision.state.snapshots import SnapshotKeeper
 from supervision.testing import DeterministicScheduler
+from supervision.work import Work
 
 SEEDS = 1_000
 
@@ -152,7 +153,7 @@ def loses_the_message_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     def give_back(self: Any, error: BaseException) -> None:
         self.current = None
 
-    monkeypatch.setattr(Incarnation, "_give_back", give_back)
+    monkeypatch.setattr(Work, "give_back", give_back)
 
 
 def counts_dead_letters_twice(monkeypatch: pytest.MonkeyPatch) -> None:

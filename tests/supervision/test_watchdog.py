@@ -333,7 +333,7 @@ def test_an_interrupt_never_gets_into_the_runtime(make_system, fine_grained):
         asked = ref.ask(spin(rounds), block=False)
         assert entered.wait(5)
         if (life := ref.name.incarnation) is not None:
-            life.interrupt(life.turn, "for a test")
+            life.interrupt(life.work.turn, "for a test")
         with contextlib.suppress(sup.ActorStuck):
             assert asked.get(timeout=5) == rounds
     assert ref.ask("well", timeout=5) == "well"

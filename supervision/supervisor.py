@@ -14,6 +14,13 @@ Rules and words are those of erlang/otp lib/stdlib/src/supervisor.erl. What diff
     restart intensity      | 1 in 5 s, whole seconds            | 3 in 5 s (as in Elixir), fractions of a second
     waiting between tries  | none                               | none, or a Backoff for this child
     many children at once  | simple_one_for_one                 | DynamicSupervisor (as in Elixir)
+    a start that takes long| waited for, whatever it takes      | StartTimeout after 30 s, except of a supervisor
+    asking who is down     | fails at once                      | waits for the restart while the name is open
+    a link to who is dead  | an exit signal, noproc             | ActorDeadError
+    one cause, many ends   | each restart counts                | those of one lost scheduler count once
+    too many left behind   | -                                  | the supervisor gives up, as System(max_zombies=) says
+    a killed supervisor    | its children die when they hear it | its children have ended before it is restarted
+    stopping everything    | each child has its own time        | and System.stop(deadline) bounds the whole
 """
 
 from __future__ import annotations

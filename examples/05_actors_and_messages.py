@@ -11,7 +11,7 @@ from rubberduck.errors import NoAvailableProvider
 
 CONFIG = {
     "providers": {"mock": {"responses": [{"content": "Quack.", "tokens": 100}]}},
-    "rate_limits": {"mock": {"capacity": 3, "refill_rate": 1}},
+    "rate_limits": {"mock": {"capacity": 3, "refill_rate": 0.1}},
     "prices": {"mock/any": {"input": 1, "output": 2}},  # USD per million tokens
     "ledger": {"path": ":memory:"},
 }

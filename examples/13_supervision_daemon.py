@@ -17,7 +17,10 @@ import supervision as sup
 
 
 class Journal(sup.Actor):
-    """Written to by the others: so it is the first to start, and the last to stop."""
+    """Written to by the others: so it is the first to start, and the last to stop.
+
+    Its mailbox is drained: a stop overtakes the messages that wait, and the last words of others would be lost.
+    """
 
     def on_start(self) -> None:
         self.lines: list[str] = []
@@ -56,7 +59,7 @@ def look_and_stop() -> None:
 def main() -> int:
     system = sup.System("station")
     system.supervise(
-        sup.ChildSpec("journal", Journal),
+        sup.ChildSpec("journal", Journal, mailbox=sup.Mailbox(drain=True)),
         sup.supervisor("sensors", sup.ChildSpec("roof", lambda: Sensor(system.whereis("journal")), shutdown=2)),
     )
     threading.Thread(target=look_and_stop).start()

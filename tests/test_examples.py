@@ -42,6 +42,14 @@ SHOWS = {
     "15_error_handling": ["QuotaExceeded", "top the account up", "spent None", "InvalidRequest in 'messages'"],
     "16_debugging_and_caching": ["LLM Request", "Is [redacted] a good key?", "cached: True, cost: 0", "vendor: 1"],
     "17_service_clean_shutdown": ["The last words.", "everything stopped: True []", "threads left: []"],
+    "18_supervision_job_pool": [
+        "again: no connection for job 4",
+        "with a max_handle_time of 0.5 s",
+        "done before: 12",
+        "left behind: []",
+        "passed: all jobs are done whatever comes first",
+        "passed: a crash of the limiter gives nobody a burst",
+    ],
 }
 
 

@@ -17,6 +17,7 @@ import pytest
 import structlog
 from pydantic import BaseModel
 
+import supervision.__main__
 from rubberduck.cli.verbs import VERBS
 from rubberduck.config import Config
 from rubberduck.providers.anthropic import Anthropic
@@ -187,6 +188,13 @@ def test_every_option_of_a_command_exists(command: str) -> None:
     lines = [line for block in blocks_of("sh") for line in block.text.splitlines() if command in line]
     told = {option for line in [command, *lines] for option in re.findall(r"--[a-z-]+", line)}
     assert [option for option in sorted(told) if option not in done.stdout] == []
+
+
+@pytest.mark.parametrize("command", [line for line in commands() if "-m supervision" in line])
+def test_every_way_to_look_at_a_tree_is_understood(command: str) -> None:
+    """It is an empty folder where it looks, so that nobody is there: which is not that the command line is wrong."""
+    words = [*command.partition("-m supervision ")[2].split(), "--directory", "/nowhere"]
+    assert supervision.__main__.main(words) == supervision.__main__.NOBODY
 
 
 # --- names -------------------------------------------------------------------------------------------------------

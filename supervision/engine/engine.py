@@ -165,10 +165,10 @@ class Engine:
             return
         self._roster.disarm(child)
         self._roster.enter(child, Phase.RUNNING)
-        child.steady_since = self._now
         if child.restart is Restart.TEMPORARY:
             child.spec = child.spec.without_arguments()
         if child.purpose in (Purpose.RESTART, Purpose.BATCH):
+            child.steady_since = self._now
             self._roster.emit("child_restarted", child, reason=child.reason, attempt=child.attempt)
         child.attempt = 0
         self._start_is_done(child, Started(child.id, event.info))

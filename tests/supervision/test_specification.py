@@ -620,6 +620,37 @@ class TestWindow:
         assert ref.ask(epoch) == 2
         assert timed.tree().children[0].window == (1, 3)
 
+    def test_a_backoff_begins_anew_after_reset_after_without_a_restart_also_of_one_that_stood_stopped(
+        self, timed, clock
+    ):
+        """A start by hand used to count as the last restart, so that an hour of standing stopped was for nothing."""
+        backoff = sup.Backoff(min=1, max=64, jitter=0, reset_after=5)
+        handle = timed.supervise(child("it", backoff=backoff), max_restarts=100)
+        ref = timed.whereis("it")
+
+        def wait() -> float:
+            self.crash(ref)
+            due = timed.tree().find("it").next_at
+            assert due is not None
+            return due - clock.now()
+
+        waits = []
+        for _ in range(3):
+            waits.append(wait())
+            clock.advance(waits[-1])
+            ref.ask(epoch)
+        clock.advance(4.9)
+        waits.append(wait())
+        clock.advance(waits[-1])
+        ref.ask(epoch)
+        clock.advance(5)
+        waits.append(wait())
+        handle.terminate_child("it").get()
+        clock.advance(3600)
+        handle.restart_child("it").get()
+        waits.append(wait())
+        assert waits == pytest.approx([1, 2, 4, 8, 1, 1])
+
 
 class TestTermination:
     """Which ends of a child that was asked to stop are as they should be."""

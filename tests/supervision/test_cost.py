@@ -37,6 +37,16 @@ class Stamping(sup.Actor):
 
 
 @pytest.fixture
+def no_collections() -> Iterator[None]:
+    """For times that are to be compared: a full collection goes through all that the whole test run has left, and
+    takes as long as a hundred starts, in whichever of them it happens to fall."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.fixture
 def stamps() -> Iterator[type[Stamping]]:
     yield Stamping
     Stamping.started.clear()
@@ -53,15 +63,32 @@ def steps(stamps: list[float], first: int, last: int) -> float:
     return statistics.median(later - earlier for earlier, later in itertools.pairwise(stamps[first:last]))
 
 
-def test_the_five_thousandth_start_and_stop_cost_what_the_five_hundredth_did(stamps):
+def start_and_stop(stamps: Any, count: int) -> tuple[float, float, float, float]:
+    """What a start took among few and among many, and a stop; the median of some hundreds each."""
+    gc.collect()
     with sup.System("many") as system:
-        system.supervise(*(sup.ChildSpec(f"c{number}", stamps) for number in range(5_000)))
+        system.supervise(*(sup.ChildSpec(f"c{number}", stamps) for number in range(count)))
         handles = sum(isinstance(each, asyncio.TimerHandle) for each in gc.get_objects())
         system.stop()
-    assert len(stamps.started) == len(stamps.stopped) == 5_000
-    assert steps(stamps.started, 4_500, 5_000) < 2 * steps(stamps.started, 300, 800)
-    assert steps(stamps.stopped, 300, 800) < 2 * steps(stamps.stopped, 4_500, 5_000), "among many, then among few"
+    started, stopped = stamps.started.copy(), stamps.stopped.copy()
+    stamps.started.clear()
+    stamps.stopped.clear()
+    assert len(started) == len(stopped) == count
     assert handles < 300, "each start is timed, and the timer goes when the child is up"
+    early, late = (300, 800), (count - 500, count)
+    return steps(started, *early), steps(started, *late), steps(stopped, *late), steps(stopped, *early)
+
+
+def test_the_five_thousandth_start_and_stop_cost_what_the_five_hundredth_did(stamps, no_collections):
+    """A busy neighbour on the same core doubles the CPU time of whatever runs meanwhile, and nothing makes less of it:
+    so the least of several rounds is compared, and more are taken while that is too much."""
+    rounds: list[tuple[float, ...]] = []
+    few = many = stop_few = stop_many = 1.0
+    while len(rounds) < 3 or (len(rounds) < 8 and max(many / few, stop_many / stop_few) > 1.5):
+        rounds.append(start_and_stop(stamps, 5_000))
+        few, many, stop_few, stop_many = map(min, zip(*rounds, strict=True))
+    assert many < 1.5 * few
+    assert stop_many < 1.5 * stop_few
 
 
 def test_a_child_at_rest_is_few_objects():

@@ -9,7 +9,6 @@ Two lanes: *control* (orders of the supervisor; never bounded, never dropped, ov
 from __future__ import annotations
 
 import threading
-from _thread import allocate_lock
 from asyncio import _get_running_loop
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
@@ -86,7 +85,8 @@ class Mailbox:
 
     def __init__(self, name: Name, spec: MailboxSpec | None = None) -> None:
         self.spec = spec or DEFAULT
-        self.lock = allocate_lock()
+        # Reentrant: a signal handler, or what the garbage collector calls, may put a message here in the middle.
+        self.lock = threading.RLock()
         self._name = name
         self._control: deque[Any] = _NONE_YET
         self._user: deque[Envelope] = deque()
@@ -138,7 +138,9 @@ class Mailbox:
 
     def _put_for_oldest(self, envelope: Envelope) -> None:
         with self.lock:
-            oldest = next((each for each in self._user if not each.is_stop), None)
+            if self.closed is not None:  # since it was found to be full
+                raise self._name.dead_error(self.closed)
+            oldest = next((each for each in list(self._user) if not each.is_stop), None)
             if oldest is not None:
                 self._user.remove(oldest)
             self._user.append(envelope)
@@ -267,7 +269,9 @@ class Mailbox:
     def remove(self, is_unwanted: Callable[[Any], bool]) -> None:
         """Take out the waiting tells that `is_unwanted` says of, as if they had never been sent."""
         with self.lock:
-            self._user = deque(each for each in self._user if each.reply_to or not is_unwanted(each.message))
+            for each in list(self._user):
+                if each.reply_to is None and is_unwanted(each.message):
+                    self._user.remove(each)
 
     # -- the name's owner --------------------------------------------------------------------------
 
@@ -302,17 +306,18 @@ class Mailbox:
         return self._empty(None)
 
     def _empty(self, reason: Any) -> list[Envelope]:
+        fresh: deque[Envelope] = deque()
         with self.lock:
             self.closed = reason or self.closed
-            left, self._user = list(self._user), deque()
+            left, self._user = self._user, fresh
             room, self._room = self._room, _NONE_YET
         for entry in room:
             wake(*entry)
-        return left
+        return list(left)
 
     def after_fork(self, reason: Any) -> list[Envelope]:
         """In the child of a fork nobody will ever take a message. The lock may be held by a thread that is gone."""
-        self.lock = allocate_lock()
+        self.lock = threading.RLock()
         self.lease = self._waiter = None
         self._room = self._control = _NONE_YET
         return self._empty(reason)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("supervision")
 
 _live_names: weakref.WeakSet[Name] = weakref.WeakSet()
-_count_lock = threading.Lock()
+_count_lock = threading.RLock()  # reentrant, as that of a mailbox
 
 
 class Name:
@@ -342,7 +342,7 @@ def no_proc(path: str, at: float) -> Exit:
 
 def _lose_all_after_fork() -> None:
     global _count_lock
-    _count_lock = threading.Lock()
+    _count_lock = threading.RLock()
     pykka.ActorRegistry._actor_refs_lock = threading.RLock()
     for ref in pykka.ActorRegistry.get_all():
         if isinstance(ref, ActorRef):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from supervision.exits import Shutdown
 from supervision.kinds import is_supervisor
@@ -17,6 +20,9 @@ from supervision.waiting import waits
 if TYPE_CHECKING:
     from supervision.root import Root
     from supervision.system import System
+
+
+logger = logging.getLogger("supervision")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,7 @@ class Stopping:
         self.has_begun = False
         self.is_over = False
         self.is_forked = False
+        self._is_carried_out = False
         self._now: Callable[[], float] = time.monotonic if system.whole is None else system.whole.clock.now
         self._changed = threading.Condition()
         self._task: asyncio.Task[None] | None = None
@@ -54,33 +61,29 @@ class Stopping:
 
     def stop(self, deadline: float | None = None) -> bool:
         """See `System.stop`."""
-        is_first = self._note(deadline)
-        if self._is_called_from_within():
-            if is_first:
-                self._begin_stop()
+        self._note(deadline)
+        if self._is_called_from_within() or _is_in_the_middle():
+            self._begin_stop()
             return False
-        if is_first and not self._begin_stop():
+        if not self._begin_stop():
             self._stop_all()
         return self._wait_stopped()
 
     def begin(self, deadline: float | None, when_over: Callable[[], object]) -> None:
         """Only begin to stop; `when_over` is called once all is done, at once if it is."""
-        is_first = self._note(deadline)
+        self._note(deadline)
         if self.is_over:
             when_over()
             return
         self._when_over.append(when_over)
-        if is_first:
-            self._begin_stop()
+        self._begin_stop()
 
-    def _note(self, deadline: float | None) -> bool:
-        """From here on nothing new is started. True for the first who calls."""
+    def _note(self, deadline: float | None) -> None:
+        """From here on nothing new is started."""
         with self._changed:
-            is_first = not self.has_begun
             with self.system.lock:
                 self.has_begun = True
             self._tighten(deadline)
-        return is_first
 
     def _tighten(self, deadline: float | None) -> None:
         """Plan the steps of a stop within `deadline` seconds, unless an earlier call leaves even less time."""
@@ -104,7 +107,12 @@ class Stopping:
         return is_in_handler or self.system.events.is_current or any(each.is_current for each in schedulers)
 
     def _begin_stop(self) -> bool:
-        """Stop in a thread of its own, so that a Ctrl-C for the one who waits leaves no half-stopped system."""
+        """Stop in a thread of its own, so that a Ctrl-C for the one who waits leaves no half-stopped system.
+
+        Idempotent. False if there is no thread for it: then who calls next has to see to it.
+        """
+        if self._is_carried_out or self.is_over:
+            return True
         if self.system.whole is not None:
             return self._begin_task()
         try:
@@ -114,6 +122,7 @@ class Stopping:
         return True
 
     def _begin_task(self) -> bool:
+        self._is_carried_out = True
         loop = self.system.supervisors.loop
         if loop.is_closed():  # with all that was on it
             self._end()
@@ -139,6 +148,10 @@ class Stopping:
         return True
 
     def _stop_all(self) -> None:
+        with self._changed:  # claimed here, not by who starts the thread: a Ctrl-C could come between the two
+            if self._is_carried_out:
+                return
+            self._is_carried_out = True
         try:
             for wait in self._steps():
                 with self._changed:
@@ -173,14 +186,14 @@ class Stopping:
 
     def _end(self) -> None:
         for publication in self.system.publications[:]:
-            publication.close()
+            _guarded(publication.close)
         with self._changed:
             self.is_over = True
             self._notify()
             callbacks, self._when_over = self._when_over, []
         self.system.wanted.set()
         for callback in callbacks:
-            callback()
+            _guarded(callback)
 
     def _steps(self) -> Iterator[_Wait]:
         for root in reversed(self.system.roots[:]):
@@ -202,12 +215,12 @@ class Stopping:
         yield _Wait(lambda: root.has_ended, lambda: at_last)
 
     def _end_threads(self) -> None:
-        self.system.watchdog.stop(self._seconds_left(2.0))
+        _guarded(lambda: self.system.watchdog.stop(self._seconds_left(2.0)))
         for zombie in self.system.zombies[:]:
             self.system.emit("unstopped", zombie.name.path, epoch=zombie.epoch)
         self.system.emit("stopped", self.system.name)
-        self.system.registry.close()
-        self.system.events.close(self._seconds_left(2.0))
+        _guarded(self.system.registry.close)
+        _guarded(lambda: self.system.events.close(self._seconds_left(2.0)))
         own = [self.system.supervisors, *self.system.schedulers.own()]
         for scheduler in own:
             scheduler.begin_stop()
@@ -248,3 +261,31 @@ class Stopping:
         """In the child of a fork there is nothing to stop."""
         self._changed = threading.Condition()
         self.has_begun = self.is_over = self.is_forked = True
+
+
+def _is_in_the_middle() -> bool:
+    """True in a signal handler or finalizer that has come while this thread holds a lock of the runtime.
+
+    Whoever waited there would wait for himself: he who is to stop the trees needs that lock too.
+    """
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).startswith("supervision."):
+            owner = frame.f_locals.get("self")
+            if any(_is_locked(getattr(owner, name, None)) for name in ("lock", "_lock", "_changed")):
+                return True
+        frame = frame.f_back
+    return False
+
+
+def _is_locked(lock: Any) -> bool:
+    """True if a lock is held; a reentrant one: by this thread."""
+    is_held = getattr(lock, "_is_owned", None) or getattr(lock, "locked", None)
+    return is_held is not None and bool(is_held())
+
+
+def _guarded(step: Callable[[], object]) -> None:
+    try:
+        step()
+    except Exception:  # what comes after has to be ended too
+        logger.exception("a step of a stop failed")

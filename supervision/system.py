@@ -33,6 +33,7 @@ from supervision.view.events import Event, EventStream
 from supervision.view.published import Publication
 from supervision.view.reading import read_tree
 from supervision.view.tree import Tree
+from supervision.waiting.flag import Flag
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +78,11 @@ class System:
         self.max_zombies = validation.count(max_zombies, "System max_zombies")
         whole: Any = scheduler if scheduler is not None and scheduler.hosts_everything else None
         self.supervisors: Scheduler = Scheduler(f"{name}-supervisors") if whole is None else whole.supervisors
-        self.schedulers = Schedulers(name, scheduler)
+        try:
+            self.schedulers = Schedulers(name, scheduler)
+        except RuntimeError:  # the machine has no more threads to give
+            self.supervisors.stop()
+            raise
         self.clock: Clock = clock or (RealClock(self.supervisors) if whole is None else whole.clock)
         self.random: Callable[[], float] = random.random if whole is None else whole.random.random
         self.events = EventStream(name, None if whole is None else functools.partial(whole.post_in, "events"))
@@ -90,8 +95,8 @@ class System:
         self.names = Names(self)
         self.registry = Registry(name)
         self.stopping = Stopping(self)
-        self.wanted = threading.Event()
-        self.lock = threading.Lock()
+        self.wanted = Flag()
+        self.lock = threading.RLock()  # reentrant: a signal handler may call here in the middle
         self.watchdog = Watchdog(self)
         self.publications: list[Publication] = []
         self.has_supervised = False
@@ -131,7 +136,11 @@ class System:
             )
             self.roots.append(root)
             self.has_supervised = True
-        root.incarnation.begin()
+        try:
+            root.incarnation.begin()
+        except BaseException:  # a Ctrl-C in this very moment: nobody must wait for the end of what has not begun
+            root.incarnation.kill()
+            raise
         if self.whole is None:
             self.watchdog.start()
         else:
@@ -229,7 +238,8 @@ class System:
 
         Idempotent: a second call waits for the first, and its deadline holds for both. False if something could
         not be stopped: see `unstopped_report`. The system's own actors and listeners cannot wait for their own end:
-        there the call only begins it, and returns False.
+        there the call only begins it, and returns False. So it is in a signal handler or a finalizer that came in
+        the middle of something of the runtime's own, which has to be finished before anything can stop.
         """
         return self.stopping.stop(None if deadline is None else validation.seconds(deadline, "stop(deadline)"))
 
@@ -268,7 +278,7 @@ class System:
 
     def lose_after_fork(self) -> None:
         """In the child of a fork there is nothing to stop: the threads are in the parent."""
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.stopping.lose_after_fork()
         for publication in self.publications:
             publication.lose_after_fork()

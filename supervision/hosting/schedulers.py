@@ -18,7 +18,7 @@ class Schedulers:
 
     def __init__(self, system_name: str, workers: Scheduler | None) -> None:
         self._system_name = system_name
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant: a signal handler may stop the system in the middle
         self.owns_workers = workers is None
         self._workers = workers or Scheduler(f"{system_name}-workers")
         self._named: dict[str, Scheduler] = {}

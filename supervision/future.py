@@ -344,6 +344,8 @@ def _in_side_thread(loop: asyncio.AbstractEventLoop, function: Callable[[], Any]
         outcome: tuple[Any, BaseException | None]
         try:
             outcome = (context.run(function), None)
+        except StopIteration as error:  # no future of asyncio takes it
+            outcome = (None, RuntimeError(f"the function of a future raised {error!r}"))
         except BaseException as error:  # handed to the awaiter, whatever it is
             outcome = (None, error)
         try:

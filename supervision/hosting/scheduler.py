@@ -156,8 +156,14 @@ class Scheduler:
         leftover = asyncio.all_tasks(self.loop) - {asyncio.current_task(self.loop)}
         for task in leftover:
             task.cancel()
-        if leftover:
-            await asyncio.wait(leftover, timeout=1.0)
+        if not leftover:
+            return
+        _, deaf = await asyncio.wait(leftover, timeout=1.0)
+        for task in deaf:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # as asyncio.gather: told here instead
+        if deaf:
+            names = sorted(task.get_name() for task in deaf)
+            logger.warning("%s: %d tasks ignored their cancellation: %s", self.name, len(deaf), ", ".join(names[:10]))
 
     def stop(self, timeout: float | None = 5.0) -> bool:
         """End the loop and wait for its thread. False if the thread is still there after `timeout` seconds.

@@ -164,8 +164,13 @@ class Watchdog:
         logger.error("%s", stack)
         self._system.emit("scheduler_blocked", scheduler.name, actor=path, seconds=seconds, stack=stack)
         pulse.is_condemned = True
-        if not is_supervisors:
+        if is_supervisors:
+            return
+        try:
             scheduler.abandon(incident=("scheduler", scheduler.name, id(scheduler)))
+        except RuntimeError as error:  # the machine has no thread for another one
+            logger.error("%s cannot be replaced yet: %s", scheduler.name, error)
+            pulse.is_condemned = False
 
     # -- lost exits --------------------------------------------------------------------------------
 

@@ -88,11 +88,17 @@ class EventStream:
             key = self._count
             self._listeners[key] = listener
             if self._thread is None and self._post is None:
-                self._thread = threading.Thread(
-                    target=self._deliver, name=f"supervision-events-{self._name}", daemon=True
-                )
-                self._thread.start()
+                self._start_thread(key)
         return lambda: self._unsubscribe(key)
+
+    def _start_thread(self, key: int) -> None:
+        thread = threading.Thread(target=self._deliver, name=f"supervision-events-{self._name}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the machine has no more threads to give: nobody listens
+            del self._listeners[key]
+            raise
+        self._thread = thread
 
     def _unsubscribe(self, key: int) -> None:
         with self._lock:
@@ -164,5 +170,5 @@ class EventStream:
         for listener in list(self._listeners.values()):
             try:
                 listener(event)
-            except Exception:  # a listener's fault is its own
+            except BaseException:  # a listener's fault is its own, a SystemExit too: others want to hear more
                 logger.exception("a listener failed on %s of %s", event.name, event.path)

@@ -14,8 +14,8 @@ from supervision.errors import SpecError
 from supervision.exits import Reason
 from supervision.hosting.hosts import LoopIncarnation, ThreadIncarnation
 from supervision.specs.child import ChildSpec, Kind, SupervisorOptions, validate_children
+from supervision.specs.exclusive import exclusive
 from supervision.state.keeping import check_state
-from supervision.stuck.zombies import exclusive
 
 if TYPE_CHECKING:
     from supervision.incarnation import Incarnation

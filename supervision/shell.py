@@ -17,7 +17,7 @@ from supervision.errors import ActorDeadError, SpecError
 from supervision.exits import Crash, Exit, Failure, GaveUp, Reason, Shutdown, StartFailed
 from supervision.kinds import how_to_make, make_incarnation
 from supervision.specs.child import RESTARTING, ChildSpec, SupervisorOptions
-from supervision.stuck.zombies import exclusive
+from supervision.specs.exclusive import exclusive
 from supervision.view.crash_log import level_of, log_exit, what_follows
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from supervision.errors import SpecError
+from supervision.specs.exclusive import exclusive
 
 if TYPE_CHECKING:
     from supervision.incarnation import Incarnation
@@ -32,18 +32,3 @@ class Zombies(list["Incarnation"]):
                 if resource in wanted:
                     return f"{resource!r} is held by a zombie, {zombie.name.path} (incarnation {zombie.epoch})"
         return None
-
-
-def exclusive(actor_class: type) -> tuple[str, ...]:
-    """What an actor class declares: `exclusive = ("port 8080",)` says that no two of its lives may overlap.
-
-    The words mean what the user takes them for; two classes with a word in common exclude each other. After an
-    abandonment no replacement starts beside the zombie.
-
-    Raises:
-        SpecError: it is no tuple of texts.
-    """
-    words = getattr(actor_class, "exclusive", ())
-    if not isinstance(words, tuple) or not all(isinstance(each, str) for each in words):
-        raise SpecError(f"{actor_class.__name__}.exclusive: {words!r} is not a tuple of texts")
-    return words

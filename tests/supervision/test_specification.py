@@ -634,16 +634,17 @@ class TestWindow:
             assert due is not None
             return due - clock.now()
 
-        waits = []
-        for _ in range(3):
-            waits.append(wait())
-            clock.advance(waits[-1])
+        def wait_and_return() -> float:
+            seconds = wait()
+            clock.advance(seconds)
             ref.ask(epoch)
+            assert handle.count_children().get().active == 1  # by now the supervisor knows, too
+            return seconds
+
+        waits = [wait_and_return() for _ in range(3)]
         clock.advance(4.9)
-        waits.append(wait())
-        clock.advance(waits[-1])
-        ref.ask(epoch)
-        clock.advance(5)
+        waits.append(wait_and_return())
+        clock.advance(5.1)
         waits.append(wait())
         handle.terminate_child("it").get()
         clock.advance(3600)

@@ -7,6 +7,7 @@ import contextvars
 import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Hashable
 from threading import get_ident
@@ -32,6 +33,10 @@ def on_scheduler_thread() -> bool:
 def scheduler_here() -> Scheduler | None:
     """The scheduler whose thread this is."""
     return _running_here.get(get_ident())
+
+
+LAST_WAIT = 0.5
+"""Seconds that a scheduler's end waits for the threads of `asyncio.to_thread`."""
 
 
 class Scheduler:
@@ -138,9 +143,7 @@ class Scheduler:
         with self._door:
             self._is_closed = True
         self._run_guarded(_let_all_pass)
-        executor = getattr(loop, "_default_executor", None)
-        if executor is not None:  # asyncio's own way of closing it waits for ever
-            executor.shutdown(wait=False, cancel_futures=True)
+        _end_executor(loop)
         asyncio.set_event_loop(None)
         loop.close()
         for life in list(self.lives):
@@ -231,6 +234,20 @@ class Scheduler:
         for task in asyncio.all_tasks(self.loop):
             task.cancel()
         self.loop.stop()
+
+
+def _end_executor(loop: asyncio.AbstractEventLoop) -> None:
+    """End the threads of `asyncio.to_thread`: the idle ones are gone after this, a busy one is waited for briefly.
+
+    Asyncio's own way of closing it would wait for ever.
+    """
+    executor = getattr(loop, "_default_executor", None)
+    if executor is None:
+        return
+    executor.shutdown(wait=False, cancel_futures=True)
+    until = time.monotonic() + LAST_WAIT
+    for thread in list(getattr(executor, "_threads", ())):
+        thread.join(max(0.0, until - time.monotonic()))
 
 
 async def _let_all_pass() -> None:

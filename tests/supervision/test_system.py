@@ -256,3 +256,20 @@ print("main is over", flush=True)
 def test_a_lone_actor_does_not_keep_the_interpreter_alive():
     done = run_program("class Lone(sup.Actor): pass\nLone.start().ask('hello')\nprint('over')")
     assert (done.returncode, done.stdout) == (0, "over\n")
+
+
+def test_the_threads_of_to_thread_are_gone_when_the_system_has_stopped(make_system, gate):
+    """They were told to end and not waited for, so that a program which looked right after found one of them."""
+
+    class Threaded(sup.Actor):
+        async def on_receive(self, message):
+            self.work = asyncio.get_running_loop().run_in_executor(None, gate.wait)
+
+        def on_stop(self):
+            threading.Timer(0.05, gate.set).start()
+
+    system = make_system()
+    system.supervise(sup.ChildSpec("it", Threaded))
+    system.whereis("it").ask("begin")
+    assert system.stop()
+    assert [each.name for each in threading.enumerate() if each.name.startswith("asyncio_")] == []

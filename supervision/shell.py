@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("supervision")
 
+DECISION_SECONDS = 0.1
+"""How long, in real time, those who wait for an answer of a child that has ended wait for the decision about it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Started:
@@ -97,9 +100,9 @@ class Shell:
             for effect in self.engine.decide(event, self.system.clock.now(), rand=self.system.random()):
                 self._do(effect)
         except Exception as error:  # a mistake here ends this supervisor; the one above it begins anew
-            logger.debug("%s failed on %s", self.path, type(event).__name__, exc_info=error)
             self._crashed = True
             self._own.crash(Crash.of(error))
+            logger.debug("%s failed on %s", self.path, type(event).__name__, exc_info=error)
 
     def call(self, request: say.Request, reply: Reply) -> None:
         """Carry out a call; its answer may come later."""
@@ -332,9 +335,13 @@ class Life:
         self._ignored = True
 
     def ended(self, incarnation: Incarnation, exit: Exit) -> None:
-        if not self.shell.system.supervisors.post(self._ended, exit):
+        system = self.shell.system
+        if not system.supervisors.post(self._ended, exit):
             log_exit(exit, "its system has been stopped")
             incarnation.release()
+        elif incarnation.work.is_awaited and not (workers := system.workers).hosts_everything:
+            # Something, such as a log handler, may hold the supervisors up.
+            workers.post(workers.loop.call_later, DECISION_SECONDS, incarnation.release)
 
     def zombie_ended(self, incarnation: Incarnation) -> None:
         self.shell.system.zombie_ended(incarnation)

@@ -290,18 +290,25 @@ class Work:
             reply.fence()
 
     def release(self) -> None:
-        """Let those hear of the end who waited for an answer. Idempotent."""
+        """Let those hear of the end who waited for an answer. Idempotent, from any thread."""
         life = self._life
-        pending, self._pending = self._pending, []
+        with self._lock:
+            pending, self._pending = self._pending, []
+            stop_asks, self._stop_asks = self._stop_asks, []
+            owed, self.owed = self.owed, set()
         for envelope, error in pending:
             life.name.dead_letter(envelope, error)
-        for envelope in self._stop_asks:
+        for envelope in stop_asks:
             if envelope.reply_to is not None:
                 envelope.reply_to.settle(None)
         reason = life.exit.reason if life.exit is not None else Killed()
-        owed, self.owed = self.owed, set()
         for reply in owed:
             reply.default(ActorDeadError(life.name.path, reason))
+
+    @property
+    def is_awaited(self) -> bool:
+        """True while somebody waits to hear of this life's end."""
+        return bool(self._pending or self._stop_asks or self.owed)
 
     @property
     def unfinished(self) -> list[Envelope]:

@@ -758,3 +758,15 @@ def test_one_spec_may_serve_several_supervisors(system):
     system.supervise(sup.supervisor("one", spec), sup.supervisor("two", spec))
     assert system.whereis("one/it") is not system.whereis("two/it")
     assert [system.whereis(path).ask("up", timeout=5) for path in ("one/it", "two/it")] == ["up", "up"]
+
+
+def test_who_asked_a_crashed_actor_waits_no_longer_for_a_decision_that_is_held_up(system, crash, gate):
+    """Whatever blocked the supervisors, such as a log handler, also kept the crash from those who had asked."""
+    system.supervise(sup.ChildSpec("it", Obedient))
+    ref = system.whereis("it")
+    system.supervisors.post(gate.wait)
+    with pytest.raises(Boom):
+        ref.ask(crash, timeout=5)
+    assert not gate.is_set()
+    gate.set()
+    assert ref.ask("again", timeout=5) == "again"

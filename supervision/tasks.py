@@ -48,11 +48,16 @@ class RunTask:
 
     With `takes_reply` the function's first argument is the Reply, which it may answer before its end.
     When nobody waits for the reply any more the task is cancelled.
+
+    Where its supervisor ends and the task does not, because the loop is blocked or it ignores its cancellation,
+    `on_lost(reply, reason)` is called, on whichever thread: the place to see to what the task had begun. It may
+    answer the reply; what the task itself still does with that has no effect.
     """
 
     function: TaskFunction
     arguments: tuple[Any, ...] = ()
     takes_reply: bool = False
+    on_lost: Callable[[Reply, Reason], object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +181,7 @@ class TaskSupervisor(Actor):
         self._shutdown = shutdown
         self._lost = lost
         self._restarts = {"max_restarts": max_restarts, "max_seconds": max_seconds}
-        self._tasks: dict[asyncio.Task[Any], tuple[Reply, TaskFunction]] = {}
+        self._tasks: dict[asyncio.Task[Any], tuple[Reply, RunTask]] = {}
         self._started: StartedTasksOwner | None = None
         # Each number has one writer: the first this actor's loop, the second that of the supervisors.
         self._ever_started = self._ever_gone = 0
@@ -244,7 +249,7 @@ class TaskSupervisor(Actor):
         reply = self.owe()
         # A context of its own: the task is nobody's handler.
         task = self._loop.create_task(_guarded(message, reply), context=contextvars.Context())
-        self._tasks[task] = (reply, message.function)
+        self._tasks[task] = (reply, message)
         reply.on_unwanted(lambda: self._cancel(task))
         task.add_done_callback(self._done)
         return reply
@@ -312,7 +317,7 @@ class TaskSupervisor(Actor):
 
     def _leave_behind(self) -> None:
         """Answer for the tasks that ignored their cancellation, and let it be known that they are still there."""
-        left = {task: function for task, (_, function) in self._tasks.items() if not task.done()}
+        left = {task: message.function for task, (_, message) in self._tasks.items() if not task.done()}
         if left:
             names = [_id_of(function) for function in left.values()]
             logger.warning("%s: %d tasks ignored their cancellation: %s", self._path, len(left), names[:10])
@@ -331,8 +336,17 @@ class TaskSupervisor(Actor):
 
     def _answer_lost(self, reason: Reason) -> None:
         tasks, self._tasks = self._tasks, {}
-        for reply, _ in [entry for entry in tasks.values() if not entry[0].is_used]:
-            reply.fail(self._error_of_lost(reason))
+        for task, (reply, message) in tasks.items():
+            if message.on_lost is not None and not task.done():
+                self._tell_lost(message.on_lost, reply, reason)
+            if not reply.is_used:
+                reply.fail(self._error_of_lost(reason))
+
+    def _tell_lost(self, on_lost: Callable[[Reply, Reason], object], reply: Reply, reason: Reason) -> None:
+        try:
+            on_lost(reply, reason)
+        except Exception:  # the other tasks must be answered for all the same
+            logger.exception("%s: on_lost of a task failed", self._path)
 
     def _error_of_lost(self, reason: Reason) -> Exception:
         return self._lost(reason) if self._lost is not None else ActorDeadError(self._path, reason)

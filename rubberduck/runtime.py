@@ -106,7 +106,7 @@ class RubberDuck:
         if any(prices_list.is_listed(desk.vendor) for desk in desks.values()):
             prices_list.preload()
         board = Board(desks, loaded.models, random.Random())
-        system = sup.System(f"rubberduck-{next(_numbers)}", clock=clock)
+        system = sup.System(f"rubberduck-{next(_numbers)}", clock=clock, loop_limit=loaded.supervision.loop_limit)
         try:
             duck = cls(loaded, Office(system, board, prices))
             duck._supervise(open_ledger)

@@ -49,6 +49,8 @@ class Pipe:
         with self._lock:
             if self.is_closed:
                 raise Cancelled("the stream was closed by its reader")
+            if self.is_over:
+                raise Cancelled("the stream has ended for its reader")
             if len(self._chunks) >= CAPACITY:
                 self._writer = _waker_here()
                 return self._writer.future

@@ -26,6 +26,8 @@ __all__ = ["Reply", "StreamReply", "Timeouts", "Transport", "TransportError"]
 MAX_BODY_BYTES = 16 * 1024 * 1024
 MAX_STREAM_BYTES = 256 * 1024 * 1024
 LARGE_BODY_BYTES = 1024 * 1024
+CLOSING_S = 1.0
+"""How long another thread's loop gets to close its connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,9 @@ class Transport:
             if loop is asyncio.get_running_loop():
                 await home.sender.aclose()
             elif loop.is_running():
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(home.sender.aclose(), loop))
+                with suppress(TimeoutError):  # a loop that is blocked closes nothing, and must not hold up the others
+                    closing = asyncio.run_coroutine_threadsafe(home.sender.aclose(), loop)
+                    await asyncio.wait_for(asyncio.wrap_future(closing), CLOSING_S)
             elif not loop.is_closed():  # stopped; it may be run from any thread, but not inside a running loop
                 await asyncio.to_thread(loop.run_until_complete, home.sender.aclose())
 

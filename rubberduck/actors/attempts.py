@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import itertools
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -85,8 +86,12 @@ class AttemptRun:
     first_token_at: float | None = None
     answer: Assembly = field(default_factory=Assembly)
     disposition: Disposition | None = None
+    is_on_the_wire: bool = False
     _record: AttemptRecord | None = None
     _permit: Permit | None = None
+    _entry: sup.Ask[bool] | None = None
+    # Who takes the first number ends the attempt: its task, or who does so in its place.
+    _endings: Iterator[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
         self.number = self.call.begun
@@ -189,18 +194,23 @@ class AttemptRun:
         except BaseException:
             self._give_up()
             raise
-        desk = self.desk
-        self.started = self.office.now()
-        desk.stats_of(self.route.model, self.started).started()
-        desk.inflight += 1
+        self._begin()
         try:
             response = await self._guarded(on_the_wire)
         except BaseException as error:
-            desk.inflight -= 1
             await self._failed(error)
             raise
-        desk.inflight -= 1
         return response, await self._succeeded(response)
+
+    def _begin(self) -> None:
+        """Here the attempt may still be held back; from here on nobody knows what has become of it but its end."""
+        self.started = self.office.now()
+        self.is_on_the_wire = True  # before looking: who loses the call looks at it after having said so
+        if self.call.is_lost:
+            self._give_up()
+            raise _left_behind()
+        self.desk.stats_of(self.route.model, self.started).started()
+        self.desk.inflight += 1
 
     async def _take(self) -> None:
         """Reservation, permit, intent: in this order, so that waiting never holds a probe."""
@@ -278,6 +288,8 @@ class AttemptRun:
     async def _settle(
         self, error: BaseException | None, usage: Usage | None, cost: Decimal | None, price: pricing.Price | None
     ) -> None:
+        if next(self._endings):
+            raise _left_behind()
         now = self.office.now()
         row = classify(error, sent=getattr(error, "phase", None) != "not_sent", delivered=self.call.delivered)
         self.disposition = row
@@ -288,15 +300,19 @@ class AttemptRun:
         began = self.started - self.call.accepted_at
         attempt = Attempt(self.route.provider, self.route.model, outcome, began, duration, cost)
         self.call.attempts.append(attempt)
-        reports.attempt_ended(self.office.system.name, self.call, attempt, usage)
         self._settle_permit(row, first_token, getattr(error, "retry_after", None))
         self._settle_reservation(row, usage, getattr(error, "retry_after", None))
-        await self._charge(usage, cost, price)
+        entry = self._entry = self._entry_of(usage, cost, price)
+        charged = self.office.tracker().ask(entry, block=False)
+        # Only now, for listeners are other people's code and may block: what is given back is on its way.
+        reports.attempt_ended(self.office.system.name, self.call, attempt, usage)
+        await components.see_through(self.office.tracker(), entry, self._owed_later(entry), first=charged)
 
     def _teach(self, row: Disposition, now: float, duration: float, first_token: float, usage: Usage | None) -> None:
         """Let the next choice of a route know how this attempt went."""
         written = 0 if usage is None else usage.completion_tokens
         pace = (duration - first_token) / written if written and self.first_token_at is not None else None
+        self.desk.inflight -= 1
         stats = self.desk.stats_of(self.route.model, now)
         stats.ended(row.breaker, now, ttft=first_token, tpot=pace, duration=duration)
 
@@ -314,18 +330,52 @@ class AttemptRun:
         else:
             self._order(limiter, rate_limiter.Commit(self.id, self._used(row.limiter, usage)))
 
-    async def _charge(self, usage: Usage | None, cost: Decimal | None, price: pricing.Price | None) -> None:
-        """Write down what it cost; on the disk when this returns, unless the disk refuses for now."""
+    def _entry_of(self, usage: Usage | None, cost: Decimal | None, price: pricing.Price | None) -> sup.Ask[bool]:
+        """What the ledger is told of it."""
         assert self._record is not None
-        entry: sup.Ask[bool]
         if usage is not None:
-            entry = cost_tracker.Settle(self._record.settled(usage, cost, price, at=datetime.now(UTC)))
-        elif cost is not None:
-            entry = cost_tracker.Void(self._record)
-        else:
-            entry = cost_tracker.MarkUncertain(self._record)
-        owed_later = functools.partial(self.arrears.add, self.id, entry)
-        await components.see_through(self.office.tracker(), entry, owed_later)
+            return cost_tracker.Settle(self._record.settled(usage, cost, price, at=datetime.now(UTC)))
+        if cost is not None:
+            return cost_tracker.Void(self._record)
+        return cost_tracker.MarkUncertain(self._record)
+
+    def _owed_later(self, entry: sup.Ask[bool]) -> components.OnFailure:
+        return functools.partial(self.arrears.add, self.id, entry)
+
+    # -- left behind -------------------------------------------------------------------------------
+
+    def lose(self, *, is_culprit: bool) -> bool:
+        """End it in place of its task, which does not come back. On any thread. Whether it may have been sent.
+
+        What it has cost is uncertain, unless its task has told the ledger before. The route of the `is_culprit`,
+        whose code has kept the loop to itself, is left alone as after failures: for `reset_timeout`.
+        """
+        if not self.is_on_the_wire:
+            self._give_up()
+            return False
+        if not next(self._endings):
+            self._write_off(is_culprit=is_culprit)
+        if self._record is not None:
+            # Once more if it was told already, for whoever hears that the ledger could not be written is gone.
+            entry = self._entry or cost_tracker.MarkUncertain(self._record)
+            components.deliver(self.office.tracker(), entry, self._owed_later(entry))
+        return self._entry is None
+
+    def _write_off(self, *, is_culprit: bool) -> None:
+        now, call, route = self.office.now(), self.call, self.route
+        outcome = Outcome.FAILURE if is_culprit else Outcome.CANCELLED
+        self.desk.inflight -= 1
+        self.desk.stats_of(route.model, now).ended(outcome, now)
+        if is_culprit:
+            rest = circuit_breaker.OpenFor(self.desk.breaker_options.reset_timeout, route.model)
+            self._order(self.office.breaker(route), rest)
+        elif self._permit is not None:
+            self._return_permit(self._permit)
+        self._order(self.office.limiter(route), rate_limiter.Commit(self.id, call.amounts))
+        began = self.started - call.accepted_at
+        attempt = Attempt(route.provider, route.model, CallInterrupted.__name__, began, now - self.started, None)
+        call.attempts.append(attempt)
+        reports.attempt_ended(self.office.system.name, call, attempt, None)
 
     def _order(self, ref: sup.ActorRef, message: sup.Ask[Any]) -> None:
         components.deliver(ref, message, self._not_delivered)
@@ -355,6 +405,10 @@ class AttemptRun:
             if isinstance(usage, Usage) and not usage.estimated:
                 return usage
         return None
+
+
+def _left_behind() -> Cancelled:
+    return Cancelled("the call has been ended by others, for its loop did not come back")
 
 
 async def _unless_resting(answer: Awaitable[R]) -> R:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rubberduck.core.limiter import Amounts, Klass
 from rubberduck.core.score import Choice
 from rubberduck.stream import Pipe
 from rubberduck.types import Attempt, Request
+
+if TYPE_CHECKING:
+    from rubberduck.actors.attempts import AttemptRun
 
 ONE_REQUEST = Amounts()
 
@@ -39,7 +42,9 @@ class Call:
     """One accepted question. Times are the system clock's seconds.
 
     `amounts` is what the limiter is asked for. `begun` counts the attempts that were begun, refused ones
-    included. `pipe` leads to the reader of a stream, once a part of the answer has come.
+    included. `pipe` leads to the reader of a stream, once a part of the answer has come. `attempt` is the one under
+    way. Once the call `is_lost`, its task has been left behind on a loop that is blocked, and others have ended the
+    call: whatever that task still does counts for nothing.
     """
 
     id: str
@@ -57,6 +62,8 @@ class Call:
     attempts: list[Attempt] = field(default_factory=list)
     choices: list[Choice] = field(default_factory=list)
     pipe: Pipe | None = None
+    attempt: AttemptRun | None = None
+    is_lost: bool = False
 
     @property
     def delivered(self) -> bool:

@@ -29,6 +29,7 @@ from rubberduck.errors import Cancelled, RubberDuckError
 from rubberduck.stream import Pipe, Stream
 from rubberduck.telemetry.debug import DebugLog
 from rubberduck.types import Chunk, Response, Usage
+from rubberduck.wakers import Waker
 
 UNBOUNDED_OUTPUT = 1024
 """The output assumed of a request without max_tokens, in tokens."""
@@ -44,7 +45,7 @@ TIME_TO_END = 5.0
 
 
 class CallRunner:
-    """Takes calls through their course. Used on the actors' loop only."""
+    """Takes calls through their course. Used on the actors' loop only, but for `lose`."""
 
     def __init__(self, config: Config, office: Office) -> None:
         self._config = config
@@ -53,8 +54,8 @@ class CallRunner:
         self._retry = _retry_options(config)
         self._debug = DebugLog.of(config)
         self._answers = Answers(config.cache)
-        self._in_flight: set[asyncio.Task[Any]] = set()
-        self._drained: asyncio.Event | None = None
+        self._in_flight: dict[str, tuple[asyncio.Task[Any], reports.CallReport]] = {}
+        self._drained: Waker | None = None
         # Ids that grow are written into the ledger's index faster than random ones.
         self._id_prefix, self._numbers = uuid.uuid4().hex[:20], itertools.count(1)
 
@@ -68,11 +69,12 @@ class CallRunner:
 
     async def drain(self, until: float) -> None:
         """Wait until no call is in flight; those that are at `until` (real monotonic time) are cancelled."""
-        self._drained = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self._drained = Waker(loop, loop.create_future())
         if self._in_flight:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._drained.wait(), max(0.0, until - time.monotonic()))
-        for task in (left := set(self._in_flight)):
+                await asyncio.wait_for(self._drained.future, max(0.0, until - time.monotonic()))
+        for task in (left := {task for task, _ in list(self._in_flight.values())}):
             task.cancel()
         if left:
             await asyncio.wait(left, timeout=TIME_TO_END)
@@ -83,23 +85,53 @@ class CallRunner:
         """Answer one call exactly once: with a Response or Stream, or with an error of our tree."""
         task = asyncio.current_task()
         assert task is not None
-        self._in_flight.add(task)
+        if call.is_lost:
+            return
         report = reports.CallReport(self._office.system.name, call)
+        self._in_flight[call.id] = (task, report)
         try:
             async with sup.TimeLimit(self._office.clock, call.deadline):
                 response = await self._answer(call, reply)
         except asyncio.CancelledError:
-            report.failure(endings.fail(call, reply, endings.of_cancellation(call, reply)))
+            self._fail(call, reply, report, endings.of_cancellation(call, reply))
             raise
         except Exception as error:  # noqa: BLE001  (whatever it is, the caller is owed an answer)
-            report.failure(endings.fail(call, reply, endings.of_error(call, error, self._office.now())))
+            self._fail(call, reply, report, endings.of_error(call, error, self._office.now()))
         else:
-            endings.succeed(call, reply, response)
-            report.success(response)
+            if not call.is_lost:
+                endings.succeed(call, reply, response)
+                report.success(response)
         finally:
-            self._in_flight.discard(task)
-            if self._drained is not None and not self._in_flight:
-                self._drained.set()
+            self._leave(call)
+
+    def lose(self, call: Call, reply: sup.Reply, reason: sup.Reason) -> None:
+        """The call's task has been left behind. Answer and book what it will not, on whichever thread.
+
+        The task may come back at any moment, this one included. From here on it sends nothing, and whatever it
+        gives back is given back twice at most, which all who get it bear.
+        """
+        call.is_lost = True
+        task, report = self._in_flight.get(call.id, (None, None))
+        was_sent = False
+        if call.attempt is not None:
+            was_sent = call.attempt.lose(is_culprit=task is not None and _is_running(task))
+        self._tell_queue(call, request_queue.Cancel(call.id))
+        self._tell_queue(call, request_queue.Done(call.id, ok=False))
+        error = endings.fail(call, reply, endings.of_loss(call, reason, was_sent=was_sent))
+        if report is not None:
+            report.failure(error)
+        self._leave(call)
+
+    def _fail(self, call: Call, reply: sup.Reply, report: reports.CallReport, error: RubberDuckError) -> None:
+        if not call.is_lost:
+            report.failure(endings.fail(call, reply, error))
+        elif call.pipe is not None:  # it may have been opened in the moment of the loss
+            call.pipe.fail(error)
+
+    def _leave(self, call: Call) -> None:
+        self._in_flight.pop(call.id, None)
+        if self._drained is not None and not self._in_flight:
+            self._drained.wake()
 
     async def _answer(self, call: Call, reply: sup.Reply) -> Response:
         routes = self._office.board.routes(call.request.model, call.providers)
@@ -142,7 +174,7 @@ class CallRunner:
 
     def _tell_queue(self, call: Call, message: sup.Ask[Any]) -> None:
         report = functools.partial(reports.bookkeeping_failed, self._office.system.name, call.id)
-        components.deliver(self._office.queue(), message, report)
+        components.deliver(self._office.queue(), message, _ignore if call.is_lost else report)
 
     async def _estimate(self, call: Call, routes: tuple[Route, ...]) -> Amounts:
         """What the limiter is asked for. Tokens are counted only where a limit on tokens can use the number."""
@@ -190,6 +222,7 @@ class CallRunner:
         """Try one route. None if it failed: the plan has been told, and knows what is next."""
         call.begun += 1
         run = AttemptRun(self._office, self.arrears, call, route, self._limits(call, route, is_alone=is_alone))
+        call.attempt = run
         self._debug.request(route.provider, call.request, request_id=call.id, model=route.model)
         try:
             answer = await (run.stream(self._deliverer(call, route, reply)) if call.is_stream else run.complete())
@@ -242,7 +275,7 @@ class CallRunner:
                 task, loop = asyncio.current_task(), asyncio.get_running_loop()
                 assert task is not None
                 call.pipe = Pipe(functools.partial(_cancel_on, loop, task))
-                if not reply.is_used:
+                if not (reply.is_used or call.is_lost):
                     reply.set(Stream(call.pipe, route.provider, route.model, call.id))
             await call.pipe.write(chunk)
 
@@ -252,6 +285,15 @@ class CallRunner:
 def _cancel_on(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
     with contextlib.suppress(RuntimeError):  # the loop has been closed, and the task with it
         loop.call_soon_threadsafe(task.cancel)
+
+
+def _ignore(failure: RubberDuckError) -> None:
+    """A lost call gives back once more what was given back for it."""
+
+
+def _is_running(task: asyncio.Task[Any]) -> bool:
+    """Whether its code runs in this very moment, as on a blocked loop that of who blocks it does."""
+    return asyncio.current_task(task.get_loop()) is task
 
 
 def _counts_tokens(desk: ProviderDesk) -> bool:

@@ -19,8 +19,16 @@ MOST_ASKED = 20
 OnFailure = Callable[[RubberDuckError], object]
 
 
-async def ask(ref: sup.ActorRef, message: sup.Ask[R], *, give_back: Callable[[R], object] | None = None) -> R:
+async def ask(
+    ref: sup.ActorRef,
+    message: sup.Ask[R],
+    *,
+    give_back: Callable[[R], object] | None = None,
+    first: sup.AskFuture[R] | None = None,
+) -> R:
     """The answer of whichever incarnation gives one. All messages to components may be handled twice.
+
+    `first` is what the question has been given to already.
 
     `give_back` is called with an answer that comes although this task was cancelled, and so will never be used; it
     may be called on any thread.
@@ -30,7 +38,7 @@ async def ask(ref: sup.ActorRef, message: sup.Ask[R], *, give_back: Callable[[R]
     """
     died: Exception | None = None
     for _ in range(MOST_ASKED):
-        future = ref.ask(message, block=False)
+        future, first = first or ref.ask(message, block=False), None
         try:
             answer: R = await future
             return answer
@@ -47,17 +55,21 @@ async def ask(ref: sup.ActorRef, message: sup.Ask[R], *, give_back: Callable[[R]
     raise _gone(ref, died)
 
 
-async def see_through(ref: sup.ActorRef, message: sup.Ask[Any], on_failure: OnFailure) -> None:
+async def see_through(
+    ref: sup.ActorRef, message: sup.Ask[Any], on_failure: OnFailure, *, first: sup.AskFuture[Any] | None = None
+) -> None:
     """Give an order and wait until it is carried out, also if this task is cancelled meanwhile.
+
+    `first` is what the order has been given to already.
 
     What was taken is given back in any case: a cancellation is raised only after that.
     """
     cancelled: asyncio.CancelledError | None = None
     while True:
         try:
-            await ask(ref, message)
+            await ask(ref, message, first=first)
         except asyncio.CancelledError as error:
-            cancelled = error  # the message went with the wait for its answer: give the order again
+            cancelled, first = error, None  # the message went with the wait for its answer: give the order again
             continue
         except RubberDuckError as failure:
             on_failure(failure)

@@ -81,6 +81,13 @@ def of_cancellation(call: Call, reply: sup.Reply) -> RubberDuckError:
     return CallInterrupted(f"the call was interrupted {when}", spent=call.spent)
 
 
+def of_loss(call: Call, reason: sup.Exit | object, *, was_sent: bool) -> RubberDuckError:
+    """The error for a call whose task was left behind, as when somebody's code has blocked the loop."""
+    when = "after it may have been sent" if was_sent or call.attempts else "before it was sent"
+    spent = None if was_sent else call.spent
+    return CallInterrupted(f"the call was lost {when}, for its loop does not come back ({reason})", spent=spent)
+
+
 def of_refusal(answer: Rejected) -> RubberDuckError:
     """The error for a call that the queue did not take."""
     if answer.reason == "expired":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -81,7 +82,8 @@ class ServiceActor(sup.Actor):
         reply = self.owe()
         if reply.deadline is not None:
             call.deadline = min(call.deadline, reply.deadline)
-        reply.forward(self._runner.calls(), sup.RunTask(self._runner.run, (call,), takes_reply=True))
+        on_lost = functools.partial(self._runner.lose, call)
+        reply.forward(self._runner.calls(), sup.RunTask(self._runner.run, (call,), takes_reply=True, on_lost=on_lost))
         return reply
 
     def _call(self, order: Complete | OpenStream) -> Call:

@@ -192,7 +192,12 @@ class PriceConfig(Section):
 
 
 class SupervisionConfig(Section):
-    """How many restarts RubberDuck's own tree takes in how much time before it gives up."""
+    """How many restarts RubberDuck's own tree takes in how much time before it gives up.
+
+    `loop_limit` is for how long a provider's code may keep the event loop to itself. Beyond it all actors and calls
+    go on elsewhere, and those calls that were under way are lost.
+    """
 
     max_restarts: Annotated[int, Whole(0, 1_000_000)] = 30
     max_seconds: Annotated[float, Number(0, 86400, above=True)] = 10.0
+    loop_limit: Annotated[float, Duration(low=0.05, high=_HOUR)] = 1.0

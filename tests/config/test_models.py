@@ -44,6 +44,7 @@ def test_defaults_are_those_of_the_design() -> None:
     assert (retry.retry_budget, retry.retry_budget_floor) == (0.2, 3)
     assert (limits.capacity, limits.unit, limits.max_concurrency) == (None, "requests", 100)
     assert (SupervisionConfig().max_restarts, SupervisionConfig().max_seconds) == (30, 10.0)
+    assert SupervisionConfig().loop_limit == 1.0
     assert (CacheConfig().ttl, CacheConfig().max_entries) == (300.0, 10_000)
     assert Config.load(environ={}).timeout == 120.0
 

@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pykka
@@ -127,7 +127,16 @@ def test_the_child_may_have_a_tree_of_its_own(tree: sup.System) -> None:
     assert in_child(story) == "(['hello echo', 'hello thread', 'alone'], [])"
 
 
-def test_a_fork_in_the_middle_of_traffic_leaves_no_lock_behind(tree: sup.System) -> None:
+@pytest.fixture
+def many_switches() -> Iterator[None]:
+    """Threads take turns fifty times as often: more places to fork at, and nobody waits long for a turn."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.0001)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_a_fork_in_the_middle_of_traffic_leaves_no_lock_behind(tree: sup.System, many_switches: None) -> None:
     """A lock that another thread held at the fork stays held in the child for ever."""
     ref, thread, over = tree.whereis("echo"), tree.whereis("thread"), threading.Event()
 

@@ -807,6 +807,179 @@ class TestOtherParts:
         eventually(lambda: ref.ask(lambda actor: list(actor.seen)) == ["kept"])
 
 
+class TestWaiting:
+    """Futures, deadlines, and circles."""
+
+    def test_get_of_an_unfinished_future_on_a_scheduler_thread_is_refused_and_of_a_finished_one_is_not(self, system):
+        system.supervise(child("a"), child("b"))
+        a, b = system.whereis("a"), system.whereis("b")
+
+        async def finished(_: Any) -> Any:
+            future = b.ask(1, block=False)
+            await future
+            return future.get()
+
+        assert isinstance(a.ask(lambda _: outcome(b.ask(raising(Boom("x")), block=False))), sup.BlockingInScheduler)
+        assert a.ask(finished) == 1
+
+    def test_derived_futures_are_awaited_without_blocking_and_a_foreign_hook_runs_in_a_side_thread(self, system):
+        system.supervise(child("a"), child("b"))
+        b = system.whereis("b")
+        foreign: pykka.ThreadingFuture[str] = pykka.ThreadingFuture()
+        foreign.set_get_hook(lambda timeout: threading.current_thread().name)
+
+        async def derive(_: Any) -> Any:
+            first, second = b.ask(1, block=False), b.ask(2, block=False)
+            return await first.map(lambda n: n * 10), await second.join(first), (await first.join(foreign))[1]
+
+        mapped, joined, where = system.whereis("a").ask(derive, timeout=5)
+        assert (mapped, joined) == (10, [2, 1])
+        assert "workers" not in where
+
+    def test_asking_oneself_or_in_a_circle_is_an_error_at_once_and_passing_a_future_on_is_not(self, system, obedient):
+        system.supervise(child("a", obedient), child("b"))
+        a, b = system.whereis("a"), system.whereis("b")
+        kept: list[Any] = []
+        assert a.ask(lambda _: kept.append(a.ask("later", block=False))) is None
+        assert outcome(kept[0]) == "later"
+        assert isinstance(a.ask(lambda _: outcome(a.ask(1, block=False))), sup.DeadlockError)
+
+        async def ask_back(_: Any) -> Any:
+            return await a.ask(1, block=False)
+
+        async def on_loop(_: Any) -> Any:
+            return await b.ask(ask_back, block=False)
+
+        ask_b = on_loop if obedient is Obedient else lambda _: b.ask(ask_back)
+        assert isinstance(outcome(a.ask(ask_b, block=False)), sup.DeadlockError)
+
+    def test_a_message_past_its_deadline_or_whose_awaiter_was_cancelled_is_skipped(self, system, gate, on_a_loop):
+        system.supervise(child("it", ObedientThread))
+        ref, entered = system.whereis("it"), threading.Event()
+        ref.tell(held(ObedientThread, gate, entered))
+        assert entered.wait(5)
+        with pytest.raises(pykka.Timeout):
+            ref.ask("late", timeout=0.01)
+
+        async def cancelled() -> None:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(sup.ask(ref, "unwanted"), 0.01)  # type: ignore[arg-type]
+
+        on_a_loop(cancelled())
+        gate.set()
+        assert ref.ask(lambda actor: actor.seen) == []
+
+    def test_a_late_answer_is_ignored_and_counted(self, timed, clock):
+        timed.supervise(child("it"))
+        ref, owed = timed.whereis("it"), []
+
+        def owe(actor: Any) -> Any:
+            owed.append(actor.owe())
+            return owed[0]
+
+        future = ref.ask(owe, block=False, timeout=1)
+        assert ref.ask("in between") == "in between"
+        assert timed.tree().find("it").owed == 1
+        clock.advance(2)
+        assert isinstance(outcome(future), pykka.Timeout)
+        owed[0].set("late")
+        assert timed.tree().find("it").late == 1
+
+
+class TestAutoShutdown:
+    """It looks only at significant children that end by themselves."""
+
+    def pair(self, system: Any, rule: str, **mid: Any) -> Any:
+        significant = {"restart": "transient", "significant": True}
+        spec = sup.supervisor(
+            "mid", child("a", **significant), child("b", **significant), child("c"), auto_shutdown=rule, **mid
+        )
+        system.supervise(spec)
+        return system.whereis("mid")
+
+    @pytest.mark.parametrize(("rule", "ends"), [("any_significant", "a"), ("all_significant", "ab")])
+    def test_any_ends_with_the_first_and_all_when_none_is_left(self, system, rule, ends):
+        mid = self.pair(system, rule, restart="temporary")
+        ended = mid.ended
+        for id in ends:
+            assert not ended.done
+            system.whereis(f"mid/{id}").stop()
+        assert outcome(ended).reason == sup.Shutdown()
+
+    def test_a_terminated_one_and_one_that_is_restarted_end_nobody(self, system, crash):
+        mid = self.pair(system, "any_significant")
+        assert outcome(mid.terminate_child("a")) == sup.Ok()
+        with pytest.raises(Boom):
+            system.whereis("mid/b").ask(crash)
+        assert system.whereis("mid/b").ask(epoch) == 2
+        assert mid.count_children().get() == sup.Counts(3, 2, 0, 3)
+
+
+class TestSystem:
+    """The outermost calls."""
+
+    def test_whereis_takes_an_id_below_a_root_or_a_path(self, system):
+        handle = system.supervise(child("a"), sup.supervisor("mid", child("worker")))
+        assert system.whereis("mid/worker").path == "root/mid/worker"
+        assert isinstance(system.whereis("mid"), sup.SupervisorHandle)
+        assert (system.whereis("root"), system.whereis("nobody")) == (handle, None)
+
+    def test_a_failed_start_names_child_and_reason_and_leaves_nothing(self, system):
+        with pytest.raises(sup.StartFailedError) as failed:
+            system.supervise(child("a"), child("b", on_start=raising(Boom("no"))))
+        assert (failed.value.path, failed.value.reason.type) == ("root/b", "Boom")
+        assert system.tree().children == ()
+
+    def test_kill_is_killed_on_a_loop_and_abandoned_in_a_thread(self, system):
+        system.supervise(child("a"), child("t", ObedientThread))
+        for id, kind in (("a", sup.Killed), ("t", sup.Abandoned)):
+            exit = exit_of(system.whereis(id))
+            system.kill(system.whereis(id))
+            assert isinstance(outcome(exit).reason, kind)
+
+    def test_a_second_stop_waits_for_the_first(self, system, gate):
+        system.supervise(child("it", ObedientThread, on_stop=lambda _: gate.wait(10) and None))
+        first = threading.Thread(target=system.stop, daemon=True)
+        first.start()
+        threading.Timer(0.03, gate.set).start()
+        assert system.stop() is True
+        assert gate.is_set()
+        first.join(5)
+
+    def test_supervisors_have_a_scheduler_of_their_own(self, system):
+        where: list[str] = []
+
+        class Telling(sup.Supervisor):
+            async def on_start(self) -> None:
+                where.append(threading.current_thread().name)
+                await super().on_start()
+
+        system.supervise(sup.ChildSpec("mid", Telling, args=(child("it"),), kind="supervisor"))
+        where.append(system.whereis("mid/it").ask(lambda _: threading.current_thread().name))
+        assert where[0].endswith("-supervisors")
+        assert where[1].endswith("-workers")
+
+    def test_the_tree_asks_nobody_and_says_what_everybody_does(self, timed, clock, gate, crash):
+        backoff = sup.Backoff(min=5, max=5, jitter=0)
+        timed.supervise(
+            child("busy", ObedientThread), child("waiting", backoff=backoff), child("done", restart="transient")
+        )
+        entered = threading.Event()
+        timed.whereis("busy").tell(held(ObedientThread, gate, entered))
+        assert entered.wait(5)
+        timed.whereis("busy").tell("queued")
+        with pytest.raises(Boom):
+            timed.whereis("waiting").ask(crash)
+        timed.whereis("done").stop()
+        clock.advance(1)
+        tree = timed.tree()
+        busy, waiting, done = (tree.find(id) for id in ("busy", "waiting", "done"))
+        assert (busy.state, busy.busy_for, busy.queue, busy.queue_age) == ("busy", 1, 1, 1)
+        assert busy.stack
+        assert (waiting.state, waiting.next_at, type(waiting.last_exit.reason)) == ("restarting", 5, sup.Crash)
+        assert (done.state, tree.children[0].window, tree.dead_letters) == ("stopped", (0, 3), 0)
+
+
 def parameters(callable_: Any) -> str:
     """The parameters of a callable as they are written, without annotations."""
     signature = inspect.signature(callable_)

@@ -79,7 +79,7 @@ class ActorTools:
 
         With `state=event_log(path)`. Once this has returned, the next incarnation, also one in another process, is
         given the entry again: `apply(entry)` is called with each, in order, before its first message. The rule is
-        record first, then apply: what was applied and not recorded is lost.
+        record first, then apply: what was applied and not recorded is lost. `record` does not call `apply` itself.
 
         Raises:
             RuntimeError: there is no log, or no message at hand.
@@ -98,7 +98,8 @@ class ActorTools:
     def monitor(self, ref: ActorRef) -> int:
         """Be sent one `Down` when the present incarnation behind `ref` ends; at once if there is none.
 
-        Returns the token by which the message is known, and the monitor taken back.
+        To hear of later incarnations too there is `watch_name`: who answers each Down by a new monitor goes round
+        and round while nobody lives there. Returns the token by which the message is known, and the monitor taken back.
         """
         return monitors.monitor(self._incarnation, ref)
 

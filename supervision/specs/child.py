@@ -178,6 +178,7 @@ def snapshot(
     the value is kept as it is, in this process's memory. If it raises, the actor crashes, and the last one stays.
 
     A crash within `quarantine` seconds of a restore makes the next start fresh: the state may be what it crashed of.
+    With `quarantine=0` it never does.
     """
     if every_messages is None and every_seconds is None:
         raise SpecError("snapshot(): say every_messages= or every_seconds=")
@@ -196,7 +197,8 @@ def event_log(path: str | Path, quarantine: float = 5.0, *, sync: bool = False) 
     survives a power cut too. On a loop all neighbours wait along: give such an actor a thread, or a scheduler.
 
     A crash within `quarantine` seconds of a replay makes the next start fresh: the log is moved aside to
-    path.quarantined-1 (or -2, ...). What is damaged in the middle of it is moved to path.bad-1 and not read.
+    path.quarantined-1 (or -2, ...). With `quarantine=0` it never is. What is damaged in the middle of it is moved to
+    path.bad-1 and not read.
     """
     if not isinstance(path, str | Path) or not str(path):
         raise SpecError(f"event_log(path): {path!r} is not a path")
@@ -213,6 +215,18 @@ class ChildSpec:
     them. `shutdown=None` is 5 seconds for a worker and INFINITY for a supervisor, `start_timeout=None` 30 seconds
     and INFINITY; the spec holds what they came to. A wrong field raises SpecError here; what only the supervisor can
     know is checked by `validate_children`.
+
+    restart          after which ends it is started again: permanent (all), transient (abnormal ones), temporary (none)
+    shutdown         seconds it has to stop; INFINITY, or BRUTAL_KILL for none at all
+    significant      its end may end its supervisor: see `auto_shutdown` there
+    start_timeout    seconds `on_start` may take, and INFINITY
+    backoff          the waits between restarts; at once unless given
+    on_exhausted     after too many restarts: ESCALATE (the supervisor gives up), pause(seconds) or DROP_CHILD
+    expected_errors  exceptions that are answers, and end nobody; in the place of the class's own
+    mailbox          a `Mailbox`: how many messages may wait, and what becomes of them
+    scheduler        the name of an event loop to share, or a `Scheduler`; the system's `workers` unless given
+    max_handle_time  seconds a handler may take before the watchdog steps in
+    state            what survives a crash: fresh(), snapshot(...) or event_log(...)
     """
 
     id: str

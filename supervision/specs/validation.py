@@ -31,7 +31,7 @@ def seconds(value: Any, where: str, *, positive: bool = False) -> float:
     """`value` as a finite number of seconds, zero allowed unless `positive`."""
     wanted = "a number of seconds > 0" if positive else "a number of seconds >= 0"
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise SpecError(f"{where}: {value!r} is not {wanted}")
+        raise SpecError(f"{where}: {value!r} is not {wanted}{_in_seconds(value)}")
     if not _is_finite(value) or value < 0 or (positive and value == 0):
         raise SpecError(f"{where}: {value!r} is not {wanted} (and finite)")
     return float(value)
@@ -45,6 +45,12 @@ def duration(value: Any, where: str, *, positive: bool = False) -> float:
     if parsed is None:
         raise SpecError(f'{where}: {value!r} is not a duration; write seconds, or a number with ms, s, m or h ("1s")')
     return seconds(float(parsed[1]) * _UNIT_SECONDS[parsed[2]], where, positive=positive)
+
+
+def _in_seconds(value: Any) -> str:
+    """What to write for a text that would be a duration elsewhere."""
+    parsed = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    return "" if parsed is None else f"; write {float(parsed[1]) * _UNIT_SECONDS[parsed[2]]:g}"
 
 
 def timeout(value: Any, where: str) -> float | None:

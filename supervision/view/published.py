@@ -60,6 +60,9 @@ class Publication:
             self._release()
             raise
 
+    def __repr__(self) -> str:
+        return f"Publication({self._system.name!r}, at {str(self.path)!r})"
+
     def __enter__(self) -> Self:
         return self
 

@@ -103,6 +103,7 @@ WRONG_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"shutdown": True}, "child 'w': shutdown: True"),
     ({"shutdown": float("inf")}, "finite"),
     ({"start_timeout": 0}, "child 'w': start_timeout: 0 is not a number of seconds > 0"),
+    ({"max_handle_time": "500ms"}, "child 'w': max_handle_time: '500ms' is not a number of seconds > 0; write 0.5"),
     ({"significant": "yes"}, "child 'w': significant: 'yes' is neither True nor False"),
     ({"significant": True}, "significant needs restart transient or temporary"),
     ({"args": "abc"}, "child 'w': args 'abc' is not a tuple"),

@@ -10,11 +10,11 @@ lib/elixir/lib/dynamic_supervisor.ex.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import assert_never
 
-from supervision.engine.calls import READS, Calls, child_id_of, is_busy_with_call, may_start
+from supervision.engine.backlog import Backlog
+from supervision.engine.calls import READS, Calls, child_id_of, is_busy_with_call
 from supervision.engine.roster import Child, Phase, Purpose, Roster
 from supervision.engine.sequence import ParallelStop, Sequence
 from supervision.engine.vocabulary import (
@@ -82,9 +82,7 @@ class Engine:
         self._is_up = False
         self._is_over = False
         self._final: Reason | None = None
-        self._deferred: deque[Event] = deque()
-        self._parked: dict[str, deque[Call]] = {}
-        self._incidents: dict[Hashable, float] = {}
+        self._backlog = Backlog(self._roster)
         self._now = 0.0
         self._rand = 0.0
 
@@ -94,10 +92,10 @@ class Engine:
         effects: list[Effect] = []
         self._roster.effects = effects
         self._handle(event)
-        while self._deferred and not self._must_wait():
-            self._handle(self._deferred.popleft())
-        if self._roster.expected and not (self._deferred or self._parked):
-            self._roster.expected.clear()
+        waiting = self._backlog.events
+        while waiting and not self._must_wait():
+            self._handle(waiting.popleft())
+        self._backlog.settle()
         return effects
 
     @property
@@ -243,7 +241,7 @@ class Engine:
         if self._final is not None:
             self._roster.retire(child)
         elif self._must_wait():
-            self._deferred.append(event)
+            self._backlog.add(event)
         elif child.restart.follows(event.reason):
             self._roster.hold(child)
             self._restart(child)
@@ -311,17 +309,8 @@ class Engine:
             self._exhausted(child)
 
     def _is_tolerated(self, child: Child) -> bool:
-        """Counts the restart; one that shares its incident with one still in the window is free."""
         incident, child.incident = child.incident, None
-        oldest = self._now - self._roster.options.max_seconds
-        self._incidents = {known: at for known, at in self._incidents.items() if at >= oldest}
-        if incident in self._incidents:
-            return True
-        if not self._roster.intensity.allow(self._now):
-            return False
-        if incident is not None:
-            self._incidents[incident] = self._now
-        return True
+        return self._roster.intensity.tolerates(self._now, incident)
 
     def _replace(self, child: Child) -> None:
         match self._roster.options.strategy:
@@ -379,7 +368,7 @@ class Engine:
         if self._final is not None:
             return
         if self._must_wait():
-            self._deferred.append(event)
+            self._backlog.add(event)
             return
         child.timer = None
         if event.key[0] == "pause":
@@ -400,36 +389,25 @@ class Engine:
             return
         is_read = isinstance(call.request, READS)
         if not self._is_up or (self._must_wait() and not is_read):
-            self._expect(call)
-            self._deferred.append(call)
+            self._backlog.add(call)
             return
         child = self._roster.children.get(child_id_of(call) or "")
         if child is not None and is_busy_with_call(child):
-            self._expect(call)
-            self._parked.setdefault(child.id, deque()).append(call)
+            self._backlog.park(child, call)
         else:
             self._calls.handle(call)
-
-    def _expect(self, call: Call) -> None:
-        """It waits: what it knows of epochs may be out of date when its turn comes."""
-        for child_id in may_start(call):
-            self._roster.expected.setdefault(child_id, 0)
 
     def _answer(self, child: Child, answer: Answer) -> None:
         """Answer the call that waited for `child`, then carry out those that waited behind it."""
         self._roster.reply(child, answer)
-        parked = self._parked.pop(child.id, None)
-        while parked:
-            self._call(parked.popleft())
+        for call in self._backlog.unpark(child):
+            self._call(call)
 
     def _refuse_waiting_calls(self, reason: Reason) -> None:
-        waiting = [event.token for event in self._deferred if isinstance(event, Call)]
-        waiting += [call.token for parked in self._parked.values() for call in parked]
-        self._deferred.clear()
-        self._parked.clear()
+        waiting = self._backlog.clear()
         for child in self._roster.children.values():
             self._roster.reply(child, Ended(reason))
-        self._roster.effects.extend(Reply(token, Ended(reason)) for token in waiting)
+        self._roster.effects.extend(Reply(call.token, Ended(reason)) for call in waiting)
 
     # Sequences
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Hashable
 
 
 class Intensity:
@@ -11,12 +12,25 @@ class Intensity:
     An entry exactly `max_seconds` old still counts, as in OTP (lib/stdlib/src/supervisor.erl, `in_period`).
     """
 
-    __slots__ = ("_entries", "max_restarts", "max_seconds")
+    __slots__ = ("_entries", "_incidents", "max_restarts", "max_seconds")
 
     def __init__(self, max_restarts: int, max_seconds: float) -> None:
         self.max_restarts = max_restarts
         self.max_seconds = max_seconds
         self._entries: deque[float] = deque()
+        self._incidents: dict[Hashable, float] = {}
+
+    def tolerates(self, now: float, incident: Hashable = None) -> bool:
+        """As `allow`, but of the restarts that share an `incident` only the first in the window counts."""
+        oldest = now - self.max_seconds
+        self._incidents = {known: at for known, at in self._incidents.items() if at >= oldest}
+        if incident in self._incidents:
+            return True
+        if not self.allow(now):
+            return False
+        if incident is not None:
+            self._incidents[incident] = now
+        return True
 
     def allow(self, now: float) -> bool:
         """Count one restart at `now`; False, and nothing counted, if that would be one too many."""

@@ -33,6 +33,20 @@ def test_zero_tolerates_none() -> None:
     assert not Intensity(0, 5.0).allow(0.0)
 
 
+def test_restarts_that_share_an_incident_count_once_while_it_is_in_the_window() -> None:
+    window = Intensity(1, 5.0)
+    assert [window.tolerates(now, "lost loop") for now in (0.0, 1.0, 5.0)] == [True, True, True]
+    assert not window.tolerates(5.0, "another")
+    assert not window.tolerates(5.0)
+    assert window.tolerates(5.1, "another")
+
+
+def test_an_incident_that_was_not_tolerated_excuses_nobody() -> None:
+    window = Intensity(0, 5.0)
+    assert not window.tolerates(0.0, "lost loop")
+    assert not window.tolerates(0.0, "lost loop")
+
+
 def test_cleared_it_begins_anew() -> None:
     window = Intensity(1, 5.0)
     window.allow(0.0)

@@ -122,10 +122,12 @@ def run_suite(suite: Path, path: Path) -> dict[str, str]:
     reports = sorted(suite.glob("*.xml"))
     assert len(reports) == len(parts), "\n".join(said)
     outcomes = {name: outcome for report in reports for name, outcome in outcomes_in(report).items()}
-    surprises = {name for name, outcome in outcomes.items() if outcome != "passed" and base_name(name) not in waiting}
-    if 0 < len(surprises) < 5:  # they measure with a stopwatch, and the machine is shared: once more, by themselves
-        again = start_pytest(suite, " or ".join(map(base_name, surprises)), suite / "again.xml", environ)
-        print(said, again.communicate(timeout=100)[0], sep="\n")
+    for _ in range(2):  # some measure with a stopwatch, and the machine is shared: once more, by themselves
+        failed = {base_name(name) for name, outcome in outcomes.items() if outcome != "passed"} - set(waiting)
+        if not 0 < len(failed) < 10:
+            break
+        again = start_pytest(suite, " or ".join(sorted(failed)), suite / "again.xml", environ)
+        print(*said, again.communicate(timeout=100)[0], sep="\n")
         outcomes |= outcomes_in(suite / "again.xml")
     return outcomes
 
@@ -157,6 +159,7 @@ def outcome_of(case: ET.Element) -> str:
     return bad[0] if bad else "passed"
 
 
+@pytest.mark.timeout(400)  # the fixture's part in it is four runs of pytest beside each other, and maybe some more
 def test_pykkas_own_tests_pass_but_for_those_that_differ_on_purpose(outcomes: dict[str, str]) -> None:
     others = {name: outcome for name, outcome in outcomes.items() if outcome != "passed"}
     with_our_runtime = [name for name in outcomes if "[supervision" in name]

@@ -97,7 +97,8 @@ from supervision.state.keeping import Kept
 from supervision.stopping import Unstopped
 from supervision.supervisor import Supervisor, SupervisorHandle, supervisor
 from supervision.system import System
-from supervision.tasks import NotACoroutineFunction, RunTask, TasksHandle, TaskSupervisor, tasks
+from supervision.task_calls import NotACoroutineFunction, RunTask, TasksHandle
+from supervision.tasks import TaskSupervisor, tasks
 from supervision.view.audit import Finding
 from supervision.view.events import Event
 from supervision.view.published import Publication, PublishError

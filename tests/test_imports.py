@@ -82,6 +82,7 @@ LAYERS: tuple[str, ...] = (
     "supervisor",
     "dynamic partition root",
     "system task_actor",
+    "task_calls",
     "tasks",
     "__init__ __main__",
 )

@@ -152,14 +152,6 @@ def is_stuck(reason: Reason) -> bool:
     return isinstance(reason, Abandoned) or (isinstance(reason, Crash) and reason.type == "Stuck")
 
 
-def where_it_crashed(reason: Any) -> str:
-    """The last line of code of a crash, for its log line."""
-    if not isinstance(reason, Crash):
-        return ""
-    frames = [line.strip() for line in reason.traceback_text.splitlines() if line.strip().startswith("File ")]
-    return f" ({frames[-1]})" if frames else ""
-
-
 @dataclass(frozen=True, slots=True)
 class Exit:
     """The one record of an incarnation's end. `at` is the system clock's monotonic time, in seconds."""

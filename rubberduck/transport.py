@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -125,7 +125,7 @@ class Transport:
         self, method: str, url: str, headers: Mapping[str, str], content: bytes, timeouts: Timeouts, limit: int
     ) -> StreamReply:
         loop = asyncio.get_running_loop()
-        home = self._home(loop)
+        home = await self._home(loop)
         request = _request(method, url, {**home.sender.headers, **_lower(headers)}, content, timeouts)
         exchange = _Exchange(
             loop, request.url.netloc.decode("ascii"), timeouts, limit, can_tell_sent=home.sender.can_tell_sent
@@ -137,12 +137,13 @@ class Transport:
             exchange.release()
             raise
 
-    def _home(self, loop: asyncio.AbstractEventLoop) -> _Home:
+    async def _home(self, loop: asyncio.AbstractEventLoop) -> _Home:
         if self._is_closed:
             raise TransportError("the transport is closed", phase="not_sent", kind="connect")
         home = self._homes.get(loop)
         if home is None:
             home = self._homes[loop] = _Home(self._new_sender(), self._pool_size)
+            await anext(home.end)  # does not wait
         return home
 
 
@@ -358,6 +359,7 @@ class _Home:
 
     def __init__(self, sender: Sender, pool_size: int) -> None:
         self.sender = sender
+        self.end = _closed_with_its_loop(sender)
         self._pool_size = pool_size
         self._slots: dict[bytes, asyncio.Semaphore] = {}
 
@@ -366,6 +368,17 @@ class _Home:
         if found is None:
             found = self._slots[url.netloc] = asyncio.Semaphore(self._pool_size)
         return found
+
+
+async def _closed_with_its_loop(sender: Sender) -> AsyncGenerator[None]:
+    """Closes the connections of a loop that ends without `aclose`, as one does that was given up for being blocked.
+
+    A generator, since a loop closes those it has begun when it ends, and nobody takes one for a task left behind.
+    """
+    try:
+        yield
+    finally:
+        await sender.aclose()
 
 
 @lru_cache(maxsize=256)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -18,6 +19,8 @@ from rubberduck.config import ProviderConfig
 from rubberduck.errors import CallInterrupted, RubberDuckError
 from rubberduck.providers.base import Provider
 from rubberduck.telemetry import names as events
+from rubberduck.testing import FaultServer
+from rubberduck.testing.faults import Ok
 from rubberduck.types import Choice, Chunk, Delta, FinishReason, Message, Request, Response, Usage
 
 LIMIT = "200ms"
@@ -292,3 +295,38 @@ def test_stop_comes_back_in_its_time_and_names_who_is_left(start_duck: StartDuck
             call.result(5)
     assert duck.system.unstopped_report()
     provider.gate.set()
+
+
+def test_connections_of_the_lost_loop_are_not_shared_with_the_next(
+    start_duck: StartDuck, eventually: Callable[..., Any]
+) -> None:
+    """A hook on the answers' headers blocks; meanwhile an idle connection to the other server is in the pool."""
+    gate = threading.Event()
+    with FaultServer(Ok()) as first, FaultServer(Ok()) as second:
+        duck = start_duck(
+            {
+                name: {"module": "openai", "base_url": f"{server.base_url}/v1", "api_key": "k", "models": [name]}
+                for name, server in (("first", first), ("second", second))
+            },
+            supervision={"loop_limit": LIMIT},
+            prices=dict.fromkeys(("first", "second"), PRICE),
+        )
+        ask_first, ask_second = ({**ASK_MOCK, "model": name} for name in ("first", "second"))
+        assert duck.complete(ask_second).text
+        hooked: Any = duck.provider("first")
+        hooked.on_headers = lambda *_: gate.wait(20)
+        try:
+            with caller(duck, ask_first) as [call], pytest.raises(CallInterrupted, match="may have been sent"):
+                call.result(10)
+            assert duck.complete(ask_second).text
+            assert (len(first.calls), len(second.calls)) == (1, 2)
+            assert [(provider, state) for _, provider, state in rows(duck)].count(("first", "uncertain")) == 1
+        finally:
+            hooked.on_headers = None
+            gate.set()
+        eventually(lambda: not duck.system.zombies)
+        assert (len(first.calls), len(second.calls)) == (1, 2)
+        assert sorted(state for _, _, state in rows(duck)) == ["settled", "settled", "uncertain"]
+        assert duck.stop()
+        gc.collect()
+        eventually(lambda: first.open_connections == second.open_connections == 0)

@@ -308,7 +308,7 @@ class Work:
     @property
     def is_awaited(self) -> bool:
         """True while somebody waits to hear of this life's end."""
-        return bool(self._pending or self._stop_asks or self.owed)
+        return bool(self._stop_asks or self.owed) or any(envelope.reply_to for envelope, _ in self._pending)
 
     @property
     def unfinished(self) -> list[Envelope]:

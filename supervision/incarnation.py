@@ -7,6 +7,7 @@ and reports exactly one exit.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from _thread import allocate_lock
@@ -296,14 +297,15 @@ class Incarnation:
             monitors, self.monitors = self.monitors, {}
             at_end, self.at_end = self.at_end, {}
             self._leave_registry()
-        name.mailbox.revoke(self.lease)
-        self.work.put_back()
+        # Each step by itself: who waits for this end must hear of it, whatever goes wrong on the way.
+        _guarded(name.mailbox.revoke, self.lease)
+        _guarded(self.work.put_back)
         if self.keeping is not None:
             _guarded(self.keeping.ended, exit)
         for cleanup in list(at_end.values()):
             _guarded(cleanup)
         if isinstance(reason, Abandoned):
-            self.work.fence_replies()
+            _guarded(self.work.fence_replies)
         name.last_exit = exit
         if name.incarnation is self:
             name.incarnation = None
@@ -390,4 +392,5 @@ def _guarded(function: Callable[..., object], *arguments: Any) -> None:
     try:
         function(*arguments)
     except Exception:  # whose end this is must be reported all the same
-        logger.exception("a callback at the end of an actor failed")
+        with contextlib.suppress(Exception):  # a log handler's fault neither
+            logger.exception("a callback at the end of an actor failed")

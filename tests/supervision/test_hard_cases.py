@@ -206,6 +206,29 @@ def test_a_hook_that_raises_stop_iteration_is_heard_of_by_who_awaits_it(on_a_loo
         on_a_loop(wait_for_it())
 
 
+# --- mistakes of the runtime's own -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["revoke", "put_back"])
+@pytest.mark.timeout(20, method="thread")
+def test_an_end_is_reported_though_a_step_of_it_runs_out_of_memory(system, step, monkeypatch):
+    """The supervisor was never told: it took the dead actor for alive, and could not be stopped."""
+    ref = started(system)
+    owner: Any = ref.name.mailbox if step == "revoke" else ref.name.incarnation.work
+    function, calls = getattr(type(owner), step), iter(range(10))
+
+    def fail_once(*arguments: Any) -> Any:
+        if next(calls) == 0:
+            raise MemoryError(step)
+        return function(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(owner), step, fail_once)
+        with pytest.raises(ZeroDivisionError):
+            ref.ask(lambda: 1 / 0, timeout=5.0)
+        assert ref.ask("again", timeout=5.0) == "again"
+
+
 # --- the interpreter's end ---------------------------------------------------------------------------------------
 
 DEAF = """

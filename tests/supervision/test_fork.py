@@ -15,6 +15,8 @@ import pykka
 import pytest
 
 import supervision as sup
+from supervision import links
+from supervision.waiting import waits
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here"),
@@ -125,6 +127,13 @@ def test_the_child_may_have_a_tree_of_its_own(tree: sup.System) -> None:
         return answers, system.unstopped_report()
 
     assert in_child(story) == "(['hello echo', 'hello thread', 'alone'], [])"
+
+
+@pytest.mark.parametrize("module", [links, waits], ids=["links", "waits"])
+def test_a_lock_of_all_actors_that_was_held_at_the_fork_is_free_in_the_child(module: Any) -> None:
+    """Only its holder could free it, and that thread is not in the child."""
+    with module._lock:
+        assert in_child(lambda: module._lock.acquire(timeout=2)) == "True"
 
 
 @pytest.fixture

@@ -48,7 +48,9 @@ class Slow(pykka.ThreadingActor):
 def main() -> None:
     is_down, slow_is_back = threading.Event(), threading.Event()
 
-    def listen(event: sup.Event) -> None:  # on a thread of its own: it can neither delay nor break the tree
+    # On a thread of its own, so that it can neither delay nor break the tree. It prints beside the main thread, for
+    # which reason each `print` here is given one text.
+    def listen(event: sup.Event) -> None:
         if event.name in ("backoff", "child_restarted", "abandoned"):
             print(f"    event: {event.name} {event.path}")
         if event.name == "backoff":
@@ -77,7 +79,7 @@ def main() -> None:
         later = database.ask(1, block=False)
         is_down.wait(5)
         print(system.tree())
-        print("count after a crash:", later.get(timeout=5), "- the same ref, a new incarnation, its snapshot")
+        print(f"count after a crash: {later.get(timeout=5)} - the same ref, a new incarnation, its snapshot")
         slow_is_back.wait(5)
 
         print("\nA handler that hangs. After max_handle_time it is left behind, and replaced.")
@@ -85,19 +87,19 @@ def main() -> None:
         try:
             system.whereis("slow").ask("hang", timeout=5)
         except sup.ActorStuck as error:
-            print("asked:", error)
+            print(f"asked: {error}")
         slow_is_back.wait(5)
-        print("its successor:", system.whereis("slow").ask("well"))
+        print(f"its successor: {system.whereis('slow').ask('well')}")
         print(system.tree())
 
         print("\nMore than 3 restarts in 60 s: the supervisor stops repeating itself and gives up.")
         for _ in range(2):  # 2 of the 3 are used up
             database.tell("again")
-        print("the root ended:", tree.ended.get(timeout=5).reason)
+        print(f"the root ended: {tree.ended.get(timeout=5).reason}")
         try:
             database.ask(1)
         except sup.ActorDeadError as error:
-            print("asked afterwards:", error)
+            print(f"asked afterwards: {error}")
         print("left behind:", system.unstopped_report())
 
 

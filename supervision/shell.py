@@ -9,16 +9,16 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from supervision.child_owner import ChildOwner
 from supervision.engine import vocabulary as say
 from supervision.engine.engine import Engine
 from supervision.errors import ActorDeadError, SpecError
-from supervision.exits import Crash, Exit, Failure, GaveUp, Reason, Shutdown, StartFailed
+from supervision.exits import Crash, Failure, GaveUp, Reason, Shutdown
 from supervision.kinds import how_to_make, make_incarnation
 from supervision.specs.child import RESTARTING, ChildSpec, SupervisorOptions
 from supervision.specs.exclusive import exclusive
-from supervision.view.crash_log import level_of, log_exit, what_follows
 
 if TYPE_CHECKING:
     from supervision.clock import Timer
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from supervision.system import System
 
 logger = logging.getLogger("supervision")
-
-DECISION_SECONDS = 0.1
-"""How long, in real time, those who wait for an answer of a child that has ended wait for the decision about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +54,7 @@ class RefusedStart(Exception):
 
 
 class Shell:
-    """Carries out one engine's effects. All methods but those of the owner run on the supervisor's loop."""
+    """Carries out one engine's effects. All methods run on the supervisor's loop."""
 
     def __init__(
         self,
@@ -77,7 +74,7 @@ class Shell:
         epochs = {id: self._last_epoch(id) for id in kept}
         self.engine = Engine(options, specs, path=self.path, epochs=epochs, **engine_options)
         self.options = options
-        self.live: dict[str, Life] = {}
+        self.live: dict[str, ChildOwner] = {}
         self.timers: dict[Any, tuple[Timer, float]] = {}
         self.started_all: asyncio.Future[None] | None = None
         self.finished: asyncio.Future[Reason] = system.supervisors.loop.create_future()
@@ -138,11 +135,11 @@ class Shell:
             case say.Start():
                 self._start(effect)
             case say.RequestStop(id=id, epoch=epoch, reason=reason):
-                if (life := self._life(id, epoch)) is not None:
-                    life.incarnation.order_stop(reason, drain=life.drain)
+                if (owner := self._owner(id, epoch)) is not None:
+                    owner.incarnation.order_stop(reason, drain=owner.drain)
             case say.Kill(id=id, epoch=epoch):
-                if (life := self._life(id, epoch)) is not None:
-                    life.incarnation.kill()
+                if (owner := self._owner(id, epoch)) is not None:
+                    owner.incarnation.kill()
             case say.ArmTimer(key=key, delay=delay):
                 self._arm(key, delay)
             case say.CancelTimer(key=key):
@@ -178,7 +175,7 @@ class Shell:
             return
         if order.restart_reason is not None:
             name.restarts += 1
-        life = Life(self, order.id, order.epoch, drain=name.mailbox.spec.drain)
+        owner = ChildOwner(self, order.id, order.epoch, drain=name.mailbox.spec.drain)
         options: dict[str, Any] = {
             "expected_errors": spec.expected_errors,
             "restart_reason": order.restart_reason,
@@ -186,12 +183,12 @@ class Shell:
             "kill_grace": self.system.kill_grace,
         }
         try:
-            life.incarnation = make_incarnation(self.system, name, spec, make, life, **options)
+            owner.incarnation = make_incarnation(self.system, name, spec, make, owner, **options)
         except RuntimeError as error:  # there is no thread for its scheduler
             self._refuse_start(order, Crash.of(error))
             return
-        self.live[order.id] = life
-        life.incarnation.begin()
+        self.live[order.id] = owner
+        owner.incarnation.begin()
 
     def _refuse_start(self, order: say.Start, why: Crash) -> None:
         """It does not start now; where a replacement must not stand beside a zombie, this supervisor gives up."""
@@ -207,14 +204,14 @@ class Shell:
             self.system.emit("exhausted", path, reason=reason, action="escalate", why=why)
             self.handle(say.ShutdownRequested(GaveUp((Failure(path, reason), Failure(self.path, why)))))
 
-    def _life(self, id: str, epoch: int) -> Life | None:
-        life = self.live.get(id)
-        return life if life is not None and life.epoch == epoch else None
+    def _owner(self, id: str, epoch: int) -> ChildOwner | None:
+        owner = self.live.get(id)
+        return owner if owner is not None and owner.epoch == epoch else None
 
-    def forget(self, life: Life) -> None:
+    def forget(self, owner: ChildOwner) -> None:
         """This incarnation is gone."""
-        if self.live.get(life.id) is life:
-            del self.live[life.id]
+        if self.live.get(owner.id) is owner:
+            del self.live[owner.id]
         if self._one_less is not None and not self._one_less.done():
             self._one_less.set_result(None)
 
@@ -287,8 +284,8 @@ class Shell:
         for timer, _ in self.timers.values():
             timer.cancel()
         self.timers.clear()
-        for life in list(self.live.values()):
-            life.incarnation.kill()
+        for owner in list(self.live.values()):
+            owner.incarnation.kill()
         while self.live:
             self._one_less = asyncio.get_running_loop().create_future()
             try:
@@ -312,57 +309,3 @@ class Shell:
         if row.state == "running":
             return self.names[row.id].ref
         return RESTARTING if row.state == "restarting" else None
-
-
-class Life:
-    """The owner of one incarnation: brings what becomes of it to the supervisor's loop."""
-
-    __slots__ = ("_ignored", "drain", "epoch", "id", "incarnation", "shell")
-
-    def __init__(self, shell: Shell, id: str, epoch: int, *, drain: bool) -> None:
-        self.shell = shell
-        self.id = id
-        self.epoch = epoch
-        self.drain = drain
-        self.incarnation: Incarnation = cast("Incarnation", None)
-        self._ignored = False
-
-    def started(self, incarnation: Incarnation, info: Any) -> None:
-        self.shell.system.emit("child_started", incarnation.name.path, epoch=incarnation.epoch)
-        self.shell.system.supervisors.post(self.shell.handle, say.ChildStarted(self.id, self.epoch, info))
-
-    def ignored(self, incarnation: Incarnation) -> None:
-        self._ignored = True
-
-    def ended(self, incarnation: Incarnation, exit: Exit) -> None:
-        system = self.shell.system
-        if not system.supervisors.post(self._ended, exit):
-            log_exit(exit, "its system has been stopped")
-            incarnation.release()
-        elif incarnation.work.is_awaited and not (workers := system.workers).hosts_everything:
-            # Something, such as a log handler, may hold the supervisors up.
-            workers.post(workers.loop.call_later, DECISION_SECONDS, incarnation.release)
-
-    def zombie_ended(self, incarnation: Incarnation) -> None:
-        self.shell.system.zombie_ended(incarnation)
-
-    def _ended(self, exit: Exit) -> None:
-        """The asker of a crash hears of it after the decision, so that a retry meets the new state."""
-        shell = self.shell
-        shell.forget(self)
-        level = level_of(exit, shell, self.id)
-        try:
-            why = shell.system.child_exited(self.incarnation, exit)
-            if why is not None:
-                shell.give_up(self.id, exit.reason, why)
-            shell.handle(self._event(exit.reason))
-        finally:
-            log_exit(exit, what_follows(shell, self.id, self.epoch), level=level)
-            self.incarnation.release()
-
-    def _event(self, reason: Reason) -> say.Event:
-        if self._ignored:
-            return say.ChildIgnored(self.id, self.epoch)
-        if isinstance(reason, StartFailed):
-            return say.ChildStartFailed(self.id, self.epoch, reason.cause)
-        return say.ChildExited(self.id, self.epoch, reason, self.incarnation.incident)

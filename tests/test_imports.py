@@ -77,7 +77,7 @@ LAYERS: tuple[str, ...] = (
     "actor",
     "kinds",
     "view",
-    "testing names stopping stuck running registry",
+    "child_owner testing names stopping stuck running registry",
     "shell",
     "supervisor",
     "dynamic partition root",

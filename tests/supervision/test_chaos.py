@@ -19,13 +19,14 @@ from chaos_rig import WORKERS, Books, FragileLoop, FragileThread, tree
 from chaos_run import be_quiet, chaos, deterministic, try_seeds
 
 import supervision as sup
+from supervision.child_owner import ChildOwner
 from supervision.engine.sequence import Sequence
 from supervision.incarnation import Incarnation
 from supervision.mailbox import Mailbox
 from supervision.message import Reply
 from supervision.name import Name
 from supervision.registry import Registry
-from supervision.shell import Life, Shell
+from supervision.shell import Shell
 from supervision.state.log_file import LogFile
 from supervision.state.snapshots import SnapshotKeeper
 from supervision.testing import DeterministicScheduler
@@ -126,13 +127,13 @@ def test_a_thousand_crashes_leave_nothing_behind(tmp_path):
 
 
 def reports_its_end_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = Life.ended
+    right = ChildOwner.ended
 
     def ended(self: Any, incarnation: Any, exit: Any) -> None:
         right(self, incarnation, exit)
         right(self, incarnation, exit)
 
-    monkeypatch.setattr(Life, "ended", ended)
+    monkeypatch.setattr(ChildOwner, "ended", ended)
 
 
 def forgets_what_it_owes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -330,3 +330,26 @@ def test_connections_of_the_lost_loop_are_not_shared_with_the_next(
         assert duck.stop()
         gc.collect()
         eventually(lambda: first.open_connections == second.open_connections == 0)
+
+
+def test_what_a_lost_call_held_is_free_while_its_thread_still_hangs() -> None:
+    """A provider with one slot can be asked again, and nobody waits for the lost call when all is stopped."""
+    duck = RubberDuck.start(
+        {
+            "providers": {"stubborn": {"module": f"{__name__}:Stubborn"}},
+            "rate_limits": {"stubborn": {"capacity": 10, "refill_rate": 10, "max_concurrency": 1}},
+            "circuit_breaker": {"reset_timeout": "1ms"},
+            "supervision": {"loop_limit": LIMIT},
+            "ledger": {"path": ":memory:"},
+        }
+    )
+    provider: Any = duck.provider("stubborn")
+    try:
+        with caller(duck, ASK_STUBBORN) as [call], pytest.raises(CallInterrupted):
+            call.result(10)
+        assert duck.complete(ASK_STUBBORN, timeout=5).text == "at last"
+        started = time.monotonic()
+        duck.stop(15.0)
+        assert time.monotonic() - started < 8
+    finally:
+        provider.gate.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any, cast
 
 from supervision.engine import vocabulary as say
@@ -43,13 +44,21 @@ class ChildOwner:
             incarnation.release()
         elif incarnation.work.is_awaited and not (workers := system.workers).hosts_everything:
             # Something, such as a log handler, may hold the supervisors up.
-            workers.post(workers.loop.call_later, DECISION_SECONDS, incarnation.release)
+            workers.post(workers.loop.call_later, DECISION_SECONDS, _release, weakref.ref(incarnation))
 
     def zombie_ended(self, incarnation: Incarnation) -> None:
         self.shell.system.zombie_ended(incarnation)
 
     def _ended(self, exit: Exit) -> None:
         """The asker of a crash hears of it after the decision, so that a retry meets the new state."""
+        try:
+            self._settle(exit)
+        except Exception as error:  # whatever it is: an end that the engine never heard of would never be acted on
+            self.shell.crash(error)
+        finally:
+            self.incarnation.release()
+
+    def _settle(self, exit: Exit) -> None:
         shell = self.shell
         shell.forget(self)
         level = level_of(exit, shell, self.id)
@@ -60,7 +69,6 @@ class ChildOwner:
             shell.handle(self._event(exit.reason))
         finally:
             log_exit(exit, what_follows(shell, self.id, self.epoch), level=level)
-            self.incarnation.release()
 
     def _event(self, reason: Reason) -> say.Event:
         if self._ignored:
@@ -68,3 +76,9 @@ class ChildOwner:
         if isinstance(reason, StartFailed):
             return say.ChildStartFailed(self.id, self.epoch, reason.cause)
         return say.ChildExited(self.id, self.epoch, reason, self.incarnation.incident)
+
+
+def _release(life: weakref.ref[Incarnation]) -> None:
+    # Weak: the end of a life is mostly settled at once, and nothing is to keep it until then.
+    if (incarnation := life()) is not None:
+        incarnation.release()

@@ -96,10 +96,14 @@ class Shell:
         try:
             for effect in self.engine.decide(event, self.system.clock.now(), rand=self.system.random()):
                 self._do(effect)
-        except Exception as error:  # a mistake here ends this supervisor; the one above it begins anew
-            self._crashed = True
-            self._own.crash(Crash.of(error))
-            logger.debug("%s failed on %s", self.path, type(event).__name__, exc_info=error)
+        except Exception as error:
+            self.crash(error)
+
+    def crash(self, error: Exception) -> None:
+        """End this supervisor for a mistake in its own books; the one above it begins anew."""
+        self._crashed = True
+        self._own.crash(Crash.of(error))
+        logger.debug("%s failed", self.path, exc_info=error)
 
     def call(self, request: say.Request, reply: Reply) -> None:
         """Carry out a call; its answer may come later."""

@@ -770,3 +770,22 @@ def test_who_asked_a_crashed_actor_waits_no_longer_for_a_decision_that_is_held_u
     assert not gate.is_set()
     gate.set()
     assert ref.ask("again", timeout=5) == "again"
+
+
+@pytest.mark.parametrize("step", ["child_exited", "emit"])
+def test_a_supervisor_that_cannot_note_an_end_ends_itself_and_is_begun_anew(
+    system, crash, step, monkeypatch, eventually
+):
+    """An error in the bookkeeping left a dead child in the supervisor's books for ever, and its asker waiting."""
+    system.supervise(sup.supervisor("mid", sup.ChildSpec("it", Obedient)))
+    ref, mid = system.whereis("mid/it"), system.whereis("mid")
+
+    def fails_once(*arguments, **options):
+        monkeypatch.undo()
+        raise MemoryError("no room for the books")
+
+    monkeypatch.setattr(system, step, fails_once)
+    with pytest.raises(Boom):
+        ref.ask(crash, timeout=5)
+    eventually(lambda: mid.name.epoch == 2 and ref.is_alive())
+    assert ref.ask("again", timeout=5) == "again"

@@ -19,6 +19,7 @@ class Driver(Protocol):
 
     def drive(self, is_done: Callable[[], bool], timeout: float | None = None) -> bool:
         """Go on with the work until `is_done()`. False if `timeout` seconds of its clock have passed before."""
+        ...
 
 
 drivers: list[tuple[int, Driver]] = []

@@ -95,8 +95,8 @@ def test_all_who_lived_there_end_as_abandoned_and_count_as_one_restart(quick, ev
     quick.supervise(*(sup.ChildSpec(id, Obedient) for id in ids), max_restarts=1, max_seconds=60.0)
     quick.whereis("n3").tell(blocked_by(gate, entered))
     eventually(lambda: all((name := quick.whereis(id)) and name.name.epoch == 2 for id in ids))
-    reasons = {event.reason for event in named(events, "child_exited")}
-    assert reasons == {sup.Abandoned("scheduler")}
+    eventually(lambda: len(named(events, "child_exited")) == len(ids))
+    assert {event.reason for event in named(events, "child_exited")} == {sup.Abandoned("scheduler")}
     assert quick.tree().children[0].window == (1, 1)
     assert all(quick.whereis(id).ask(id, timeout=5) == id for id in ids)
 

@@ -130,9 +130,15 @@ def installed_model() -> None:
 
 
 def apart(*words: str) -> subprocess.Popen[str]:
+    """The command in a process of its own, which hears an interrupt also where the tests run in a background."""
     command = [sys.executable, "-m", "rubberduck", *words]
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environ, preexec_fn=hear_interrupts)
+
+
+def hear_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def engines() -> set[int]:

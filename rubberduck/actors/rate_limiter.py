@@ -8,6 +8,7 @@ from math import inf
 from typing import Any
 
 import supervision as sup
+from rubberduck.core.concurrency import Concurrency
 from rubberduck.core.limiter import Amounts, Granted, Klass, Limiter, LimiterOptions, LimiterStats, Refused, Wait
 from rubberduck.errors import InvalidRequest, RateLimited
 
@@ -73,15 +74,22 @@ class RateLimiterActor(sup.Actor):
     Asks: no one. Restart: comes back with what its open reservations leave, never fuller than before; who waited
     asks again under the same id. A message that it does not know, or cannot use, is answered with InvalidRequest.
 
-    `publish(limiter)` lets readers peek without asking.
+    `publish(limiter)` lets readers peek without asking. `concurrency` is the number of slots, which calls move by how
+    they end.
     """
 
     expected_errors = (InvalidRequest,)
 
     def __init__(
-        self, provider: str, options: LimiterOptions, *, publish: Callable[[Limiter], object] | None = None
+        self,
+        provider: str,
+        options: LimiterOptions,
+        *,
+        publish: Callable[[Limiter], object] | None = None,
+        concurrency: Concurrency | None = None,
     ) -> None:
         super().__init__()
+        self._concurrency = concurrency
         self._provider = provider
         self._options = options
         self._publish = publish
@@ -91,9 +99,10 @@ class RateLimiterActor(sup.Actor):
     def on_start(self) -> None:
         now = self.context.clock.now()
         if self.context.restart_reason is None and self.context.snapshot is None:
-            self._limiter = Limiter(self._options, now)
+            self._limiter = Limiter(self._options, now, self._concurrency)
         else:
-            self._limiter = Limiter.restore(_last_balances(self.context.snapshot, now), self._options, now)
+            balances = _last_balances(self.context.snapshot, now)
+            self._limiter = Limiter.restore(balances, self._options, now, self._concurrency)
         # The books themselves are the snapshot: they are always whole between two messages, and taking a copy
         # after each message would cost more than the decision.
         self.remember(self._limiter)

@@ -12,11 +12,14 @@ answer and is charged once, until the reservation is cancelled.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
+from operator import attrgetter, gt
 from typing import Literal
 
 from rubberduck.core.bucket import Cell, Meter, MinuteWindow, TokenBucket
+from rubberduck.core.concurrency import Concurrency
 from rubberduck.core.waiting_line import Amounts, Klass, Needs, Waiter, WaitingLine
 
 __all__ = [
@@ -125,11 +128,13 @@ class _Held:
 class Limiter:
     """The books of one provider's limits. `now` and deadlines are monotonic seconds.
 
-    After `commit`, `cancel` and `penalise`, and at `next_at`, ask `poll` who may go.
+    After `commit`, `cancel` and `penalise`, and at `next_at`, ask `poll` who may go. `concurrency` is how many slots
+    there are at the moment, up to `max_concurrency`; others move it.
     """
 
-    def __init__(self, options: LimiterOptions, now: float) -> None:
+    def __init__(self, options: LimiterOptions, now: float, concurrency: Concurrency | None = None) -> None:
         self._options = options
+        self._concurrency = concurrency or Concurrency(options.max_concurrency)
         self._bucket: TokenBucket | None = None
         self._units: list[str] = []
         self._meters: list[Meter] = []
@@ -148,6 +153,8 @@ class Limiter:
         }
         self._units.extend(self._minutes)
         self._meters.extend(self._minutes.values())
+        self._pick = _picker(self._units)
+        self._most = [meter.most for meter in self._meters]
         self._blocked_until = -inf
         self._in_flight = 0
         self._mean_hold = 1.0
@@ -222,7 +229,7 @@ class Limiter:
             needs = self._line.needs_until(Waiter("", amounts, needs, inf, klass, 0.0))
         wait = self._meters_wait(needs, now)
         if not self._has_slots(amounts):
-            wait = max(wait, self._mean_hold * (1 + len(self._line)) / self._options.max_concurrency)
+            wait = max(wait, self._mean_hold * (1 + len(self._line)) / self._concurrency.limit)
         return wait
 
     # -- answering those who wait --------------------------------------------------------------------------
@@ -316,9 +323,15 @@ class Limiter:
         )
 
     @classmethod
-    def restore(cls, snapshot: LimiterSnapshot | None, options: LimiterOptions, now: float) -> Limiter:
+    def restore(
+        cls,
+        snapshot: LimiterSnapshot | None,
+        options: LimiterOptions,
+        now: float,
+        concurrency: Concurrency | None = None,
+    ) -> Limiter:
         """The limiter after a restart: never fuller than before. None, nothing known, means empty."""
-        limiter = cls(options, now)
+        limiter = cls(options, now, concurrency)
         if limiter._bucket is not None:
             limiter._bucket.take(limiter._bucket.most, now)
             if snapshot is not None and snapshot.tokens is not None:
@@ -336,15 +349,16 @@ class Limiter:
     # -- the arithmetic of a vector ------------------------------------------------------------------------
 
     def _needs(self, amounts: Amounts) -> Needs:
-        return tuple([getattr(amounts, unit) for unit in self._units])
+        return self._pick(amounts)
 
     def _can_ever_fit(self, amounts: Amounts, needs: Needs) -> bool:
         if amounts.concurrency > self._options.max_concurrency:
             return False
-        return all(need <= meter.most for meter, need in zip(self._meters, needs, strict=True))
+        return not any(map(gt, needs, self._most))
 
     def _has_slots(self, amounts: Amounts) -> bool:
-        return self._in_flight + amounts.concurrency <= self._options.max_concurrency
+        # What wants more than there is at the moment goes when it is alone: a limit that has shrunk is no refusal.
+        return self._in_flight + amounts.concurrency <= max(self._concurrency.limit, amounts.concurrency)
 
     def _meters_wait(self, needs: Needs, now: float) -> float:
         """Seconds until every meter has its need; slots are another matter."""
@@ -400,3 +414,13 @@ class Limiter:
         self._settled[reservation] = None
         if len(self._settled) > REMEMBERED:
             self._settled.popitem(last=False)
+
+
+def _picker(units: list[str]) -> Callable[[Amounts], Needs]:
+    """What picks the needs of these units out of a vector: at every decision, so it must be quick."""
+    if not units:
+        return lambda amounts: ()
+    if len(units) == 1:
+        only = attrgetter(units[0])
+        return lambda amounts: (only(amounts),)
+    return attrgetter(*units)

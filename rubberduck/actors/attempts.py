@@ -92,6 +92,7 @@ class AttemptRun:
     _entry: sup.Ask[bool] | None = None
     # Who takes the first number ends the attempt: its task, or who does so in its place.
     _endings: Iterator[int] = field(default_factory=itertools.count)
+    _out_as: int = 0
 
     def __post_init__(self) -> None:
         self.number = self.call.begun
@@ -150,7 +151,8 @@ class AttemptRun:
                         break
                 else:
                     raise TypeError("stream() ended without any output")
-            self.first_token_at = self.office.now()
+            self.first_token_at = now = self.office.now()
+            self.desk.stats_of(self.route.model, now).first_token(self._out_as, now)
             for chunk in held:
                 yield chunk
             async for chunk in chunks:
@@ -209,7 +211,8 @@ class AttemptRun:
         if self.call.is_lost:
             self._give_up()
             raise _left_behind()
-        self.desk.stats_of(self.route.model, self.started).started()
+        silent_since = self.started if self.call.is_stream else None
+        self._out_as = self.desk.stats_of(self.route.model, self.started).started(silent_since)
         self.desk.inflight += 1
 
     async def _take(self) -> None:
@@ -314,7 +317,13 @@ class AttemptRun:
         pace = (duration - first_token) / written if written and self.first_token_at is not None else None
         self.desk.inflight -= 1
         stats = self.desk.stats_of(self.route.model, now)
-        stats.ended(row.breaker, now, ttft=first_token, tpot=pace, duration=duration)
+        ttft = first_token if self.first_token_at is None else None
+        stats.ended(row.breaker, now, ttft=ttft, tpot=pace, duration=duration, attempt=self._out_as)
+        inflight = self.desk.inflight + 1
+        if row.breaker is Outcome.SUCCESS:
+            self.desk.concurrency.answered(inflight)
+        elif row.shrinks and self.first_token_at is None:
+            self.desk.concurrency.overloaded(inflight, self.started, now)
 
     def _settle_permit(self, row: Disposition, first_token: float, hint: float | None) -> None:
         assert self._permit is not None
@@ -365,7 +374,7 @@ class AttemptRun:
         now, call, route = self.office.now(), self.call, self.route
         outcome = Outcome.FAILURE if is_culprit else Outcome.CANCELLED
         self.desk.inflight -= 1
-        self.desk.stats_of(route.model, now).ended(outcome, now)
+        self.desk.stats_of(route.model, now).ended(outcome, now, attempt=self._out_as)
         if is_culprit:
             rest = circuit_breaker.OpenFor(self.desk.breaker_options.reset_timeout, route.model)
             self._order(self.office.breaker(route), rest)

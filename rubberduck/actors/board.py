@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from rubberduck.core.breaker import BreakerOptions, CircuitBreaker, Rejected
+from rubberduck.core.concurrency import Concurrency
 from rubberduck.core.limiter import Amounts, Klass, Limiter, LimiterOptions
 from rubberduck.core.retry import RetryBudget
 from rubberduck.core.route_stats import RouteStats
@@ -70,6 +71,7 @@ class ProviderDesk:
     `vendor` is whose list prices hold, empty for nobody's; `has_own_prices` says that the provider's own class
     tells its prices. `kind` tells which providers can do the same with the same model.
     `retry_budget` is the share of repeats among first attempts that is affordable, and how many are in any case.
+    `concurrency` is how many calls it bears at once, as far as its refusals have told.
     """
 
     provider: Provider
@@ -87,6 +89,10 @@ class ProviderDesk:
     inflight: int = 0
     has_own_prices: bool = True
     typical: dict[str, Typical] = field(default_factory=dict)
+    concurrency: Concurrency = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.concurrency = Concurrency(self.limiter_options.max_concurrency)
 
     @property
     def name(self) -> str:
@@ -124,6 +130,22 @@ class ProviderDesk:
         return budget
 
 
+class Slots(Mapping[str, int]):
+    """How many calls each provider takes at once, as it stands at the moment of the question."""
+
+    def __init__(self, desks: Mapping[str, ProviderDesk]) -> None:
+        self._desks = desks
+
+    def __getitem__(self, provider: str) -> int:
+        return self._desks[provider].concurrency.limit
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._desks)
+
+    def __len__(self) -> int:
+        return len(self._desks)
+
+
 class Board:
     """All providers, and the names that lead to their routes."""
 
@@ -150,7 +172,7 @@ class Board:
             inflight=stats.inflight,
             health=stats.health(now),
             ttft=stats.ttft(now),
-            tpot=stats.tpot,
+            tpot=stats.tpot(now),
             is_proven=stats.is_proven,
             repeat_allowed=desk.budget_of(model).affords(now),
             family=f"{desk.kind}/{model}",

@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 import supervision as sup
-from rubberduck.actors.board import ProviderDesk
+from rubberduck.actors.board import ProviderDesk, Slots
 from rubberduck.actors.calls import CallRunner
 from rubberduck.actors.circuit_breaker import CircuitBreakerActor
 from rubberduck.actors.cost_tracker import CostTrackerActor
@@ -54,7 +54,7 @@ def children(
     """The children of the root, in the order of their start."""
     limits = _limits(config)
     providers = [_provider(desk, limits, on_breaker_event) for desk in office.board.desks.values()]
-    slots = {name: desk.limiter_options.max_concurrency for name, desk in office.board.desks.items()}
+    slots = Slots(office.board.desks)
     return [
         sup.ChildSpec(
             "cost_tracker",
@@ -86,7 +86,7 @@ def _provider(
         f"rate_limiter:{desk.name}",
         RateLimiterActor,
         args=(desk.name, desk.limiter_options),
-        kwargs={"publish": publish_limiter},
+        kwargs={"publish": publish_limiter, "concurrency": desk.concurrency},
         mailbox=IDEMPOTENT,
     )
     breaker = sup.ChildSpec(

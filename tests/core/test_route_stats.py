@@ -40,6 +40,54 @@ def test_a_slower_first_token_counts_at_once_and_a_faster_one_with_time() -> Non
     assert stats.ttft(60.0) < 0.3
 
 
+def test_the_first_token_of_a_stream_is_learned_when_it_comes() -> None:
+    stats = RouteStats(0.0)
+    stats.ended(Outcome.SUCCESS, 0.0, ttft=0.2)
+    attempt = stats.started(silent_since=10.0)
+    stats.first_token(attempt, 14.0)
+    assert stats.ttft(14.0) == 4.0
+    stats.ended(Outcome.SUCCESS, 30.0, attempt=attempt)
+    assert stats.ttft(30.0) == 4.0, "its end says nothing more about its beginning"
+
+
+def test_a_stream_that_is_silent_counts_as_long_as_it_is_silent() -> None:
+    stats = RouteStats(0.0)
+    stats.ended(Outcome.SUCCESS, 0.0, ttft=0.5)
+    oldest, _ = stats.started(silent_since=1.0), stats.started(silent_since=3.0)
+    assert [stats.ttft(now) for now in (1.2, 2.0, 9.0)] == [0.5, 1.0, 8.0]
+    stats.ended(Outcome.FAILURE, 9.0, attempt=oldest)
+    assert stats.ttft(9.0) == 6.0, "a failure teaches nothing, and the next is silent too"
+
+
+def test_a_whole_answer_is_not_silent_while_it_is_written() -> None:
+    stats = RouteStats(0.0)
+    stats.ended(Outcome.SUCCESS, 0.0, ttft=0.5)
+    stats.started()
+    assert stats.ttft(50.0) == 0.5
+
+
+def test_what_is_known_of_a_route_that_nobody_asks_fades_and_is_learned_anew() -> None:
+    """A route that was slow once was never asked again, for nothing ever told that it had become fast."""
+    stats = RouteStats(0.0)
+    stats.started()
+    stats.ended(Outcome.SUCCESS, 10.0, ttft=8.0, tpot=0.16)
+    assert (stats.ttft(10.0), stats.tpot(10.0)) == (8.0, 0.16)
+    assert stats.ttft(40.0) == pytest.approx(8.0 / 2.718, rel=0.01)
+    assert stats.tpot(100.0) < 0.01
+    stats.started()
+    assert stats.ttft(100.0) == 8.0, "somebody asks: it is seen what comes"
+    stats.ended(Outcome.SUCCESS, 100.0, ttft=0.5, tpot=0.02)
+    assert stats.ttft(100.0) == pytest.approx(0.5, abs=0.01)
+    assert stats.tpot(100.0) == pytest.approx(0.02, abs=0.001)
+
+
+def test_the_pace_follows_the_answers() -> None:
+    stats = RouteStats(0.0)
+    for second in range(60):
+        stats.ended(Outcome.SUCCESS, float(second), tpot=0.02 if second < 30 else 0.16)
+    assert stats.tpot(59.0) > 0.14
+
+
 @pytest.mark.parametrize("junk", [nan, inf, -1.0, None])
 def test_junk_and_failures_never_feed_latency(junk: float | None) -> None:
     stats = RouteStats(0.0)
@@ -81,3 +129,25 @@ def test_health_is_always_a_share(outcomes: list[tuple[Outcome, float]]) -> None
         now += wait
         stats.ended(outcome, now)
         assert 0 < stats.health(now) <= 1.0
+
+
+@given(st.lists(st.tuples(st.sampled_from(["start", "token", "end"]), st.integers(0, 9), st.floats(0, 5))))
+def test_whatever_happens_latencies_are_times_and_the_memory_is_bounded(
+    steps: list[tuple[str, int, float]],
+) -> None:
+    stats, now = RouteStats(0.0), 0.0
+    out: list[int] = []
+    for step, index, wait in steps:
+        now += wait
+        if step == "start":
+            out.append(stats.started(now))
+        elif out and step == "token":
+            stats.first_token(out[index % len(out)], now)
+        elif out:
+            stats.ended(Outcome.SUCCESS, now, duration=wait, attempt=out.pop(index % len(out)))
+        assert 0 <= stats.ttft(now) < inf
+        assert stats.tpot(now) >= 0
+        assert stats.inflight == len(out)
+    for number in out:
+        stats.ended(Outcome.CANCELLED, now, attempt=number)
+    assert stats.ttft(now) <= max(UNKNOWN_TTFT, now), "nobody is silent any more"

@@ -110,7 +110,7 @@ class RequestQueueActor(sup.Actor):
     hand out: it is handed out at most once. A message that it does not know, or cannot use, is answered with
     InvalidRequest.
 
-    `slots` is how many calls each provider takes at once.
+    `slots` is how many calls each provider takes at once; it is read anew at each question.
     """
 
     expected_errors = (InvalidRequest,)
@@ -144,7 +144,7 @@ class RequestQueueActor(sup.Actor):
                 return self._take_turn(job, now)
             case Done(id=id, ok=ok):
                 self._release(id)
-                self._queue.done(id, ok)
+                self._queue.done(id, ok, now)
                 self._dispatch(now)
             case Moved(id=id, provider=provider):
                 self._release(id)
@@ -193,6 +193,7 @@ class RequestQueueActor(sup.Actor):
             )
             self._hold(job.id, provider)
             reply.set(Turn(job.id, provider, now - since))
+        self._turn_away_shed()
 
     def _has_slot(self, provider: str) -> bool:
         return self._in_use.get(provider, 0) < self._slots.get(provider, 0)
@@ -217,6 +218,12 @@ class RequestQueueActor(sup.Actor):
         if evicted is not None:
             self._pulled.pop(evicted.id, None)
             self._answer(evicted.id, Rejected(evicted.id, "full", self._queue.drain_seconds()))
+
+    def _turn_away_shed(self) -> None:
+        """Their time will not do: they hear it now, not when it is over."""
+        for job in self._queue.take_shed():
+            self._pulled.pop(job.id, None)
+            self._answer(job.id, Rejected(job.id, "infeasible", self._queue.drain_seconds()))
 
     def _answer(self, id: str, value: Any) -> None:
         reply, _ = self._waiting.pop(id, (None, 0.0))
@@ -255,6 +262,7 @@ class RequestQueueActor(sup.Actor):
 
     def _process_next(self, now: float) -> Queued | None:
         job = self._queue.dispatch(now, PULLED)
+        self._turn_away_shed()
         if job is None:
             return None
         message = self._pulled.pop(job.id)

@@ -3,10 +3,14 @@
 Classes share what is dispatched by weight (17:2:1, in estimated tokens), tenants within a class equally, and
 a tenant's own calls go first come, first served. Calls are kept by their set of routes. A set whose routes
 are all blocked is passed over as a whole; nobody looks at the calls in it, they pay nothing and keep their place.
+
+A call whose time will not do is not sent while others wait: it would take a slot from one that can still be answered,
+and at three times the load nearly all that is sent would be such calls.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -30,7 +34,13 @@ __all__ = [
 WEIGHTS: Mapping[str, float] = {"high": 17.0, "normal": 2.0, "low": 1.0}
 FIRST_DRAIN_GUESS = 1.0
 LONGEST_DRAIN_GUESS = 60.0
+ENOUGH_SAMPLES, RECENT_SAMPLES, BELIEVED_FOR = 20, 128, 30.0
+"""From how many answers on, from how many at most, and until how many seconds after the last one a service time is
+believed: when nothing is sent any more because all take too long, somebody has to find out that they no longer do."""
+CUT_SHORT = 1.5
+"""How many times as long a call is taken to have needed as it had, if it had too little."""
 
+Reason = Literal["full", "class_full", "tenant_full", "expired", "infeasible"]
 Ready = Callable[[str], bool] | AbstractSet[str] | None
 
 
@@ -66,13 +76,13 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The job does not wait. `reason` is full, class_full, tenant_full or expired; `retry_after` in seconds.
+    """The job does not wait. `reason` is full, class_full, tenant_full, expired or infeasible.
 
-    `retry_after` is how long what waits now should take to drain, None where trying again cannot help.
+    `retry_after` is how many seconds what waits now should take to drain, None where trying again cannot help.
     """
 
     id: str
-    reason: Literal["full", "class_full", "tenant_full", "expired"]
+    reason: Reason
     retry_after: float | None
 
 
@@ -90,6 +100,34 @@ class QueueStats:
     depth: dict[str, int]
     in_process: int
     oldest_wait: float
+    infeasible: int = 0
+
+
+class ServiceTimes:
+    """How long answers have taken lately, from being sent on, in seconds."""
+
+    __slots__ = ("_at", "_fresh", "_recent", "_usual")
+
+    def __init__(self) -> None:
+        self._recent: deque[float] = deque(maxlen=RECENT_SAMPLES)
+        self._usual = 0.0
+        self._fresh = 0
+        self._at = 0.0
+
+    def learn(self, seconds: float, now: float) -> None:
+        if now - self._at > BELIEVED_FOR:
+            self._recent.clear()
+            self._usual, self._fresh = 0.0, 0
+        self._recent.append(seconds)
+        self._at = now
+        self._fresh += 1
+        # Sorting at each answer would cost more than all else that is done for it.
+        if self._fresh >= ENOUGH_SAMPLES and self._fresh % 8 == 0:
+            self._usual = sorted(self._recent)[int(0.9 * len(self._recent))]
+
+    def usual(self, now: float) -> float:
+        """What nine in ten stayed below; 0 while nobody knows, or has known for long."""
+        return self._usual if now - self._at <= BELIEVED_FOR else 0.0
 
 
 class RequestQueue:
@@ -104,13 +142,15 @@ class RequestQueue:
         self._tokens = 0.0
         self._deadlines = Heap()
         self._overdue: list[Job] = []
+        self._shed: list[Job] = []
+        self._service = ServiceTimes()
         self._next_seq = 1
-        self._in_process: dict[str, None] = {}
+        self._in_process: dict[str, tuple[float, float]] = {}
         self._drained_at = now
         self._was_backlogged = False
         self._seconds_per_job: float | None = None
         self._enqueued = self._processed = self._failed = self._rejected = 0
-        self._expired = self._cancelled = self._evicted = 0
+        self._expired = self._cancelled = self._evicted = self._infeasible = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -127,6 +167,8 @@ class RequestQueue:
             return Accepted(job.id, known.order[1])
         if job.deadline <= now:
             return self._reject(job, "expired", now)
+        if self._entries and job.deadline - now < self._service.usual(now):
+            return self._reject(job, "infeasible", now)
         evicted = None
         refusal = self._bound_hit(job)
         if refusal == "full" and self._options.when_full == "evict_lower":
@@ -179,9 +221,7 @@ class RequestQueue:
         limit = self._options.max_tokens
         return limit is None or self._tokens - old.tokens + new.tokens <= limit
 
-    def _reject(
-        self, job: Job, reason: Literal["full", "class_full", "tenant_full", "expired"], now: float
-    ) -> Rejected:
+    def _reject(self, job: Job, reason: Reason, now: float) -> Rejected:
         self._rejected += 1
         return Rejected(job.id, reason, None if reason == "expired" else self.drain_seconds())
 
@@ -191,7 +231,8 @@ class RequestQueue:
         """Take out the job to send next, among those that have a ready route; None if there is none.
 
         `ready` tells which routes can take a job now: a set of them, or a question; None means all. A job past its
-        deadline is never handed out; `expire` returns it.
+        deadline is never handed out; `expire` returns it. Nor is one, while others wait, that has less time left than
+        nine in ten answers take: `take_shed` returns it.
         """
         while True:
             found = self._next(ready)
@@ -203,18 +244,33 @@ class RequestQueue:
                 self._remove(entry)
                 self._overdue.append(job)
                 continue
+            if job.deadline - now < self._service.usual(now) and len(self._entries) > 1:
+                self._remove(entry)
+                self._shed.append(job)
+                continue
             self._virtual_time = max(self._virtual_time, line.tag)
             line.tag = self._virtual_time + job.tokens / line.weight
             line.charge(tenant, job.tokens)
             self._remove(entry)
-            self._in_process[job.id] = None
+            self._in_process[job.id] = (now, job.deadline)
             self._note_drain(now)
             return job
 
-    def done(self, job_id: str, ok: bool) -> bool:
-        """A dispatched job has ended. False if it was not out, or has been reported before."""
-        if self._in_process.pop(job_id, self) is self:
+    def done(self, job_id: str, ok: bool, now: float | None = None) -> bool:
+        """A dispatched job has ended. False if it was not out, or has been reported before.
+
+        `now`, where it is given, teaches how long an answer takes.
+        """
+        out = self._in_process.pop(job_id, None)
+        if out is None:
             return False
+        since, deadline = out
+        if now is not None and ok:
+            self._service.learn(now - since, now)
+        elif now is not None and now >= deadline:
+            # It would have taken longer. Were only those counted that made it, the less time they are given the
+            # quicker they would seem.
+            self._service.learn(CUT_SHORT * (now - since), now)
         self._processed += ok
         self._failed += not ok
         return True
@@ -236,6 +292,12 @@ class RequestQueue:
             overdue.append(entry.job)
         self._expired += len(overdue)
         return overdue
+
+    def take_shed(self) -> list[Job]:
+        """Those that `dispatch` took out because their time will not do. Each is returned once."""
+        shed, self._shed = self._shed, []
+        self._infeasible += len(shed)
+        return shed
 
     def next_deadline(self) -> float | None:
         """When `expire` has something to do next; None if no waiting job has a deadline."""
@@ -270,6 +332,7 @@ class RequestQueue:
             depth={name: line.depth for name, line in self._classes.items()},
             in_process=len(self._in_process),
             oldest_wait=max(0.0, now - min(heads, default=now)),
+            infeasible=self._infeasible,
         )
 
     def waiting(self) -> list[Job]:

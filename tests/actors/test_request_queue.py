@@ -142,3 +142,32 @@ def test_a_message_that_it_does_not_know_restarts_nobody(queue: Any) -> None:
         with pytest.raises(InvalidRequest):
             queue.ask(message)
     assert queue.name.restarts == 0
+
+
+def test_a_call_whose_time_will_not_do_hears_it_while_others_wait(start_actor: Any, clock: ManualClock) -> None:
+    queue = start_actor(RequestQueueActor, QueueOptions(), {"a": 1})
+    for number in range(24):
+        take(queue, job(str(number)))[0].get(timeout=5)
+        clock.advance(1.0)
+        queue.ask(Done(str(number)))
+    take(queue, job("busy"))[0].get(timeout=5)
+    late, fine = take(queue, job("late", deadline=clock.now() + 1.5), job("fine", deadline=clock.now() + 60.0))
+    clock.advance(1.0)
+    queue.ask(Done("busy"))
+    assert fine.get(timeout=5).id == "fine"
+    refusal = late.get(timeout=5)
+    assert isinstance(refusal, Rejected)
+    assert refusal.reason == "infeasible"
+    assert queue.ask(Stats()).infeasible == 1
+
+
+def test_the_number_of_slots_is_read_anew_each_time(start_actor: Any) -> None:
+    slots = {"a": 3}
+    queue = start_actor(RequestQueueActor, QueueOptions(), slots)
+    take(queue, job("1"))[0].get(timeout=5)
+    slots["a"] = 1
+    second = take(queue, job("2"))[0]
+    assert queue.ask(Stats()).depth["normal"] == 1
+    slots["a"] = 2
+    queue.ask(Done("unknown"))
+    assert second.get(timeout=5).id == "2"

@@ -442,3 +442,97 @@ class QueueAgainstModel(RuleBasedStateMachine):
 
 TestQueueAgainstModel = QueueAgainstModel.TestCase
 TestQueueAgainstModel.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+
+# -- calls whose time will not do -----------------------------------------------------------------------------
+
+
+def experienced(seconds: float = 5.0, answers: int = 40) -> RequestQueue:
+    """A queue that has seen answers which took up to `seconds`, evenly spread; it is `seconds` o'clock."""
+    line = RequestQueue(QueueOptions(), 0.0)
+    for number in range(answers):
+        line.enqueue(Job(f"past {number}"), 0.0)
+    for number in range(answers):
+        past = line.dispatch(0.0)
+        assert past is not None
+        line.done(past.id, True, seconds * (number + 1) / answers)
+    return line
+
+
+def test_a_call_without_the_time_of_nine_in_ten_answers_gives_way_to_others() -> None:
+    """At three times the load nearly all that was sent was too late to be answered, and half the capacity was lost."""
+    line = experienced()
+    for name, deadline in (("late", 9.0), ("in time", 30.0)):
+        assert isinstance(line.enqueue(Job(name, deadline=deadline), 0.0), Accepted)
+    found = line.dispatch(5.0)
+    assert found is not None
+    assert found.id == "in time"
+    assert [job.id for job in line.take_shed()] == ["late"]
+    assert line.take_shed() == []
+    assert (line.stats(5.0).infeasible, line.stats(5.0).expired) == (1, 0)
+
+
+def test_a_call_that_nobody_waits_behind_is_sent_however_little_time_it_has() -> None:
+    line = experienced()
+    assert isinstance(line.enqueue(Job("late", deadline=6.0), 5.0), Accepted)
+    found = line.dispatch(5.0)
+    assert found is not None
+    assert found.id == "late"
+
+
+def test_where_others_wait_a_call_without_the_time_is_refused_at_the_door() -> None:
+    line = experienced()
+    line.enqueue(Job("waits", deadline=60.0), 5.0)
+    refusal = line.enqueue(Job("late", deadline=6.0), 5.0)
+    assert isinstance(refusal, Rejected)
+    assert refusal.reason == "infeasible"
+    assert isinstance(line.enqueue(Job("in time", deadline=11.0), 5.0), Accepted)
+
+
+def test_too_few_answers_and_old_ones_say_nothing() -> None:
+    for line, now in ((experienced(answers=19), 5.0), (experienced(), 36.0)):
+        line.enqueue(Job("waits", deadline=now + 60.0), now)
+        assert isinstance(line.enqueue(Job("late", deadline=now + 1.0), now), Accepted)
+
+
+def test_after_a_silence_the_old_times_are_forgotten() -> None:
+    """The first answer after the silence must not bring back times because of which nothing was sent."""
+    line = experienced(50.0)
+    line.enqueue(Job("first"), 100.0)
+    line.dispatch(100.0)
+    line.done("first", True, 100.5)
+    line.enqueue(Job("waits", deadline=200.0), 101.0)
+    assert isinstance(line.enqueue(Job("next", deadline=103.0), 101.0), Accepted)
+
+
+def test_what_is_shed_costs_its_class_nothing() -> None:
+    line = experienced()
+    for number in range(40):
+        line.enqueue(Job(f"late {number}", "low", deadline=5.5), 0.0)
+        line.enqueue(Job(f"low {number}", "low", deadline=99.0), 0.0)
+        line.enqueue(Job(f"normal {number}", "normal", deadline=99.0), 0.0)
+    order = [each.klass for _ in range(30) if (each := line.dispatch(5.0))]
+    assert order.count("low") == pytest.approx(10, abs=1)
+
+
+def test_failures_teach_no_time() -> None:
+    line = RequestQueue(QueueOptions(), 0.0)
+    for number in range(50):
+        line.enqueue(Job(str(number)), 0.0)
+        line.dispatch(0.0)
+        line.done(str(number), False, 60.0)
+    line.enqueue(Job("waits"), 60.0)
+    assert isinstance(line.enqueue(Job("short", deadline=61.0), 60.0), Accepted)
+
+
+def test_who_ran_out_of_time_counts_as_one_that_takes_longer() -> None:
+    """When only those counted that were in time, the time that is needed was guessed shorter and shorter."""
+    line = RequestQueue(QueueOptions(), 0.0)
+    for number in range(40):
+        line.enqueue(Job(str(number), deadline=4.0), 0.0)
+        line.dispatch(0.0)
+    for number in range(40):
+        line.done(str(number), number < 30, 2.0 if number < 30 else 4.0)
+    line.enqueue(Job("waits"), 4.0)
+    assert isinstance(line.enqueue(Job("short", deadline=9.9), 4.0), Rejected)
+    assert isinstance(line.enqueue(Job("long enough", deadline=10.1), 4.0), Accepted)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rubberduck import errors as e
 from rubberduck.core.classify import classify
 from rubberduck.core.plan import Fail, Plan, Sleep, Try
-from rubberduck.core.retry import RetryOptions
+from rubberduck.core.retry import RetryBudget, RetryOptions
 from rubberduck.core.score import Candidate
 
 Ends = list[BaseException | None]
@@ -362,3 +362,46 @@ def test_whatever_fails_the_call_ends_within_its_caps(
         for index in range(story.order.count(name) - 1):
             error = ends[min(index, len(ends) - 1)]
             assert not isinstance(error, e.QuotaExceeded | e.ModelNotFound | e.InvalidRequest | KeyError)
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 2), st.dictionaries(st.sampled_from("ab"), st.sampled_from(FAILURES), min_size=2)),
+        min_size=1,
+        max_size=30,
+    ),
+    st.integers(),
+)
+@settings(max_examples=100)
+def test_repeats_of_all_calls_together_stay_within_the_budget_of_their_route(
+    calls: list[tuple[float, dict[str, BaseException | None]]], seed: int
+) -> None:
+    """Calls come one after another and each runs to its end; what they share is the budget of each route."""
+    budgets = {name: RetryBudget() for name in "ab"}
+    made: dict[str, list[tuple[float, bool]]] = {"a": [], "b": []}
+    rng, now = random.Random(seed), 0.0
+    for gap, ends in calls:
+        now += gap
+        plan = Plan(now + 30.0, RetryOptions(base_delay=0.1, max_delay=0.5), rng)
+        while True:
+            views = [Candidate(name, repeat_allowed=budgets[name].affords(now)) for name in "ab"]
+            step = plan.next(now, views)
+            if isinstance(step, Fail):
+                break
+            if isinstance(step, Sleep):
+                now = step.until
+                continue
+            made[step.route].append((now, step.is_repeat))
+            if step.is_repeat:
+                assert budgets[step.route].spend(now)
+            else:
+                budgets[step.route].first(now)
+            error = ends[step.route]
+            if error is None:
+                plan.succeeded(step.route)
+                break
+            plan.failed(step.route, classify(error), now, error)
+    for attempts in made.values():
+        for end, _ in attempts:
+            recent = [is_repeat for at, is_repeat in attempts if end - 10 < at <= end]
+            assert recent.count(True) <= 3 + 0.2 * recent.count(False) + 1e-9

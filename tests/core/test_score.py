@@ -152,3 +152,42 @@ def test_the_terms_make_the_cost(one: Candidate, out: float) -> None:
     total = (terms.wait + terms.ttft + terms.output) * terms.load * terms.health_factor + terms.price
     assert terms.cost == pytest.approx(total)
     assert terms.cost < inf
+
+
+TERMS = ("wait", "inflight", "ttft", "tpot", "usd")
+
+
+def dominates(one: Candidate, other: Candidate) -> bool:
+    """Whether `one` is better in everything, and much better in something."""
+    no_worse = all(getattr(one, term) <= getattr(other, term) for term in TERMS)
+    no_worse = no_worse and one.health >= other.health and one.hit >= other.hit and one.weight >= other.weight
+    return no_worse and cost(one, 256.0, 1.0) * 1.02 < cost(other, 256.0, 1.0)
+
+
+@given(st.lists(candidates, min_size=1, max_size=4, unique_by=lambda each: each.route), st.integers())
+def test_no_able_route_of_the_tier_is_better_in_everything_than_the_chosen(routes: list[Candidate], seed: int) -> None:
+    choice = choose(routes, random.Random(seed), price_weight=1.0)
+    if choice is not None:
+        chosen = next(each for each in routes if each.route == choice.route)
+        rivals = [each for each in routes if each.obstacle is None and each.priority == chosen.priority]
+        assert not any(dominates(each, chosen) for each in rivals)
+
+
+@given(
+    st.lists(candidates, min_size=5, max_size=12, unique_by=lambda each: each.route),
+    st.integers(),
+)
+def test_among_many_the_dearest_is_never_chosen(routes: list[Candidate], seed: int) -> None:
+    routes = [replace(each, priority=1, obstacle=None) for each in routes]
+    costs = sorted(cost(each, 256.0) for each in routes)
+    choice = choose(routes, random.Random(seed))
+    assert choice is not None
+    chosen = next(each for each in routes if each.route == choice.route)
+    assert cost(chosen, 256.0) <= costs[-2] * 1.01
+
+
+@given(st.lists(candidates, min_size=2, max_size=4, unique_by=lambda each: each.route), st.integers(0, 100))
+def test_doubling_all_times_chooses_the_same(routes: list[Candidate], seed: int) -> None:
+    doubled = [replace(each, wait=2 * each.wait, ttft=2 * each.ttft, tpot=2 * each.tpot) for each in routes]
+    one, two = choose(routes, random.Random(seed)), choose(doubled, random.Random(seed))
+    assert (one and one.route) == (two and two.route)

@@ -1,0 +1,8 @@
+"""Puts what the simulations share, `tests_simulator`, within their reach."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))

@@ -153,7 +153,7 @@ class Limiter:
         }
         self._units.extend(self._minutes)
         self._meters.extend(self._minutes.values())
-        self._pick = _picker(self._units)
+        self._needs = _picker(self._units)
         self._most = [meter.most for meter in self._meters]
         self._blocked_until = -inf
         self._in_flight = 0
@@ -347,9 +347,6 @@ class Limiter:
         return limiter
 
     # -- the arithmetic of a vector ------------------------------------------------------------------------
-
-    def _needs(self, amounts: Amounts) -> Needs:
-        return self._pick(amounts)
 
     def _can_ever_fit(self, amounts: Amounts, needs: Needs) -> bool:
         if amounts.concurrency > self._options.max_concurrency:

@@ -103,6 +103,10 @@ class ProviderDesk:
         breaker = self.breakers.get(model)
         return None if breaker is None else breaker.peek(now)
 
+    def is_blocked(self, now: float) -> bool:
+        """Whether the circuits of all its routes that were ever called would refuse a call now."""
+        return bool(self.breakers) and all(breaker.peek(now) is not None for breaker in self.breakers.values())
+
     def peek_wait(self, amounts: Amounts, now: float, klass: Klass) -> float:
         """About how many seconds the limiter would have a call wait; infinite where it can never fit."""
         return 0.0 if self.limiter is None else self.limiter.peek(amounts, now, klass)

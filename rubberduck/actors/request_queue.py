@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -16,6 +16,7 @@ from rubberduck.core.request_queue import (
     Klass,
     QueueOptions,
     QueueStats,
+    ReadyRoutes,
     Rejected,
     RequestQueue,
 )
@@ -110,13 +111,17 @@ class RequestQueueActor(sup.Actor):
     hand out: it is handed out at most once. A message that it does not know, or cannot use, is answered with
     InvalidRequest.
 
-    `slots` is how many calls each provider takes at once; it is read anew at each question.
+    `slots` is how many calls each provider takes at once; it is read anew at each question. `is_blocked` tells
+    of a provider that would refuse any call now: its free slots do not count for calls that can go elsewhere.
     """
 
     expected_errors = (InvalidRequest,)
 
-    def __init__(self, options: QueueOptions, slots: Mapping[str, int]) -> None:
+    def __init__(
+        self, options: QueueOptions, slots: Mapping[str, int], is_blocked: Callable[[str], bool] = lambda _: False
+    ) -> None:
         super().__init__()
+        self._ready = ReadyRoutes(self._has_slot, is_blocked)
         self._options = options
         self._slots = slots
         self._pulled: dict[str, Enqueue] = {}
@@ -183,14 +188,12 @@ class RequestQueueActor(sup.Actor):
 
     def _dispatch(self, now: float) -> None:
         """Hand out turns as long as somebody who waits could use a free slot."""
-        while self._waiting and (job := self._queue.dispatch(now, self._has_slot)) is not None:
+        while self._waiting and (job := self._queue.dispatch(now, self._ready)) is not None:
             reply, since = self._waiting.pop(job.id, (None, now))
             if reply is None or not reply.is_wanted:
                 self._queue.done(job.id, False)
                 continue
-            provider = min(
-                (route for route in job.routes if self._has_slot(route)), key=lambda route: self._in_use[route]
-            )
+            provider = min(self._ready.among(job.routes), key=self._in_use.__getitem__)
             self._hold(job.id, provider)
             reply.set(Turn(job.id, provider, now - since))
         self._turn_away_shed()

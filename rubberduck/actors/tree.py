@@ -55,6 +55,10 @@ def children(
     limits = _limits(config)
     providers = [_provider(desk, limits, on_breaker_event) for desk in office.board.desks.values()]
     slots = Slots(office.board.desks)
+
+    def is_blocked(provider: str) -> bool:
+        return office.board.desks[provider].is_blocked(office.now())
+
     return [
         sup.ChildSpec(
             "cost_tracker",
@@ -64,7 +68,9 @@ def children(
             mailbox=IDEMPOTENT,
         ),
         sup.supervisor("providers", *providers, **limits, on_exhausted=_REST),
-        sup.ChildSpec("request_queue", RequestQueueActor, args=(_queue_options(config), slots), mailbox=IDEMPOTENT),
+        sup.ChildSpec(
+            "request_queue", RequestQueueActor, args=(_queue_options(config), slots, is_blocked), mailbox=IDEMPOTENT
+        ),
         replace(sup.tasks("calls", lost=_lost_call), mailbox=IDEMPOTENT, expected_errors=MISUNDERSTOOD),
         sup.ChildSpec(
             "service", ServiceActor, args=(runner,), kwargs={"default_timeout": config.timeout}, mailbox=IDEMPOTENT

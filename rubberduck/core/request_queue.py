@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from math import inf
-from typing import Literal
+from typing import Literal, Union
 
 from rubberduck.core.fair_share import ANYWHERE, CLASSES, Entry, FairClass, Heap, Job, Klass, Tenant
 
@@ -27,6 +27,7 @@ __all__ = [
     "Klass",
     "QueueOptions",
     "QueueStats",
+    "ReadyRoutes",
     "Rejected",
     "RequestQueue",
 ]
@@ -41,7 +42,7 @@ CUT_SHORT = 1.5
 """How many times as long a call is taken to have needed as it had, if it had too little."""
 
 Reason = Literal["full", "class_full", "tenant_full", "expired", "infeasible"]
-Ready = Callable[[str], bool] | AbstractSet[str] | None
+Ready = Union[Callable[[str], bool], AbstractSet[str], "ReadyRoutes", None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,9 +374,27 @@ class RequestQueue:
         self._was_backlogged = bool(self._entries)
 
 
+@dataclass(frozen=True, slots=True)
+class ReadyRoutes:
+    """Which routes can take a job: those with a slot; a blocked one only where all of a job's routes are.
+
+    The slots of a route whose circuit is open stay free. If they counted, they would draw jobs out of the queue that
+    then wait for other routes all the same, but no longer in their order, and for those alone.
+    """
+
+    has_slot: Callable[[str], bool]
+    is_blocked: Callable[[str], bool]
+
+    def among(self, routes: AbstractSet[str]) -> list[str]:
+        able = [route for route in routes if not self.is_blocked(route)]
+        return [route for route in (able or routes) if self.has_slot(route)]
+
+
 def _is_ready(routes: frozenset[str], ready: Ready) -> bool:
     if ready is None or not routes:
         return True
+    if isinstance(ready, ReadyRoutes):
+        return bool(ready.among(routes))
     if callable(ready):
         return any(ready(route) for route in routes)
     return not routes.isdisjoint(ready)

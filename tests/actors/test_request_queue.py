@@ -171,3 +171,14 @@ def test_the_number_of_slots_is_read_anew_each_time(start_actor: Any) -> None:
     slots["a"] = 2
     queue.ask(Done("unknown"))
     assert second.get(timeout=5).id == "2"
+
+
+def test_a_call_waits_for_the_busy_provider_rather_than_for_the_blocked_one(start_actor: Any) -> None:
+    blocked: set[str] = {"b"}
+    queue = start_actor(RequestQueueActor, QueueOptions(), {"a": 1, "b": 9}, blocked.__contains__)
+    assert take(queue, job("1", "ab"))[0].get(timeout=5).provider == "a"
+    second = take(queue, job("2", "ab"))[0]
+    assert queue.ask(Stats()).depth["normal"] == 1
+    queue.ask(Done("1"))
+    assert second.get(timeout=5).provider == "a"
+    assert take(queue, job("3", "b"))[0].get(timeout=5).provider == "b", "who has no other choice is to hear why"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from rubberduck.core.request_queue import CLASSES, Accepted, Job, QueueOptions, Rejected, RequestQueue
+from rubberduck.core.request_queue import CLASSES, Accepted, Job, QueueOptions, ReadyRoutes, Rejected, RequestQueue
 
 A, B = frozenset({"a"}), frozenset({"b"})
 
@@ -536,3 +536,27 @@ def test_who_ran_out_of_time_counts_as_one_that_takes_longer() -> None:
     line.enqueue(Job("waits"), 4.0)
     assert isinstance(line.enqueue(Job("short", deadline=9.9), 4.0), Rejected)
     assert isinstance(line.enqueue(Job("long enough", deadline=10.1), 4.0), Accepted)
+
+
+# -- free slots that nobody can use ---------------------------------------------------------------------------
+
+
+def test_free_slots_of_a_blocked_route_draw_nobody_who_can_go_elsewhere() -> None:
+    """They drew one call after another, which then all waited in line for the routes that were busy."""
+    line, free, blocked = queue(), {"a"}, {"a"}
+    ready = ReadyRoutes(free.__contains__, blocked.__contains__)
+    line.enqueue(job("either", routes=frozenset({"a", "b"})), 0.0)
+    assert line.dispatch(0.0, ready) is None
+    line.enqueue(job("only a", routes=A), 0.0)
+    assert line.dispatch(0.0, ready).id == "only a", "it is to hear that its circuit is open"  # type: ignore[union-attr]
+    blocked.add("b")
+    assert line.dispatch(0.0, ready).id == "either"  # type: ignore[union-attr]
+
+
+def test_a_blocked_route_counts_again_when_it_is_blocked_no_more() -> None:
+    line, blocked = queue(), {"a"}
+    ready = ReadyRoutes({"a"}.__contains__, blocked.__contains__)
+    line.enqueue(job("either", routes=frozenset({"a", "b"})), 0.0)
+    assert line.dispatch(0.0, ready) is None
+    blocked.clear()
+    assert line.dispatch(0.0, ready).id == "either"  # type: ignore[union-attr]

@@ -40,6 +40,13 @@ def test_what_is_too_late_would_take_the_capacity_if_it_were_not_turned_away() -
     assert goodput(Simulation(replace(mixed, sheds=False), 1)) <= goodput(simulate(mixed, 1)) - 0.1
 
 
+@pytest.mark.parametrize("seed", [0, 2, 3])
+def test_an_open_circuit_costs_its_own_capacity_and_no_more(seed: int) -> None:
+    """At first nobody knows what they bear: of so many refusals one circuit opens. Its free slots must draw nobody."""
+    run = simulate(replace(THEIRS, bears=16, rate=CAPACITY * 12), seed)
+    assert goodput(run) / 4 >= 0.55
+
+
 def test_a_fixed_number_at_once_would_close_all_circuits() -> None:
     """The control: refusals for want of capacity are failures, and so many of them open every circuit."""
     assert goodput(Simulation(replace(THEIRS, adaptive=False), 1)) <= 0.3

@@ -23,7 +23,7 @@ from rubberduck.core.classify import Settlement, classify
 from rubberduck.core.concurrency import Concurrency
 from rubberduck.core.limiter import Amounts, Klass, Limiter, LimiterOptions, Refused, Wait
 from rubberduck.core.plan import Fail, Plan, Sleep, Try
-from rubberduck.core.request_queue import Accepted, Job, QueueOptions, RequestQueue
+from rubberduck.core.request_queue import Accepted, Job, QueueOptions, ReadyRoutes, RequestQueue
 from rubberduck.core.retry import RetryOptions
 from rubberduck.errors import Cancelled, Overloaded, ProviderTimeout, RubberDuckError, ServiceUnavailable
 
@@ -203,6 +203,7 @@ class Simulation:
         self.in_use = dict.fromkeys(self.names, 0)
         self.holders: dict[str, str] = {}
         self.closed_at: list[tuple[float, str]] = []
+        self._ready = ReadyRoutes(self._has_slot, lambda name: self.desks[name].is_blocked(self.world.now))
         self._turns: dict[str, Promise] = {}
         self._grants: dict[str, Promise] = {}
         self._round = 0
@@ -374,8 +375,8 @@ class Simulation:
         return promise
 
     def _dispatch(self) -> None:
-        while self._turns and (job := self.queue.dispatch(self.world.now, self._has_slot)) is not None:
-            name = min([name for name in self.names if self._has_slot(name)], key=self.in_use.__getitem__)
+        while self._turns and (job := self.queue.dispatch(self.world.now, self._ready)) is not None:
+            name = min(self._ready.among(job.routes), key=self.in_use.__getitem__)
             self._hold(job.id, name)
             self._turns.pop(job.id).keep(name)
         for job in self.queue.take_shed():

@@ -1,4 +1,4 @@
-"""Puts what the simulations share, `tests_simulator`, within their reach."""
+"""Puts what the simulations share, `simulator`, within their reach."""
 
 from __future__ import annotations
 

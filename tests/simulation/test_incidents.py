@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests_simulator import Incident, Kind, Policy, Scenario, Simulation, p99, simulate, success
+from simulator import Incident, Kind, Policy, Scenario, Simulation, p99, simulate, success
 
 SEEDS = range(20)
 START = 10.0

@@ -7,7 +7,7 @@ from dataclasses import replace
 from statistics import mean
 
 import pytest
-from tests_simulator import Scenario, Simulation, simulate
+from simulator import Scenario, Simulation, simulate
 
 SEEDS = range(20)
 SLOTS = 4

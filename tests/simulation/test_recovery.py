@@ -6,7 +6,7 @@ import functools
 from statistics import mean
 
 import pytest
-from tests_simulator import Incident, Scenario, Simulation, p99, simulate, success
+from simulator import Incident, Scenario, Simulation, p99, simulate, success
 
 SEEDS = range(20)
 FAIR = 0.25

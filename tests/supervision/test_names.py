@@ -52,14 +52,14 @@ def test_a_ref_works_again_when_its_name_reopens(system, obedient, forget):
     assert ref.ask(lambda actor: actor.context.epoch, timeout=5) == 2
 
 
-def test_a_forgotten_name_that_nobody_holds_is_gone(system):
+def test_a_forgotten_name_that_nobody_holds_is_gone(system, eventually):
     handle = system.supervise()
     handle.start_child(sup.ChildSpec("it", Obedient, restart="temporary")).get(timeout=5)
     name = weakref.ref(system.whereis("it").name)
     handle.terminate_child("it").get(timeout=5)
     handle.which_children().get(timeout=5)
-    gc.collect()
-    assert name() is None
+    # The thread it lived on, or one that looks, may just be letting go of it.
+    eventually(lambda: gc.collect() is not None and name() is None)
 
 
 def test_whereis_knows_ids_paths_and_supervisors(system):

@@ -685,7 +685,7 @@ def test_get_childspec_gives_all_fields_as_they_were_given(system):
     assert handle.get_childspec("nobody").get(timeout=5) == sup.NotFound()
 
 
-def test_the_arguments_of_a_temporary_child_do_not_live_on(system):
+def test_the_arguments_of_a_temporary_child_do_not_live_on(system, eventually):
     class Argument:
         pass
 
@@ -699,9 +699,8 @@ def test_the_arguments_of_a_temporary_child_do_not_live_on(system):
     handle.start_child(sup.ChildSpec("it", Forgets, args=(argument,), restart="temporary")).get(timeout=5)
     handle.count_children().get(timeout=5)
     del argument
-    gc.collect()
     assert handle.get_childspec("it").get(timeout=5).args == ()
-    assert alive() is None
+    eventually(lambda: gc.collect() is not None and alive() is None)
 
 
 def test_reconfigure_that_is_refused_changes_nothing(system):

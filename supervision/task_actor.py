@@ -45,12 +45,7 @@ class TaskIncarnation(LoopIncarnation):
             self.abandon("its scheduler has ended")
 
     def _cancel_work(self) -> None:
-        if self.exit is not None:
-            return
-        if self._task is not None:
-            self._task.cancel()
-        if not self.has_code_running:  # a task that is cancelled before its first step never takes one
-            self._finish(self._ordered or Killed())
+        self._cancel_task(self._ordered or Killed())
 
 
 class TaskActor(Actor):

@@ -129,13 +129,9 @@ class Calls:
         return None
 
     def _restart_child(self, child_id: str, token: Any) -> Answer | None:
-        child = self._known(child_id)
-        if child is None:
-            return NotFound()
-        if child.phase is Phase.RUNNING:
-            return Running()
-        if child.phase is not Phase.STOPPED:
-            return Restarting()
+        child = self._stopped(child_id)
+        if not isinstance(child, Child):
+            return child
         self._roster.start(child, Purpose.CALL, token)
         return None
 
@@ -153,15 +149,20 @@ class Calls:
         return None
 
     def _delete_child(self, child_id: str) -> Answer:
+        child = self._stopped(child_id)
+        if not isinstance(child, Child):
+            return child
+        self._roster.remove(child)
+        return Ok()
+
+    def _stopped(self, child_id: str) -> Child | NotFound | Running | Restarting:
+        """The child if it is stopped, else what a call that needs it so is answered."""
         child = self._known(child_id)
         if child is None:
             return NotFound()
         if child.phase is Phase.RUNNING:
             return Running()
-        if child.phase is not Phase.STOPPED:
-            return Restarting()
-        self._roster.remove(child)
-        return Ok()
+        return child if child.phase is Phase.STOPPED else Restarting()
 
     def _info(self, child: Child) -> ChildInfo:
         return ChildInfo(child.id, self._state(child), Kind(child.spec.kind))

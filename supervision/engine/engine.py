@@ -172,14 +172,18 @@ class Engine:
         self._start_is_done(child, Started(child.id, event.info))
 
     def _child_ignored(self, event: ChildIgnored) -> None:
-        child = self._roster.current(event.id, event.epoch)
-        if child is None:
-            return
-        if child.phase is Phase.STOPPING:
-            self._stopped(child)
-        elif child.phase is Phase.STARTING:
+        child = self._gone_before_its_start(event)
+        if child is not None:
             self._roster.retire(child)
             self._start_is_done(child, Started(None))
+
+    def _gone_before_its_start(self, event: ChildIgnored | ChildStartFailed) -> Child | None:
+        """The child if somebody waits for this start of it; one that was being stopped is stopped by it."""
+        child = self._roster.current(event.id, event.epoch)
+        if child is not None and child.phase is Phase.STOPPING:
+            self._stopped(child)
+            return None
+        return child if child is not None and child.phase is Phase.STARTING else None
 
     def _start_is_done(self, child: Child, answer: Started) -> None:
         child.is_new = False
@@ -188,12 +192,8 @@ class Engine:
             self._advance()
 
     def _child_start_failed(self, event: ChildStartFailed) -> None:
-        child = self._roster.current(event.id, event.epoch)
-        if child is None:
-            return
-        if child.phase is Phase.STOPPING:
-            self._stopped(child)
-        elif child.phase is Phase.STARTING:
+        child = self._gone_before_its_start(event)
+        if child is not None:
             self._start_failed(child, event.reason)
 
     def _start_failed(self, child: Child, reason: Reason) -> None:

@@ -123,14 +123,18 @@ class LoopIncarnation(Incarnation):
             self.abandon("scheduler")
 
     def _cancel(self) -> None:
+        if self._cancel_task(self._forced or Killed()):
+            self._give_grace()
+
+    def _cancel_task(self, reason: Reason) -> bool:
+        """Cancel it, on its loop. True if its code has begun and is yet to end; else it ends here, for `reason`."""
         if self.exit is not None:
-            return
+            return False
         if self._task is not None:
             self._task.cancel()
         if not self.has_code_running:  # a task that is cancelled before its first step never takes one
-            self._finish(self._forced or Killed())
-        else:
-            self._give_grace()
+            self._finish(reason)
+        return self.has_code_running
 
     def _give_grace(self) -> None:
         if "kill" not in self.at_end:

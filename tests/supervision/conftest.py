@@ -65,6 +65,18 @@ def gate() -> Iterator[threading.Event]:
     event.set()
 
 
+@pytest.fixture
+def entered() -> threading.Event:
+    """What a handler sets to say that it has been entered."""
+    return threading.Event()
+
+
+@pytest.fixture
+def events() -> list[sup.Event]:
+    """Where a system that a test watches leaves its events."""
+    return []
+
+
 @pytest.fixture(params=sorted(HOSTS))
 def obedient(request: pytest.FixtureRequest) -> Any:
     """Obedient actors on either host."""

@@ -28,16 +28,6 @@ def blocked_by(gate: threading.Event, entered: threading.Event) -> Any:
 
 
 @pytest.fixture
-def entered() -> threading.Event:
-    return threading.Event()
-
-
-@pytest.fixture
-def events() -> list[sup.Event]:
-    return []
-
-
-@pytest.fixture
 def quick(make_system, events):
     """A system that loses its patience soon, and whose events are kept."""
     system = make_system(loop_limit=0.2)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pykka
 import pytest
-from tree_rig import Boom, Obedient, ObedientThread, exit_of, raising, wait_for_timer
+from tree_rig import WHO_IS_RESTARTED, Boom, Obedient, ObedientThread, exit_of, raising, ref_in, wait_for_timer
 
 import supervision as sup
 from supervision.engine import vocabulary as say
@@ -80,17 +80,7 @@ def test_a_child_that_fails_to_start_is_not_kept(pool, obedient):
     start(pool)
 
 
-@pytest.mark.parametrize(
-    ("restart", "end", "follows"),
-    [
-        ("permanent", "stop", True),
-        ("permanent", "crash", True),
-        ("transient", "stop", False),
-        ("transient", "crash", True),
-        ("temporary", "stop", False),
-        ("temporary", "crash", False),
-    ],
-)
+@pytest.mark.parametrize(("restart", "end", "follows"), WHO_IS_RESTARTED)
 def test_whether_a_restart_follows_and_else_the_child_is_forgotten(pool, restart, end, follows, crash, eventually):
     ref = start(pool, restart=restart)
     if end == "stop":
@@ -447,15 +437,6 @@ def test_whatever_happens_at_the_same_time_every_call_is_answered_and_the_books_
     }
     assert [ref.ask("well", timeout=5) for _, ref, _ in listed] == ["well"] * len(listed)
     assert system.audit() == []
-
-
-def ref_in(answer: Any) -> Any:
-    """The ref of a child, if the call that was to start it had one for an answer."""
-    try:
-        value = answer.get(timeout=0)
-    except sup.ActorDeadError:
-        return None
-    return value.ref if isinstance(value, sup.Started) else None
 
 
 def settled(pool: Any) -> list[Any] | None:

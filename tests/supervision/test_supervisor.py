@@ -9,7 +9,7 @@ from typing import Any
 
 import pykka
 import pytest
-from tree_rig import Boom, Obedient, ObedientThread, exit_of, raising, wait_for_timer
+from tree_rig import WHO_IS_RESTARTED, Boom, Obedient, ObedientThread, exit_of, raising, wait_for_timer
 
 import supervision as sup
 
@@ -70,17 +70,7 @@ def test_who_is_restarted_with_a_crashed_child_is_the_strategy(
     eventually(lambda: epochs(system, "a", "b", "c") == expected)
 
 
-@pytest.mark.parametrize(
-    ("restart", "end", "follows"),
-    [
-        ("permanent", "stop", True),
-        ("permanent", "crash", True),
-        ("transient", "stop", False),
-        ("transient", "crash", True),
-        ("temporary", "stop", False),
-        ("temporary", "crash", False),
-    ],
-)
+@pytest.mark.parametrize(("restart", "end", "follows"), WHO_IS_RESTARTED)
 def test_whether_a_restart_follows(system, obedient, restart, end, follows, crash):
     handle = system.supervise(sup.ChildSpec("it", obedient, restart=restart))
     ref = system.whereis("it")

@@ -11,7 +11,7 @@ from collections import deque
 from typing import Any
 
 import pytest
-from tree_rig import Boom, Obedient, ObedientThread, exit_of, wait_for_timer
+from tree_rig import Boom, Obedient, ObedientThread, exit_of, ref_in, wait_for_timer
 
 import supervision as sup
 
@@ -636,12 +636,3 @@ def test_whatever_happens_at_the_same_time_every_call_is_answered_and_no_task_is
     eventually(lambda: plain.count().get(timeout=5) == 0)
     assert running == []
     assert system.audit() == []
-
-
-def ref_in(answer: Any) -> Any:
-    """The ref of a task, if the call that was to start it had one for an answer."""
-    try:
-        value = answer.get(timeout=0)
-    except sup.ActorDeadError:
-        return None
-    return value.ref if isinstance(value, sup.Started) else None

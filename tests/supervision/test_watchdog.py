@@ -22,16 +22,6 @@ GRACE = 0.05
 
 
 @pytest.fixture
-def entered() -> threading.Event:
-    return threading.Event()
-
-
-@pytest.fixture
-def events() -> list[sup.Event]:
-    return []
-
-
-@pytest.fixture
 def still(make_system, clock, events, monkeypatch):
     """A system whose time stands still, and whose watchdog looks when the test says so."""
     monkeypatch.setattr("supervision.stuck.watchdog.Watchdog.start", lambda self: None)

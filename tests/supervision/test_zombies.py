@@ -19,11 +19,6 @@ from supervision.name import Name
 from supervision.view.report import write_report
 
 
-@pytest.fixture
-def entered() -> threading.Event:
-    return threading.Event()
-
-
 def block(gate: threading.Event, entered: threading.Event, then: Any = None) -> Any:
     def handler(actor: Any) -> Any:
         entered.set()

@@ -81,3 +81,23 @@ def wait_for_timer(clock: ManualClock, at: float, timeout: float = 5.0) -> None:
     while (found := clock.next_at()) != at:
         assert time.monotonic() < limit, f"the next timer is due at {found}, not at {at}"
         time.sleep(0.001)
+
+
+def ref_in(answer: Any) -> Any:
+    """The ref of what was started, if the call that was to start it had one for an answer."""
+    try:
+        value = answer.get(timeout=0)
+    except sup.ActorDeadError:
+        return None
+    return value.ref if isinstance(value, sup.Started) else None
+
+
+WHO_IS_RESTARTED = [
+    ("permanent", "stop", True),
+    ("permanent", "crash", True),
+    ("transient", "stop", False),
+    ("transient", "crash", True),
+    ("temporary", "stop", False),
+    ("temporary", "crash", False),
+]
+"""A child's `restart`, how it ends, and whether a restart follows."""

@@ -128,7 +128,7 @@ class MinuteWindow:
         return self._sum.total(now)
 
     def wait(self, amount: float, now: float) -> float:
-        is_slowed = self.pace is not None and self.pace.share(now) < 1.0
+        is_slowed = self.pace is not None and not self.pace.is_full and self.pace.share(now) < 1.0
         if not is_slowed and self.used(now) + amount <= self.most:
             return 0.0
         minutes = 0.0

@@ -7,7 +7,9 @@ requests of ours may be on their way that the provider has not counted yet, so t
 from __future__ import annotations
 
 import heapq
+import operator
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
 
@@ -53,11 +55,12 @@ class ObservedWindow(MinuteWindow):
     What others used counts until the provider's reset, our own for the whole minute.
     """
 
-    __slots__ = ("_foreign", "counts")
+    __slots__ = ("_foreign", "amount_of", "counts")
 
     def __init__(self, counts: str, limit: float, pace: Pace) -> None:
         super().__init__(limit, pace)
         self.counts = counts
+        self.amount_of = amount_of(counts)
         self._foreign: deque[list[float]] = deque()  # (until, amount), the first to end first
 
     def used(self, now: float) -> float:
@@ -133,10 +136,10 @@ class Learned:
     def _wait(self, amounts: Amounts, now: float, *, is_one: bool) -> float:
         longest = self.blocked_until - now if self.blocked_until > now else 0.0
         for counts, until in self._blocked.items():
-            if until - now > longest and amount_of(counts, amounts) > 0:
+            if until - now > longest and amount_of(counts)(amounts) > 0:
                 longest = until - now
         for window in self.windows.values():
-            need = amount_of(window.counts, amounts)
+            need = window.amount_of(amounts)
             if need <= 0:
                 continue
             wait = window.wait(min(need, window.most) if is_one else need, now)
@@ -147,7 +150,7 @@ class Learned:
     def take(self, amounts: Amounts, now: float) -> list[Taken]:
         taken: list[Taken] = []
         for window in self.windows.values():
-            need = amount_of(window.counts, amounts)
+            need = window.amount_of(amounts)
             taken.append((window, window.take(need, now), need))
         return taken
 
@@ -167,13 +170,13 @@ class Learned:
             window = self._window(counts, quota, unseen, now)
             if window is not None and quota.remaining is not None:
                 until = now + (WINDOW_SECONDS if reset is None else reset)
-                window.room_at_most(quota.remaining - amount_of(counts, unseen), until, now)
+                window.room_at_most(quota.remaining - window.amount_of(unseen), until, now)
 
     def _window(self, counts: str, quota: Quota, unseen: Amounts, now: float) -> ObservedWindow | None:
         window = self.windows.get(counts)
         if window is None and quota.limit is not None:
             window = self.windows[counts] = ObservedWindow(counts, quota.limit, self.pace)
-            window.take(amount_of(counts, unseen), now)
+            window.take(window.amount_of(unseen), now)
         elif window is not None and quota.limit is not None:
             window.most = quota.limit
         return window
@@ -229,12 +232,11 @@ class Learned:
         return learned
 
 
-def amount_of(counts: str, amounts: Amounts) -> float:
-    """What `amounts` is to a limit of that name."""
-    if counts == "requests":
-        return amounts.requests
-    if counts == "input":
-        return amounts.input
-    if counts == "output":
-        return amounts.output
-    return amounts.input + amounts.output
+def amount_of(counts: str) -> Callable[[Amounts], float]:
+    """What reads from amounts that which a limit of this name is about."""
+    return _READERS.get(counts, _READERS["tokens"])
+
+
+_READERS: dict[str, Callable[[Amounts], float]] = {
+    name: operator.attrgetter(name) for name in ("requests", "input", "output", "tokens")
+}

@@ -14,13 +14,15 @@ taught. The tighter one holds. Who waits for its own model only holds up nobody 
 
 from __future__ import annotations
 
+import operator
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
 from typing import Literal
 
 from rubberduck.core.bucket import Cell, Meter, MinuteWindow, TokenBucket
-from rubberduck.core.learned import Learned, LearnedSnapshot, Taken, amount_of
+from rubberduck.core.learned import Learned, LearnedSnapshot, Taken
 from rubberduck.core.pace import Pace
 from rubberduck.core.rate_headers import RateHeaders
 from rubberduck.core.waiting_line import Amounts, Klass, Needs, Waiter, WaitingLine
@@ -170,6 +172,7 @@ class Limiter:
         }
         self._units.extend(self._minutes)
         self._meters.extend(self._minutes.values())
+        self._needs = _reader(self._units)
         self._blocked_until = -inf
         self._in_flight = 0
         self._mean_hold = 1.0
@@ -317,7 +320,7 @@ class Limiter:
 
     def _settle_learned(self, held: _Held, taken: list[Taken], actual: Amounts, now: float) -> None:
         for window, cell, amount in taken:
-            window.settle(cell, amount, amount_of(window.counts, actual), now)
+            window.settle(cell, amount, window.amount_of(actual), now)
         if actual.output > 0 and (learned := self._learned.get(held.model)) is not None:
             learned.answered(held.since)
 
@@ -460,13 +463,13 @@ class Limiter:
 
     # -- the arithmetic of a vector ------------------------------------------------------------------------
 
-    def _needs(self, amounts: Amounts) -> Needs:
-        return tuple([getattr(amounts, unit) for unit in self._units])
-
     def _can_ever_fit(self, amounts: Amounts, needs: Needs) -> bool:
         if amounts.concurrency > self._options.max_concurrency:
             return False
-        return all(need <= meter.most for meter, need in zip(self._meters, needs, strict=True))
+        for meter, need in zip(self._meters, needs, strict=True):  # noqa: SIM110  (half the time of `all`)
+            if need > meter.most:
+                return False
+        return True
 
     def _has_slots(self, amounts: Amounts) -> bool:
         return self._in_flight + amounts.concurrency <= self._options.max_concurrency
@@ -574,3 +577,10 @@ class Limiter:
         self._settled[reservation] = None
         if len(self._settled) > REMEMBERED:
             self._settled.popitem(last=False)
+
+
+def _reader(units: list[str]) -> Callable[[Amounts], Needs]:
+    """What reads the amounts that the meters are asked for, in their order; `attrgetter` of one gives no tuple."""
+    if len(units) > 1:
+        return operator.attrgetter(*units)
+    return lambda amounts: tuple([getattr(amounts, unit) for unit in units])

@@ -17,29 +17,28 @@ LEAST = 0.01
 class Pace:
     """The share of the configured rates that is used: halved by a refusal, + 5 % of the whole per quiet 10 s."""
 
-    __slots__ = ("_since", "_start")
+    __slots__ = ("_since", "_start", "is_full")
 
     def __init__(self, share: float = 1.0, now: float = 0.0) -> None:
         self._start = share
         self._since = now
+        # True only if the share is 1; it may be so before this says it. Read before every grant: no property.
+        self.is_full = share >= 1.0
 
     def share(self, now: float) -> float:
         """Above 0, at most 1."""
-        if self._start >= 1.0:
+        if self.is_full:
             return 1.0
         share = self._start + STEP * max(0, int((now - self._since + TIME_TOLERANCE) / QUIET))
         if share >= 1.0 - 1e-9:
             self._start = 1.0
+            self.is_full = True
         return min(1.0, share)
-
-    @property
-    def is_full(self) -> bool:
-        """True only if the share is 1; it may be so before this says it."""
-        return self._start >= 1.0
 
     def halve(self, now: float) -> None:
         self._start = max(LEAST, self.share(now) / 2)
         self._since = now
+        self.is_full = False
 
     def steps(self, since: float) -> Iterator[tuple[float, float, float]]:
         """(from, until, share) from `since` on, if no refusal comes; the last one has no end."""

@@ -188,7 +188,7 @@ class Learned:
 
         What was sent before the last refusal was known says nothing new: one round trip slows down once.
         """
-        is_new = sent_at >= self._refused_at
+        is_new = sent_at > self._refused_at
         if is_new:
             self._refusals += 1
             self._refused_at = now
@@ -200,7 +200,7 @@ class Learned:
 
     def answered(self, sent_at: float) -> None:
         """An answer ends a row of refusals, if it was asked for after the last one."""
-        if sent_at >= self._refused_at:
+        if sent_at > self._refused_at:
             self._refusals = 0
 
     # -- what survives -------------------------------------------------------------------------------------

@@ -160,6 +160,18 @@ def test_who_waits_for_its_own_model_holds_up_nobody_else() -> None:
     assert isinstance(books.reserve("e", ONE, 30.0, model="small"), Wait), "b books what all share"
 
 
+def test_who_waits_for_what_all_share_passes_those_who_wait_for_their_model() -> None:
+    books = limiter(requests_per_min=1)
+    books.observe(said(requests=(5, 0, 300.0)), 0.0, 0.0, model="large")
+    books.reserve("a", ONE, 0.0, model="small")
+    books.reserve("b", ONE, 0.0, model="large")
+    assert books.reserve("c", ONE, 0.0, model="small") == Wait("c", 61.0)
+    assert books.next_at(0.0) == 61.0
+    assert books.poll(61.0) == [Granted("c")]
+    assert books.next_at(61.0) == 300.0
+    assert books.poll(300.0) == [Granted("b")]
+
+
 def test_next_at_never_names_a_moment_at_which_nobody_goes() -> None:
     """A smaller request of another class stood behind a larger one of its model, and was named for now."""
     books = limiter()
@@ -198,6 +210,13 @@ def test_without_a_hint_the_waits_double_up_to_a_minute_until_an_answer_comes() 
     books.commit("a", Amounts(1, 5, 5), now)
     books.throttle(now + 1, sent_at=now)
     assert books.peek(ONE, now + 1) == 1
+
+
+def test_a_refusal_told_twice_counts_once() -> None:
+    books = limiter()
+    for _ in range(3):
+        books.throttle(5.0, sent_at=5.0)
+    assert (books.peek(ONE, 5.0), books.stats(5.0).pace) == (1, 0.5)
 
 
 def test_a_refusal_halves_the_rates_and_each_quiet_ten_seconds_give_a_twentieth_back() -> None:
@@ -416,7 +435,7 @@ class LearningAgainstModel(RuleBasedStateMachine):
         self.real.throttle(self.now, hint, sent_at=self.now - age)
         model = self.model
         model.rests = max(model.rests, self.now + hint)
-        if not model.halvings or self.now - age >= model.halvings[-1]:
+        if not model.halvings or self.now - age > model.halvings[-1]:
             model.shares.append(max(0.01, model.share(self.now) / 2))
             model.halvings.append(self.now)
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -23,7 +24,7 @@ from rubberduck.actors.arrears import Arrears
 from rubberduck.actors.board import ProviderDesk, Route
 from rubberduck.actors.call import Call
 from rubberduck.actors.office import Office
-from rubberduck.core import pricing
+from rubberduck.core import pricing, rate_headers
 from rubberduck.core.breaker import Outcome, Permit, Rejected
 from rubberduck.core.classify import Disposition, Settlement, classify
 from rubberduck.core.ledger import AttemptRecord
@@ -40,14 +41,17 @@ from rubberduck.errors import (
     StreamInterrupted,
 )
 from rubberduck.providers.assembly import Assembly
+from rubberduck.providers.base import HTTPProvider, OnHeaders, Provider
 from rubberduck.types import Attempt, Chunk, Request, Response, Usage
 
 R = TypeVar("R")
 
-PENALTY_WITHOUT_HINT = 1.0
-LONGEST_PENALTY = 60.0
 RESTING = 1.0
 """Seconds after which an actor that is not there is asked for again: what its supervisor gives it to rest."""
+
+
+_ON_THE_WIRE: ContextVar[AttemptRun | None] = ContextVar("rubberduck_attempt", default=None)
+"""The attempt that a provider is working for, so that the headers it shows can be told whose they are."""
 
 
 class NotBegun(Exception):
@@ -93,9 +97,11 @@ class AttemptRun:
     # Who takes the first number ends the attempt: its task, or who does so in its place.
     _endings: Iterator[int] = field(default_factory=itertools.count)
     _out_as: int = 0
+    _amounts: Amounts = field(init=False)
 
     def __post_init__(self) -> None:
         self.number = self.call.begun
+        self._amounts = reserved(self.call, self.desk, self.route)
         self.id = f"{self.call.id}-{self.number}"
 
     @property
@@ -167,6 +173,7 @@ class AttemptRun:
 
     async def _guarded(self, on_the_wire: Callable[[], Awaitable[Response]]) -> Response:
         """Only errors of our tree, and cancellation, leave the wire."""
+        _ON_THE_WIRE.set(self)  # each call is a task of its own, so nobody else sees it
         try:
             return await on_the_wire()
         except TimeoutError as error:
@@ -181,6 +188,18 @@ class AttemptRun:
                 phase="uncertain",
                 spent=None,
             ) from error
+        finally:
+            _ON_THE_WIRE.set(None)
+
+    def heard(self, status: int, headers: Mapping[str, str]) -> None:
+        """The head of the answer has come: the limiter learns from it, unless it speaks of capacity, not of quotas."""
+        if status >= 500:
+            return
+        told = rate_headers.read(headers)
+        if told:
+            message = rate_limiter.Observe(self.id, self.route.model, told, self.started)
+            with suppress(sup.ActorDeadError):  # the system is being stopped; what it learned is of no use any more
+                self.office.limiter(self.route).tell(message)
 
     def _timed_out(self) -> ProviderError:
         names: dict[str, Any] = {"provider": self.route.provider, "model": self.route.model, "spent": None}
@@ -219,7 +238,7 @@ class AttemptRun:
         """Reservation, permit, intent: in this order, so that waiting never holds a probe."""
         office, call, route = self.office, self.call, self.route
         ttl = call.deadline - office.now() + 5
-        reserve = rate_limiter.Reserve(self.id, call.amounts, call.deadline, call.klass, ttl)
+        reserve = rate_limiter.Reserve(self.id, self._amounts, call.deadline, call.klass, ttl, route.model)
         granted = await _unless_resting(components.ask(office.limiter(route), reserve))
         if isinstance(granted, Refused):
             raise NotBegun(f"rate limit: {granted.reason}", granted.retry_after)
@@ -268,6 +287,7 @@ class AttemptRun:
         """Settle permit, reservation and ledger; the usage with its cost."""
         usage = response.usage
         cost, price = self.office.cost(self.desk, self.route, usage)
+        self._learn_output(usage)
         await self._settle(None, usage, cost, price)
         return Usage(
             usage.prompt_tokens,
@@ -278,6 +298,11 @@ class AttemptRun:
             cost,
             usage.estimated,
         )
+
+    def _learn_output(self, usage: Usage) -> None:
+        request = self.call.request
+        if request.max_tokens is not None and not usage.estimated:
+            self.desk.output_of(self.route.model).learn(usage.completion_tokens, request.max_tokens * request.n)
 
     async def _failed(self, error: BaseException) -> None:
         """Settle them after a failure: with what was consumed by the provider's own word, if it said so."""
@@ -333,7 +358,9 @@ class AttemptRun:
     def _settle_reservation(self, row: Disposition, usage: Usage | None, hint: float | None) -> None:
         limiter = self.office.limiter(self.route)
         if row.limiter is Settlement.BLOCK:
-            self._order(limiter, rate_limiter.Penalise(self._penalty(hint)))
+            self._order(limiter, rate_limiter.Throttle(hint, self.route.model, self.started))
+        elif hint is not None and row.limiter is Settlement.KEEP_INPUT:
+            self._order(limiter, rate_limiter.Penalise(hint, self.route.model))
         if row.limiter is Settlement.CANCEL:
             self._order(limiter, rate_limiter.Cancel(self.id))
         else:
@@ -380,7 +407,7 @@ class AttemptRun:
             self._order(self.office.breaker(route), rest)
         elif self._permit is not None:
             self._return_permit(self._permit)
-        self._order(self.office.limiter(route), rate_limiter.Commit(self.id, call.amounts))
+        self._order(self.office.limiter(route), rate_limiter.Commit(self.id, self._amounts))
         began = self.started - call.accepted_at
         attempt = Attempt(route.provider, route.model, CallInterrupted.__name__, began, now - self.started, None)
         call.attempts.append(attempt)
@@ -392,12 +419,8 @@ class AttemptRun:
     def _not_delivered(self, failure: RubberDuckError) -> None:
         reports.bookkeeping_failed(self.office.system.name, self.id, failure)
 
-    def _penalty(self, hint: float | None) -> float:
-        """How long, in seconds, a refused provider is left alone."""
-        return min(LONGEST_PENALTY, PENALTY_WITHOUT_HINT * 2.0 ** (self.number - 1)) if hint is None else hint
-
     def _used(self, settlement: Settlement, usage: Usage | None) -> Amounts:
-        estimate = self.call.amounts
+        estimate = self._amounts
         if usage is not None:
             return Amounts(1, usage.prompt_tokens, usage.completion_tokens, estimate.concurrency)
         if settlement in (Settlement.RETURN_TOKENS, Settlement.BLOCK):
@@ -418,6 +441,29 @@ class AttemptRun:
 
 def _left_behind() -> Cancelled:
     return Cancelled("the call has been ended by others, for its loop did not come back")
+
+
+def reserved(call: Call, desk: ProviderDesk, route: Route) -> Amounts:
+    """What an attempt of a call on a route asks the limiter for."""
+    return desk.amounts(call.amounts, call.request.max_tokens, call.request.n, route.model)
+
+
+def listen_to(provider: Provider) -> None:
+    """Let the limiters learn from the headers that a provider shows, beside whoever looks at them already."""
+    if isinstance(provider, HTTPProvider):
+        others = provider.on_headers
+        provider.on_headers = _hear if others is None or others is _hear else functools.partial(_hear_too, others)
+
+
+def _hear(model: str, status: int, headers: Mapping[str, str]) -> None:
+    attempt = _ON_THE_WIRE.get()
+    if attempt is not None:
+        attempt.heard(status, headers)
+
+
+def _hear_too(others: OnHeaders, model: str, status: int, headers: Mapping[str, str]) -> None:
+    _hear(model, status, headers)
+    others(model, status, headers)
 
 
 async def _unless_resting(answer: Awaitable[R]) -> R:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from rubberduck.core.breaker import BreakerOptions, CircuitBreaker, Rejected
 from rubberduck.core.concurrency import Concurrency
+from rubberduck.core.estimate import OutputEstimate
 from rubberduck.core.limiter import Amounts, Klass, Limiter, LimiterOptions
 from rubberduck.core.retry import RetryBudget
 from rubberduck.core.route_stats import RouteStats
@@ -90,6 +91,7 @@ class ProviderDesk:
     has_own_prices: bool = True
     typical: dict[str, Typical] = field(default_factory=dict)
     concurrency: Concurrency = field(init=False)
+    outputs: dict[str, OutputEstimate] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.concurrency = Concurrency(self.limiter_options.max_concurrency)
@@ -107,9 +109,28 @@ class ProviderDesk:
         """Whether the circuits of all its routes that were ever called would refuse a call now."""
         return bool(self.breakers) and all(breaker.peek(now) is not None for breaker in self.breakers.values())
 
-    def peek_wait(self, amounts: Amounts, now: float, klass: Klass) -> float:
+    def peek_wait(self, amounts: Amounts, now: float, klass: Klass, model: str = "") -> float:
         """About how many seconds the limiter would have a call wait; infinite where it can never fit."""
-        return 0.0 if self.limiter is None else self.limiter.peek(amounts, now, klass)
+        return 0.0 if self.limiter is None else self.limiter.peek(amounts, now, klass, model)
+
+    def counts_tokens(self, model: str) -> bool:
+        """Whether a limit, configured or learned, can use the number of a request's tokens."""
+        return self.limiter is not None and self.limiter.counts_tokens(model)
+
+    def output_of(self, model: str) -> OutputEstimate:
+        """How much of what they may write past answers of this route have written."""
+        estimate = self.outputs.get(model)
+        if estimate is None:
+            if len(self.outputs) >= REMEMBERED:
+                self.outputs.clear()
+            estimate = self.outputs[model] = OutputEstimate()
+        return estimate
+
+    def amounts(self, worst: Amounts, max_tokens: int | None, n: int, model: str) -> Amounts:
+        """What to reserve here for a request that takes `worst` at most, with `n` answers of `max_tokens` each."""
+        limit = None if self.limiter is None or max_tokens is not None else self.limiter.output_limit(model)
+        output = self.output_of(model).reserve(max_tokens, limit) * n
+        return Amounts(worst.requests, worst.input, output, worst.concurrency)
 
     def stats_of(self, model: str, now: float) -> RouteStats:
         """What past calls to this route were like."""
@@ -172,7 +193,7 @@ class Board:
             weight=desk.weight * stats.ramp(now),
             obstacle=None if blocked is None else f"circuit {blocked.reason}",
             retry_after=None if blocked is None else blocked.retry_after,
-            wait=desk.peek_wait(amounts, now, klass),
+            wait=desk.peek_wait(amounts, now, klass, model),
             inflight=stats.inflight,
             health=stats.health(now),
             ttft=stats.ttft(now),

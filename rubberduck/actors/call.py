@@ -41,7 +41,7 @@ class Trace:
 class Call:
     """One accepted question. Times are the system clock's seconds.
 
-    `amounts` is what the limiter is asked for. `begun` counts the attempts that were begun, refused ones
+    `amounts` is the most that one attempt takes. `begun` counts the attempts that were begun, refused ones
     included. `pipe` leads to the reader of a stream, once a part of the answer has come. `attempt` is the one under
     way. Once the call `is_lost`, its task has been left behind on a loop that is blocked, and others have ended the
     call: whatever that task still does counts for nothing.

@@ -16,23 +16,23 @@ import supervision as sup
 from rubberduck.actors import components, endings, reports, request_queue
 from rubberduck.actors.answers import Answers
 from rubberduck.actors.arrears import Arrears
-from rubberduck.actors.attempts import AttemptRun, Limits, NotBegun
-from rubberduck.actors.board import ProviderDesk, Route
+from rubberduck.actors.attempts import AttemptRun, Limits, NotBegun, reserved
+from rubberduck.actors.board import Route
 from rubberduck.actors.call import Call
 from rubberduck.actors.office import Office
 from rubberduck.config import Config
+from rubberduck.core.estimate import UNBOUNDED_OUTPUT
 from rubberduck.core.limiter import Amounts
 from rubberduck.core.plan import Fail, Plan, Sleep, Try
 from rubberduck.core.request_queue import Job, Rejected
 from rubberduck.core.retry import RetryOptions
+from rubberduck.core.score import Candidate
 from rubberduck.errors import Cancelled, RubberDuckError
 from rubberduck.stream import Pipe, Stream
 from rubberduck.telemetry.debug import DebugLog
 from rubberduck.types import Chunk, Response, Usage
 from rubberduck.wakers import Waker
 
-UNBOUNDED_OUTPUT = 1024
-"""The output assumed of a request without max_tokens, in tokens."""
 LONGEST_ESTIMATE = 1024.0
 """The most output, in tokens, that the choice of a route reckons with."""
 FIRST_TOKEN_LIMIT = 10.0
@@ -177,11 +177,11 @@ class CallRunner:
         components.deliver(self._office.queue(), message, _ignore if call.is_lost else report)
 
     async def _estimate(self, call: Call, routes: tuple[Route, ...]) -> Amounts:
-        """What the limiter is asked for. Tokens are counted only where a limit on tokens can use the number."""
+        """The most it takes. Input tokens are counted only where a limit on tokens can use the number."""
         request = call.request
         output = (request.max_tokens or UNBOUNDED_OUTPUT) * request.n
         for route in routes:
-            if _counts_tokens(self._office.board.desks[route.provider]):
+            if self._office.board.desks[route.provider].counts_tokens(route.model):
                 from rubberduck import tokens  # loads its vocabularies at the first use
 
                 await tokens.ready(request.model)
@@ -199,7 +199,7 @@ class CallRunner:
         holds = turn.provider
         while True:
             now = office.now()
-            match plan.next(now, [board.candidate(route, call.amounts, call.klass, now) for route in routes]):
+            match plan.next(now, [self._candidate(call, route, now) for route in routes]):
                 case Try(choice=choice) as step:
                     route = by_name[step.route]
                     if choice is not None:
@@ -215,6 +215,10 @@ class CallRunner:
                     await sup.sleep(office.clock, max(0.0, until - now))
                 case Fail(error=error):
                     raise endings.of_plan(error, routes)
+
+    def _candidate(self, call: Call, route: Route, now: float) -> Candidate:
+        board = self._office.board
+        return board.candidate(route, reserved(call, board.desks[route.provider], route), call.klass, now)
 
     async def _attempt(
         self, call: Call, route: Route, plan: Plan, reply: sup.Reply, *, is_alone: bool
@@ -294,15 +298,6 @@ def _ignore(failure: RubberDuckError) -> None:
 def _is_running(task: asyncio.Task[Any]) -> bool:
     """Whether its code runs in this very moment, as on a blocked loop that of who blocks it does."""
     return asyncio.current_task(task.get_loop()) is task
-
-
-def _counts_tokens(desk: ProviderDesk) -> bool:
-    options = desk.limiter_options
-    return (
-        options.unit == "tokens"
-        or options.input_tokens_per_min is not None
-        or options.output_tokens_per_min is not None
-    )
 
 
 def _retry_options(config: Config) -> RetryOptions:

@@ -9,7 +9,9 @@ from typing import Any
 
 import supervision as sup
 from rubberduck.core.concurrency import Concurrency
+from rubberduck.core.learned import LONGEST_BLOCK
 from rubberduck.core.limiter import Amounts, Granted, Klass, Limiter, LimiterOptions, LimiterStats, Refused, Wait
+from rubberduck.core.rate_headers import RateHeaders
 from rubberduck.errors import InvalidRequest, RateLimited
 
 ONE_REQUEST = Amounts()
@@ -31,6 +33,7 @@ class Reserve(sup.Ask[Granted | Refused]):
     deadline: float = inf
     klass: Klass = "normal"
     ttl: float | None = None
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +53,29 @@ class Cancel(sup.Ask[bool]):
 
 @dataclass(frozen=True, slots=True)
 class Penalise(sup.Ask[None]):
-    """The provider said to stay away for `seconds`."""
+    """The provider said to stay away for `seconds`, from one model or (None) at all. No quota is in question."""
 
     seconds: float
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Throttle(sup.Ask[None]):
+    """The provider refused for its rate what was sent at `sent_at`, and said to wait `seconds`, or not how long."""
+
+    seconds: float | None
+    model: str
+    sent_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Observe:
+    """What the headers of a response said; the request was sent at `sent_at` under the reservation `id`."""
+
+    id: str
+    model: str
+    headers: RateHeaders
+    sent_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +148,14 @@ class RateLimiterActor(sup.Actor):
                 return settled
             case CheckRate(tokens=tokens):
                 return self._for_asker(self._limiter.check(_amount(tokens, "tokens"), now))
-            case Penalise(seconds=seconds):
-                self._limiter.penalise(now + _amount(seconds, "seconds"))
+            case Observe(id=id, model=model, headers=headers, sent_at=sent_at):
+                self._limiter.observe(headers, sent_at, now, model=model, reservation=id)
+                self._answer_due(now)
+            case Penalise(seconds=seconds, model=penalised):
+                self._limiter.penalise(now + min(_amount(seconds, "seconds"), LONGEST_BLOCK), penalised)
+            case Throttle(seconds=hint, model=model, sent_at=sent_at):
+                hint = None if hint is None else _amount(hint, "seconds")
+                self._limiter.throttle(now, hint, sent_at=sent_at, model=model)
             case GetStats():
                 return self._limiter.stats(now)
             case _Poll(at=at):
@@ -138,7 +167,9 @@ class RateLimiterActor(sup.Actor):
         return None
 
     def _reserve(self, message: Reserve, now: float) -> Any:
-        answer = self._limiter.reserve(message.id, message.amounts, now, message.deadline, message.klass, message.ttl)
+        answer = self._limiter.reserve(
+            message.id, message.amounts, now, message.deadline, message.klass, message.ttl, message.model
+        )
         if not isinstance(answer, Wait):
             return answer
         reply = self.owe()

@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 import supervision as sup
+from rubberduck.actors.attempts import listen_to
 from rubberduck.actors.board import ProviderDesk, Slots
 from rubberduck.actors.calls import CallRunner
 from rubberduck.actors.circuit_breaker import CircuitBreakerActor
@@ -88,6 +89,7 @@ def _provider(
     def publish_limiter(limiter: Limiter) -> None:
         desk.limiter = limiter
 
+    listen_to(desk.provider)
     limiter = sup.ChildSpec(
         f"rate_limiter:{desk.name}",
         RateLimiterActor,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from math import ceil, inf
 from typing import Protocol
 
+from rubberduck.core.pace import Pace
 from rubberduck.core.sliding import TIME_TOLERANCE, SlidingSum
 
 WINDOW_SECONDS = 60.0
@@ -45,20 +46,23 @@ class TokenBucket:
     Its balance may become negative: an excess over what was reserved is a debt that the refill pays first.
     """
 
-    __slots__ = ("_at", "_balance", "most", "refill_rate")
+    __slots__ = ("_at", "_balance", "most", "pace", "refill_rate")
 
-    def __init__(self, capacity: float, refill_rate: float, now: float, *, tokens: float | None = None) -> None:
+    def __init__(
+        self, capacity: float, refill_rate: float, now: float, *, tokens: float | None = None, pace: Pace | None = None
+    ) -> None:
         if not (capacity > 0 and refill_rate >= 0):
             raise ValueError(f"capacity is > 0 and refill_rate >= 0, not {capacity} and {refill_rate}")
         self.most = capacity
         self.refill_rate = refill_rate
+        self.pace = pace
         self._balance = float(capacity) if tokens is None else min(float(capacity), tokens)
         self._at = now
 
     def tokens(self, now: float) -> float:
         """What is in the bucket at `now`; negative while a debt is paid."""
         if now > self._at:
-            refilled = self._balance + (now - self._at) * self.refill_rate
+            refilled = self._balance + self._seconds_of_refill(now) * self.refill_rate
             self._balance = min(self.most, refilled)
             self._at = now
         return self._balance
@@ -69,8 +73,30 @@ class TokenBucket:
             return 0.0
         if not self.refill_rate:
             return inf
-        seconds = lacking / self.refill_rate
+        seconds = self._seconds_for(lacking / self.refill_rate, now)
         return seconds if seconds > TIME_TOLERANCE else 0.0
+
+    def _seconds_of_refill(self, now: float) -> float:
+        """The time since the last look in which something flowed, each second by the share of the rate."""
+        if self.pace is None or self.pace.is_full:
+            return now - self._at
+        flowed = 0.0
+        for start, until, share in self.pace.steps(self._at):
+            if start >= now:
+                break
+            flowed += (min(until, now) - start) * share
+        self.pace.share(now)  # notes it, once it is full again
+        return flowed
+
+    def _seconds_for(self, full_seconds: float, now: float) -> float:
+        """How long what takes `full_seconds` at the whole rate takes at the rates to come."""
+        if self.pace is None or self.pace.is_full:
+            return full_seconds
+        for start, until, share in self.pace.steps(now):
+            if full_seconds <= (until - start) * share:
+                return start - now + full_seconds / share
+            full_seconds -= max(0.0, until - start) * share
+        raise AssertionError("the last step has no end")
 
     def take(self, amount: float, now: float) -> None:
         self._balance = self.tokens(now) - amount
@@ -89,25 +115,40 @@ class TokenBucket:
 class MinuteWindow:
     """At most `limit` in every sliding 60 seconds, kept in cells of one second that count until wholly out."""
 
-    __slots__ = ("_sum", "most")
+    __slots__ = ("_sum", "most", "pace")
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self, limit: float, pace: Pace | None = None) -> None:
         if not limit > 0:
             raise ValueError(f"a limit per minute is > 0, not {limit}")
         self.most = limit
+        self.pace = pace
         self._sum = SlidingSum(WINDOW_SECONDS)
 
     def used(self, now: float) -> float:
         return self._sum.total(now)
 
     def wait(self, amount: float, now: float) -> float:
-        if self._sum.total(now) + amount <= self.most:
+        is_slowed = self.pace is not None and not self.pace.is_full and self.pace.share(now) < 1.0
+        if not is_slowed and self.used(now) + amount <= self.most:
             return 0.0
         minutes = 0.0
         if amount > self.most:
             minutes = ceil(amount / self.most) - 1
             amount -= minutes * self.most
-        return minutes * WINDOW_SECONDS + self._sum.when_at_most(self.most - amount, now) - now
+        at = self._slowed_until(amount, now) if is_slowed else self._when_at_most(self.most - amount, now)
+        return minutes * WINDOW_SECONDS + at - now
+
+    def _when_at_most(self, amount: float, now: float) -> float:
+        return self._sum.when_at_most(amount, now)
+
+    def _slowed_until(self, amount: float, now: float) -> float:
+        """When there is room for `amount` while the pace grows back. What is large goes when nothing else counts."""
+        assert self.pace is not None
+        for start, until, share in self.pace.steps(now):
+            at = max(start, self._when_at_most(max(self.most * share, amount) - amount, now))
+            if at < until:
+                return at
+        raise AssertionError("the last step has no end")
 
     def take(self, amount: float, now: float) -> list[float]:
         return self._sum.add(amount, now)

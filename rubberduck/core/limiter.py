@@ -7,19 +7,25 @@ is never starved by small ones. Every waiter gets one answer: from `reserve`, or
 
 Reservation ids are the caller's. Asking again with the same id, after a crash for instance, gets the same
 answer and is charged once, until the reservation is cancelled.
+
+Beside the configured limits, which all models of a provider share, each model has those that its responses
+taught. The tighter one holds. Who waits for its own model only holds up nobody else.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from operator import attrgetter, gt
 from typing import Literal
 
 from rubberduck.core.bucket import Cell, Meter, MinuteWindow, TokenBucket
 from rubberduck.core.concurrency import Concurrency
+from rubberduck.core.learned import Learned, LearnedSnapshot, Taken
+from rubberduck.core.pace import Pace
+from rubberduck.core.rate_headers import RateHeaders
 from rubberduck.core.waiting_line import Amounts, Klass, Needs, Waiter, WaitingLine
 
 __all__ = [
@@ -37,12 +43,15 @@ __all__ = [
 REMEMBERED = 4096
 """How many settled ids are remembered, so that a repeated question is recognised."""
 
+MODELS = 1000
+"""Of how many models the limits are remembered; names come from users."""
+
 NOTHING = Amounts(0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class LimiterOptions:
-    """What a provider allows. None means that there is no such limit.
+    """What a provider allows. None means that no such limit is configured; the headers may teach one.
 
     `capacity` and `refill_rate` (per second) are a burst of requests, or of tokens with unit="tokens". The
     limits per minute are hard in every sliding 60 s. `reservation_ttl` is the time in seconds after which the
@@ -99,12 +108,18 @@ class LimiterSnapshot:
     blocked_for: float
     tokens: float | None
     minutes: dict[str, list[tuple[float, float]]]
-    held: tuple[tuple[str, Amounts, float], ...]
+    held: tuple[tuple[str, Amounts, float, str], ...]
+    pace: tuple[float, float] = (1.0, 0.0)
+    learned: dict[str, LearnedSnapshot] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class LimiterStats:
-    """A limiter as an operator sees it. `tokens` is None without a bucket."""
+    """A limiter as an operator sees it. `tokens` is None without a bucket.
+
+    `pace` is the share of the configured rates that is used, below 1 for a while after a refusal; `learned` are the
+    limits per minute that the headers taught, by model.
+    """
 
     in_flight: int
     waiting: int
@@ -114,6 +129,8 @@ class LimiterStats:
     granted: int
     refused: int
     lost: int
+    pace: float = 1.0
+    learned: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -123,27 +140,32 @@ class _Held:
     cells: list[Cell]
     since: float
     expires_at: float
+    model: str
+    taken: list[Taken] | None = None
+    is_seen: bool = False
 
 
 class Limiter:
     """The books of one provider's limits. `now` and deadlines are monotonic seconds.
 
-    After `commit`, `cancel` and `penalise`, and at `next_at`, ask `poll` who may go. `concurrency` is how many slots
-    there are at the moment, up to `max_concurrency`; others move it.
+    After `commit`, `cancel`, `observe`, `penalise` and `throttle`, and at `next_at`, ask `poll` who may go.
+    `concurrency` is how many slots there are at the moment, up to `max_concurrency`; others move it.
     """
 
     def __init__(self, options: LimiterOptions, now: float, concurrency: Concurrency | None = None) -> None:
         self._options = options
         self._concurrency = concurrency or Concurrency(options.max_concurrency)
+        self._pace = Pace()
+        self._learned: OrderedDict[str, Learned] = OrderedDict()
         self._bucket: TokenBucket | None = None
         self._units: list[str] = []
         self._meters: list[Meter] = []
         if options.capacity is not None and options.refill_rate is not None:
-            self._bucket = TokenBucket(options.capacity, options.refill_rate, now)
+            self._bucket = TokenBucket(options.capacity, options.refill_rate, now, pace=self._pace)
             self._units.append(options.unit)
             self._meters.append(self._bucket)
         self._minutes = {
-            name: MinuteWindow(limit)
+            name: MinuteWindow(limit, self._pace)
             for name, limit in (
                 ("requests", options.requests_per_min),
                 ("input", options.input_tokens_per_min),
@@ -173,6 +195,7 @@ class Limiter:
         deadline: float = inf,
         klass: Klass = "normal",
         ttl: float | None = None,
+        model: str = "",
     ) -> Granted | Wait | Refused:
         """Take `amounts` now, or get in line for them. A wait that would end after `deadline` is refused at once."""
         if reservation in self._held or reservation in self._settled:
@@ -189,11 +212,11 @@ class Limiter:
             return Refused(reservation, "past_deadline", None)
         self._release_lost(now)
         ttl = self._options.reservation_ttl if ttl is None else ttl
-        if not len(self._line) and self._has_slots(amounts) and self._meters_wait(needs, now) <= 0:
-            self._grant(reservation, amounts, needs, ttl, now)
+        if self._may_go_first(amounts, needs, model, now):
+            self._grant(reservation, amounts, needs, ttl, model, now)
             return Granted(reservation)
-        waiter = Waiter(reservation, amounts, needs, deadline, klass, ttl)
-        wait = self._meters_wait(self._line.needs_until(waiter), now)
+        waiter = Waiter(reservation, amounts, needs, deadline, klass, ttl, model)
+        wait = self._wait_in_line(waiter, now)
         if now + wait > deadline or wait == inf:
             self._refused += 1
             return Refused(reservation, "past_deadline", None if wait == inf else wait)
@@ -219,15 +242,13 @@ class Limiter:
         self._granted += 1
         return Granted("")
 
-    def peek(self, amounts: Amounts, now: float, klass: Klass = "normal") -> float:
+    def peek(self, amounts: Amounts, now: float, klass: Klass = "normal", model: str = "") -> float:
         """Seconds a reservation made now would wait, by estimate where others wait or slots lack; inf: for ever."""
         needs = self._needs(amounts)
         if not self._can_ever_fit(amounts, needs):
             return inf
         self._release_lost(now)
-        if len(self._line):
-            needs = self._line.needs_until(Waiter("", amounts, needs, inf, klass, 0.0))
-        wait = self._meters_wait(needs, now)
+        wait = self._wait_in_line(Waiter("", amounts, needs, inf, klass, 0.0, model), now)
         if not self._has_slots(amounts):
             wait = max(wait, self._mean_hold * (1 + len(self._line)) / self._concurrency.limit)
         return wait
@@ -245,14 +266,20 @@ class Limiter:
 
     def next_at(self, now: float) -> float | None:
         """When `poll` will next have an answer by time alone; None if only a commit or cancel can bring one."""
-        first = self._line.first
-        if first is None:
-            return None
         times = []
-        if self._has_slots(first.amounts):
-            times.append(now + self._meters_wait(first.needs, now))
-        elif self._held:
-            times.append(next(iter(self._held.values())).expires_at)
+        passed_over: set[str] = set()
+        for first in self._line.booked:
+            if first.model in passed_over:
+                continue
+            if self._model_wait(first.amounts, first.model, now) > 0:
+                passed_over.add(first.model)
+                times.append(now + self._wait(first.needs, first.amounts, first.model, now))
+                continue
+            if self._has_slots(first.amounts):
+                times.append(now + self._meters_wait(first.needs, now))
+            elif self._held:
+                times.append(next(iter(self._held.values())).expires_at)
+            break
         deadline = self._line.next_deadline()
         if deadline is not None:
             times.append(deadline)
@@ -278,6 +305,8 @@ class Limiter:
         used = self._needs(actual)
         for meter, taken, cell, spent in zip(self._meters, held.needs, held.cells, used, strict=True):
             meter.settle(cell, taken, spent, now)
+        if held.taken is not None:
+            self._settle_learned(held, held.taken, actual, now)
         self._in_flight -= held.amounts.concurrency
         self._mean_hold += 0.1 * (now - held.since - self._mean_hold)
         return True
@@ -293,9 +322,89 @@ class Limiter:
             return True
         return self._settle(reservation, NOTHING, now)
 
-    def penalise(self, until: float) -> None:
-        """Grant nothing before `until`: the provider said so. Never shortens an earlier penalty."""
-        self._blocked_until = max(self._blocked_until, until)
+    def _settle_learned(self, held: _Held, taken: list[Taken], actual: Amounts, now: float) -> None:
+        for window, cell, amount in taken:
+            window.settle(cell, amount, window.amount_of(actual), now)
+        if actual.output > 0 and (learned := self._learned.get(held.model)) is not None:
+            learned.answered(held.since)
+
+    # -- what the provider says ----------------------------------------------------------------------------
+
+    def observe(
+        self, headers: RateHeaders, sent_at: float, now: float, *, model: str = "", reservation: str | None = None
+    ) -> None:
+        """Believe what a response said of the limits of `model`; `reservation` is of its request, sent at `sent_at`.
+
+        Balances are lowered to it, never raised. A response to an older request than the last one applied is ignored.
+        """
+        held = self._held.get(reservation) if reservation is not None else None
+        learned = self._learned.get(model)
+        if not headers or (learned is not None and not learned.is_news(sent_at)):
+            return
+        if held is not None:
+            held.is_seen = True
+        (learned or self._learn(model)).observe(
+            headers.quotas, sent_at, self._unseen(model, reservation, held, sent_at), now
+        )
+
+    def _unseen(self, model: str, reservation: str | None, held: _Held | None, sent_at: float) -> Amounts:
+        """What was granted after the request that was answered: it may have left too late to be in that answer."""
+        requests = input_ = output = 0.0
+        for name, other in reversed(self._held.items()):
+            if name == reservation or (held is None and other.since <= sent_at):
+                break
+            if other.model == model and not other.is_seen:
+                requests += other.amounts.requests
+                input_ += other.amounts.input
+                output += other.amounts.output
+        return Amounts(requests, input_, output, 0)
+
+    def penalise(self, until: float, model: str | None = None) -> None:
+        """Grant nothing before `until`, to one model or (None) to all: the provider said so. Balances stay.
+
+        Never shortens an earlier penalty.
+        """
+        if model is None:
+            self._blocked_until = max(self._blocked_until, until)
+        else:
+            learned = self._learn(model)
+            learned.blocked_until = max(learned.blocked_until, until)
+
+    def throttle(self, now: float, hint: float | None = None, *, sent_at: float = inf, model: str = "") -> None:
+        """A request was refused for its rate: grant nothing to its model for `hint` seconds, and slow down.
+
+        Without a hint the model rests for 1, 2, 4 .. 60 s, until an answer ends the row. The rates are halved once for
+        all that was sent before the refusal was known, and grow back by a twentieth per quiet 10 s.
+        """
+        if self._learn(model).refused(sent_at, hint, now):
+            if self._bucket is not None:
+                self._bucket.tokens(now)  # what has flowed so far came at the old pace
+            self._pace.halve(now)
+
+    def _learn(self, model: str) -> Learned:
+        learned = self._learned.get(model)
+        if learned is None:
+            learned = self._learned[model] = Learned()
+            if len(self._learned) > MODELS:
+                self._learned.popitem(last=False)
+        else:
+            self._learned.move_to_end(model)
+        return learned
+
+    def output_limit(self, model: str) -> float | None:
+        """The smallest limit that output counts against: tokens per minute, or a bucket of them; None without any."""
+        limits = [self._options.output_tokens_per_min]
+        limits.append(self._options.capacity if self._options.unit == "tokens" else None)
+        if (learned := self._learned.get(model)) is not None:
+            limits += [window.most for counts, window in learned.windows.items() if counts not in ("requests", "input")]
+        return min([limit for limit in limits if limit is not None], default=None)
+
+    def counts_tokens(self, model: str) -> bool:
+        """Whether any limit is about tokens, so that it matters how many a request has."""
+        if self.output_limit(model) is not None or self._options.input_tokens_per_min is not None:
+            return True
+        learned = self._learned.get(model)
+        return learned is not None and "input" in learned.windows
 
     # -- what others see, what survives --------------------------------------------------------------------
 
@@ -310,6 +419,11 @@ class Limiter:
             granted=self._granted,
             refused=self._refused,
             lost=self._lost,
+            pace=self._pace.share(now),
+            learned={
+                model: {counts: window.most for counts, window in learned.windows.items()}
+                for model, learned in self._learned.items()
+            },
         )
 
     def snapshot(self, now: float) -> LimiterSnapshot:
@@ -319,7 +433,9 @@ class Limiter:
             blocked_for=max(0.0, self._blocked_until - now),
             tokens=self._bucket.tokens(now) if self._bucket else None,
             minutes={name: window.ages(now) for name, window in self._minutes.items()},
-            held=tuple((reservation, held.amounts, held.expires_at - now) for reservation, held in self._held.items()),
+            held=tuple((id_, held.amounts, held.expires_at - now, held.model) for id_, held in self._held.items()),
+            pace=self._pace.snapshot(now),
+            learned={model: learned.snapshot(now) for model, learned in self._learned.items()},
         )
 
     @classmethod
@@ -340,11 +456,20 @@ class Limiter:
             window.restore(snapshot.minutes.get(name) if snapshot else None, now)
         if snapshot is not None:
             limiter._blocked_until = now + snapshot.blocked_for
-            for reservation, amounts, remaining in snapshot.held:
+            limiter._slow_down(Pace.restore(snapshot.pace, now))
+            for model, learned in snapshot.learned.items():
+                limiter._learned[model] = Learned.restore(learned, now)
+            for reservation, amounts, remaining, model in snapshot.held:
                 needs = limiter._needs(amounts)
-                limiter._held[reservation] = _Held(amounts, needs, [None] * len(needs), now, now + remaining)
+                limiter._held[reservation] = _Held(amounts, needs, [None] * len(needs), now, now + remaining, model)
                 limiter._in_flight += amounts.concurrency
         return limiter
+
+    def _slow_down(self, pace: Pace) -> None:
+        self._pace = pace
+        for meter in (self._bucket, *self._minutes.values()):
+            if meter is not None:
+                meter.pace = pace
 
     # -- the arithmetic of a vector ------------------------------------------------------------------------
 
@@ -365,33 +490,82 @@ class Limiter:
                 longest = wait
         return longest
 
+    def _model_wait(self, amounts: Amounts, model: str, now: float) -> float:
+        """Seconds until the model's own limits, those that were learned, let one request go."""
+        learned = self._learned.get(model)
+        return 0.0 if learned is None else learned.wait(amounts, now)
+
+    def _wait(self, needs: Needs, amounts: Amounts, model: str, now: float) -> float:
+        return max(self._meters_wait(needs, now), self._model_wait(amounts, model, now))
+
+    def _wait_for_all(self, needs: Needs, amounts: Amounts, model: str, now: float) -> float:
+        """About how many seconds it takes until so much in all has been granted."""
+        wait = self._meters_wait(needs, now)
+        learned = self._learned.get(model)
+        return wait if learned is None else max(wait, learned.wait_for_all(amounts, now))
+
+    def _wait_in_line(self, newcomer: Waiter, now: float) -> float:
+        """The wait of one who asks now; an estimate where others go before."""
+        if self._is_somebody_before(newcomer.model, now):
+            return self._wait_for_all(*self._line.needs_until(newcomer), newcomer.model, now)
+        return self._wait(newcomer.needs, newcomer.amounts, newcomer.model, now)
+
     def _expected(self, waiter: Waiter, now: float) -> float | None:
         if not self._has_slots(waiter.amounts):
             return None
-        is_first = waiter is self._line.first
-        return now + self._meters_wait(waiter.needs if is_first else self._line.needs_of_class(waiter.klass), now)
+        if waiter is self._line.first:
+            return now + self._wait(waiter.needs, waiter.amounts, waiter.model, now)
+        return now + self._wait_for_all(*self._line.needs_of_lane(waiter), waiter.model, now)
+
+    def _is_somebody_before(self, model: str, now: float) -> bool:
+        """Whether a newcomer has to wait its turn: for one of its own model, or one who waits for what all share."""
+        for first in self._line.booked:
+            if first.model == model or self._model_wait(first.amounts, first.model, now) <= 0:
+                return True
+        return False
+
+    def _may_go_first(self, amounts: Amounts, needs: Needs, model: str, now: float) -> bool:
+        if not self._has_slots(amounts) or self._meters_wait(needs, now) > 0:
+            return False
+        if self._learned and self._model_wait(amounts, model, now) > 0:
+            return False
+        return not len(self._line) or not self._is_somebody_before(model, now)
 
     # -- granting ------------------------------------------------------------------------------------------
 
     def _grant_booked(self, now: float, answers: list[Granted | Refused]) -> None:
-        while (first := self._line.first) is not None:
-            if not self._has_slots(first.amounts) or self._meters_wait(first.needs, now) > 0:
-                return
+        while (first := self._next_in_turn(now)) is not None:
             self._line.leave(first)
-            self._grant(first.id, first.amounts, first.needs, first.ttl, now)
+            self._grant(first.id, first.amounts, first.needs, first.ttl, first.model, now)
             answers.append(Granted(first.id))
+
+    def _next_in_turn(self, now: float) -> Waiter | None:
+        """Who may go now: the first booked start, but for those that wait for their model."""
+        passed_over: set[str] = set()
+        for first in self._line.booked:
+            if first.model in passed_over:
+                continue
+            if self._model_wait(first.amounts, first.model, now) > 0:
+                passed_over.add(first.model)
+            elif not self._has_slots(first.amounts) or self._meters_wait(first.needs, now) > 0:
+                return None
+            else:
+                return first
+        return None
 
     def _refuse_expired(self, now: float, answers: list[Granted | Refused]) -> bool:
         expired = self._line.leave_expired(now)
         for waiter in expired:
             self._refused += 1
-            wait = self._meters_wait(waiter.needs, now)
+            wait = self._wait(waiter.needs, waiter.amounts, waiter.model, now)
             answers.append(Refused(waiter.id, "past_deadline", None if wait == inf else wait))
         return bool(expired)
 
-    def _grant(self, reservation: str, amounts: Amounts, needs: Needs, ttl: float, now: float) -> None:
+    def _grant(self, reservation: str, amounts: Amounts, needs: Needs, ttl: float, model: str, now: float) -> None:
         cells = [meter.take(need, now) for meter, need in zip(self._meters, needs, strict=True)]
-        self._held[reservation] = _Held(amounts, needs, cells, now, now + ttl)
+        held = self._held[reservation] = _Held(amounts, needs, cells, now, now + ttl, model)
+        if (learned := self._learned.get(model)) is not None:
+            held.taken = learned.take(amounts, now)
         self._in_flight += amounts.concurrency
         self._granted += 1
 

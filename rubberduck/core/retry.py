@@ -7,13 +7,12 @@ Source: AWS Architecture Blog, "Exponential Backoff and Jitter" (full jitter); G
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from math import isfinite
 
+from rubberduck.core.rate_headers import parse_retry_after
 from rubberduck.core.sliding import SlidingSum
+
+__all__ = ["HINT_JITTER", "RetryBudget", "RetryOptions", "backoff", "hinted", "parse_retry_after"]
 
 HINT_JITTER = 0.1
 """A hint is lengthened by up to this share, so that those who were told the same time do not come back as one."""
@@ -54,47 +53,6 @@ def hinted(own_wait: float, hint: float, rng: random.Random) -> float:
     """Seconds to wait when the provider named a time: never less than it said."""
     wait = max(own_wait, hint)
     return wait + rng.uniform(0, HINT_JITTER) * wait
-
-
-def parse_retry_after(headers: Mapping[str, str], now_utc: datetime) -> float | None:
-    """Seconds until the provider wants to be asked again; None where it names no time in the future.
-
-    Understands `retry-after-ms`, then `retry-after` in seconds (with a fraction) or as an HTTP date. A date is
-    compared with the response's own `Date` where there is one: then neither clock need be right. `now_utc` is aware.
-    """
-    values = {name.lower(): value for name, value in headers.items()}
-    milliseconds = _positive(values.get("retry-after-ms"))
-    if milliseconds is not None:
-        return milliseconds / 1000
-    value = values.get("retry-after")
-    seconds = _positive(value)
-    if seconds is not None or value is None:
-        return seconds
-    until = _http_date(value)
-    if until is None:
-        return None
-    wait = (until - (_http_date(values.get("date")) or now_utc)).total_seconds()
-    return wait if wait > 0 else None
-
-
-def _positive(value: str | None) -> float | None:
-    if value is None or "_" in value or len(value) > 40:
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return number if isfinite(number) and number > 0 else None
-
-
-def _http_date(value: str | None) -> datetime | None:
-    if value is None or len(value) > 80:
-        return None
-    try:
-        date = parsedate_to_datetime(value)
-        return (date if date.tzinfo else date.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
 
 
 class RetryBudget:

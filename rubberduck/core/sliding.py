@@ -7,6 +7,7 @@ sum never misses an event of the window; it may include events up to one cell ol
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from math import floor
 
 TIME_TOLERANCE = 1e-7
@@ -62,6 +63,11 @@ class SlidingSum:
             if excess <= 1e-9:
                 return start + self._keep
         return (self._cells[-1][0] if self._cells else now) + self._keep
+
+    def expiries(self, now: float) -> Iterator[tuple[float, float]]:
+        """(when it leaves the window, amount) of each cell, the first to leave first."""
+        self.total(now)
+        return ((start + self._keep, held) for start, held in self._cells)
 
     def ages(self, now: float) -> list[tuple[float, float]]:
         """(age of the cell's start, amount) of each cell, oldest first: all there is to know."""

@@ -1,7 +1,7 @@
 """Who waits for a limiter, and in which order they go.
 
-First come, first served within a class. The first of each class books its start, in the order in which they
-became first; a later booking waits for the earlier ones, whatever its class.
+First come, first served within a class and model. The first of each books its start, in the order in which they
+became first; a later booking waits for the earlier ones, whatever its class, unless those wait for their model.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Literal
-
-CLASSES = ("high", "normal", "low")
 
 Klass = Literal["high", "normal", "low"]
 Needs = Sequence[float]
@@ -44,7 +42,12 @@ class Waiter:
     deadline: float
     klass: Klass
     ttl: float
+    model: str = ""
     is_waiting: bool = True
+
+    @property
+    def lane(self) -> tuple[str, str]:
+        return self.klass, self.model
 
 
 class WaitingLine:
@@ -52,8 +55,10 @@ class WaitingLine:
 
     def __init__(self, meters: int) -> None:
         self._by_id: dict[str, Waiter] = {}
-        self._by_class: dict[str, OrderedDict[str, Waiter]] = {klass: OrderedDict() for klass in CLASSES}
-        self._sums: dict[str, list[float]] = {klass: [0.0] * meters for klass in CLASSES}
+        self._lanes: dict[tuple[str, str], OrderedDict[str, Waiter]] = {}
+        # What a lane needs of each meter, then its requests, input and output: what a model's own limits are about.
+        self._sums: dict[tuple[str, str], list[float]] = {}
+        self._meters = meters
         self._booked: list[Waiter] = []
         self._deadlines: list[tuple[float, int, Waiter]] = []
         self._arrivals = 0
@@ -69,24 +74,40 @@ class WaitingLine:
         """Who goes next."""
         return self._booked[0] if self._booked else None
 
-    def needs_until(self, waiter: Waiter) -> Needs:
-        """What must be granted until a newcomer has had its turn: its class, and what the other classes booked."""
-        total: Needs = self._sums[waiter.klass]
-        for other in (waiter, *self._booked):
-            if other is waiter or other.klass != waiter.klass:
-                total = [so_far + need for so_far, need in zip(total, other.needs, strict=True)]
-        return total
+    @property
+    def booked(self) -> Sequence[Waiter]:
+        """The first of each lane, in the order in which they go."""
+        return self._booked
 
-    def needs_of_class(self, klass: Klass) -> Needs:
-        """What all waiters of a class need together."""
-        return self._sums[klass]
+    def needs_until(self, waiter: Waiter) -> tuple[Needs, Amounts]:
+        """What must be granted until a newcomer has had its turn: its lane, and what the others booked.
+
+        The amounts are those of its own model.
+        """
+        total = list(self._sums.get(waiter.lane, (0.0,) * (self._meters + 3)))
+        for other in (waiter, *self._booked):
+            if other is waiter or other.lane != waiter.lane:
+                is_same = other.model == waiter.model
+                for index, need in enumerate(_all_needs(other) if is_same else other.needs):
+                    total[index] += need
+        return self._split(total)
+
+    def needs_of_lane(self, waiter: Waiter) -> tuple[Needs, Amounts]:
+        """What all in the lane of a waiter need together."""
+        return self._split(self._sums[waiter.lane])
+
+    def _split(self, total: list[float]) -> tuple[Needs, Amounts]:
+        requests, input_, output = total[self._meters :]
+        return total[: self._meters], Amounts(requests, input_, output)
 
     def enter(self, waiter: Waiter) -> None:
-        members = self._by_class[waiter.klass]
-        if not members:
+        members = self._lanes.get(waiter.lane)
+        if members is None:
+            members = self._lanes[waiter.lane] = OrderedDict()
+            self._sums[waiter.lane] = [0.0] * (self._meters + 3)
             self._booked.append(waiter)
         members[waiter.id] = self._by_id[waiter.id] = waiter
-        self._add_up(waiter, 1)
+        self._add_up(waiter, 1.0)
         if waiter.deadline < inf:
             self._sweep()
             self._arrivals += 1
@@ -94,14 +115,17 @@ class WaitingLine:
 
     def leave(self, waiter: Waiter) -> None:
         waiter.is_waiting = False
-        members = self._by_class[waiter.klass]
+        members = self._lanes[waiter.lane]
         was_first = next(iter(members)) == waiter.id
         del members[waiter.id], self._by_id[waiter.id]
-        self._add_up(waiter, -1)
         if was_first:
             self._booked.remove(waiter)
             if members:
                 self._booked.append(next(iter(members.values())))
+        if members:
+            self._add_up(waiter, -1.0)
+        else:  # an empty lane needs nothing, exactly: no remainder of floating point may stay
+            del self._lanes[waiter.lane], self._sums[waiter.lane]
 
     def next_deadline(self) -> float | None:
         while self._deadlines and not self._deadlines[0][2].is_waiting:
@@ -117,13 +141,17 @@ class WaitingLine:
             expired.append(waiter)
         return expired
 
-    def _add_up(self, waiter: Waiter, sign: int) -> None:
-        members, sums = self._by_class[waiter.klass], self._sums[waiter.klass]
-        for index, need in enumerate(waiter.needs):
-            # An empty line needs nothing, exactly: no remainder of floating point may stay.
-            sums[index] = sums[index] + sign * need if members else 0.0
+    def _add_up(self, waiter: Waiter, sign: float) -> None:
+        sums = self._sums[waiter.lane]
+        for index, need in enumerate(_all_needs(waiter)):
+            sums[index] += sign * need
 
     def _sweep(self) -> None:
         if len(self._deadlines) > 2 * len(self._by_id) + 64:
             self._deadlines = [entry for entry in self._deadlines if entry[2].is_waiting]
             heapq.heapify(self._deadlines)
+
+
+def _all_needs(waiter: Waiter) -> Needs:
+    amounts = waiter.amounts
+    return (*waiter.needs, amounts.requests, amounts.input, amounts.output)

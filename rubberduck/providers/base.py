@@ -36,6 +36,8 @@ _LONGEST_BODY_BYTES = 16 * 1024 * 1024
 _DRAIN_S = 1.0
 """How long to wait, after an answer's proper end, for the end of the HTTP body that makes the socket reusable."""
 
+OnHeaders = Callable[[str, int, Mapping[str, str]], None]
+
 _OWN_FIELDS = frozenset({"model", "messages", "stream"})
 
 
@@ -105,7 +107,7 @@ class HTTPProvider(Provider):
     learns from them. It must not block.
     """
 
-    on_headers: Callable[[str, int, Mapping[str, str]], None] | None = None
+    on_headers: OnHeaders | None = None
 
     default_base_url: ClassVar[str]
     key_variable: ClassVar[str]

@@ -7,15 +7,14 @@ sign, and then only between refusals of one kind.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from rubberduck import errors
+from rubberduck.core.rate_headers import parse_retry_after
 from rubberduck.errors import InvalidRequest, ProviderError, RubberDuckError
 from rubberduck.providers.reading import as_dict, as_list, as_name, as_text, parse_json
 
@@ -217,31 +216,4 @@ def request_id(headers: Mapping[str, str]) -> str | None:
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds to wait by the provider's word. Zero, negative and unreadable hints are none."""
-    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        seconds = _number(headers.get(name, "")) / unit
-        if seconds > 0:
-            return seconds
-    return _seconds_until(headers.get("retry-after", ""), headers.get("date", ""))
-
-
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        return 0.0
-    return value if math.isfinite(value) else 0.0
-
-
-def _seconds_until(then: str, date: str) -> float | None:
-    """From the response's own `Date` to an HTTP date, so that our clock need not agree with the server's."""
-    until, now = _http_date(then), _http_date(date) or datetime.now(UTC)
-    seconds = (until - now).total_seconds() if until else 0.0
-    return seconds if seconds > 0 else None
-
-
-def _http_date(text: str) -> datetime | None:
-    try:
-        date = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return None
-    return date if date.tzinfo else date.replace(tzinfo=UTC)
+    return parse_retry_after(headers, datetime.now(UTC))

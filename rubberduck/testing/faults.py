@@ -57,6 +57,7 @@ class Ok:
 
     `body` makes other bytes out of the call. `delay` comes before the headers, `first_token_after` before the
     first event, `between` before each other; seconds. `piece` is the size of the writes of a stream, in bytes.
+    `headers` come beside the usual ones.
     """
 
     text: str = TEXT
@@ -65,6 +66,7 @@ class Ok:
     between: float = 0
     piece: int | None = None
     body: Callable[[Call], bytes] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     async def answer(self, call: Call, reply: Reply) -> None:
         if self.delay:
@@ -73,11 +75,13 @@ class Ok:
             await self._stream(call, reply)
             return
         await reply.whole(
-            200, _JSON, self.body(call) if self.body else dialects.answer(call.path, _model(call), self.text)
+            200,
+            {**_JSON, **self.headers},
+            self.body(call) if self.body else dialects.answer(call.path, _model(call), self.text),
         )
 
     async def _stream(self, call: Call, reply: Reply) -> None:
-        await reply.head(200, _SSE)
+        await reply.head(200, {**_SSE, **self.headers})
         blocks = [self.body(call)] if self.body else dialects.events(call.path, _model(call), self.text)
         for number, block in enumerate(blocks):
             if pause := self.between if number else self.first_token_after:

@@ -7,12 +7,10 @@ What is taken is given back exactly once, however the attempt ends; all of it is
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import itertools
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, suppress
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -24,6 +22,7 @@ from rubberduck.actors.arrears import Arrears
 from rubberduck.actors.board import ProviderDesk, Route
 from rubberduck.actors.call import Call
 from rubberduck.actors.office import Office
+from rubberduck.actors.wire import Exchange, Limits
 from rubberduck.core import pricing, rate_headers
 from rubberduck.core.breaker import Outcome, Permit, Rejected
 from rubberduck.core.classify import Disposition, Settlement, classify
@@ -35,23 +34,15 @@ from rubberduck.errors import (
     LedgerUnavailable,
     ProtocolError,
     ProviderError,
-    ProviderTimeout,
     RubberDuckError,
-    ServiceUnavailable,
     StreamInterrupted,
 )
-from rubberduck.providers.assembly import Assembly
-from rubberduck.providers.base import HTTPProvider, OnHeaders, Provider
-from rubberduck.types import Attempt, Chunk, Request, Response, Usage
+from rubberduck.types import Attempt, Chunk, Response, Usage
 
 R = TypeVar("R")
 
 RESTING = 1.0
 """Seconds after which an actor that is not there is asked for again: what its supervisor gives it to rest."""
-
-
-_ON_THE_WIRE: ContextVar[AttemptRun | None] = ContextVar("rubberduck_attempt", default=None)
-"""The attempt that a provider is working for, so that the headers it shows can be told whose they are."""
 
 
 class NotBegun(Exception):
@@ -61,18 +52,6 @@ class NotBegun(Exception):
         super().__init__(reason)
         self.reason = reason
         self.retry_after = retry_after
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How long an attempt may take, and how long until its first output, in seconds. None: as long as the call.
-
-    `permit_ttl` is how long the breaker waits for its permit to be settled; None is what it is configured to.
-    """
-
-    whole: float | None
-    first_token: float | None
-    permit_ttl: float | None = None
 
 
 @dataclass(slots=True)
@@ -87,8 +66,6 @@ class AttemptRun:
     id: str = ""
     number: int = 0
     started: float = 0.0
-    first_token_at: float | None = None
-    answer: Assembly = field(default_factory=Assembly)
     disposition: Disposition | None = None
     is_on_the_wire: bool = False
     _record: AttemptRecord | None = None
@@ -98,10 +75,20 @@ class AttemptRun:
     _endings: Iterator[int] = field(default_factory=itertools.count)
     _out_as: int = 0
     _amounts: Amounts = field(init=False)
+    _exchange: Exchange = field(init=False)
 
     def __post_init__(self) -> None:
         self.number = self.call.begun
         self._amounts = reserved(self.call, self.desk, self.route)
+        self._exchange = Exchange(
+            self.office.clock,
+            self.desk.provider,
+            self.route,
+            self.call.request,
+            self.limits,
+            self._heard,
+            self._first_token,
+        )
         self.id = f"{self.call.id}-{self.number}"
 
     @property
@@ -110,11 +97,11 @@ class AttemptRun:
 
     async def complete(self) -> tuple[Response, Usage]:
         """The whole answer, and its usage with the cost. Raises NotBegun, or how the attempt failed."""
-        return await self._bracketed(self._ask_for_all)
+        return await self._bracketed(self._exchange.complete)
 
     async def stream(self, deliver: Callable[[Chunk], Awaitable[None]]) -> tuple[Response, Usage]:
         """The same, handing on each chunk as it comes."""
-        return await self._bracketed(functools.partial(self._ask_for_chunks, deliver))
+        return await self._bracketed(functools.partial(self._exchange.stream, deliver))
 
     def interrupted(self, error: RubberDuckError) -> RubberDuckError:
         """What a reader is told who has seen a part of the answer: how much that was, and why there is no more."""
@@ -122,8 +109,8 @@ class AttemptRun:
             return error
         told = StreamInterrupted(
             f"{error}; what came before is in `text`",
-            text=self.answer.text,
-            usage=self._partial_usage(error),
+            text=self._exchange.answer.text,
+            usage=self._exchange.partial_usage(error),
             provider=self.route.provider,
             model=self.route.model,
             status=error.status,
@@ -133,65 +120,7 @@ class AttemptRun:
         told.__cause__ = error
         return told
 
-    # -- the wire ----------------------------------------------------------------------------------
-
-    async def _ask_for_all(self) -> Response:
-        async with self._within(self.limits.whole):
-            return _whole(await self.desk.provider.complete(self._request()))
-
-    async def _ask_for_chunks(self, deliver: Callable[[Chunk], Awaitable[None]]) -> Response:
-        async with self._within(self.limits.whole), aclosing(self._chunks()) as chunks:
-            async for chunk in chunks:
-                self.answer.add(chunk)
-                await deliver(chunk)
-        return _whole(self.answer.response(provider=self.route.provider, model=self.route.model))
-
-    async def _chunks(self) -> AsyncGenerator[Chunk]:
-        """The provider's chunks. Those before the first output are held back: until then another route may answer."""
-        held: list[Chunk] = []
-        async with aclosing(self.desk.provider.stream(self._request())) as chunks:
-            async with self._within(self.limits.first_token):
-                async for chunk in chunks:
-                    held.append(_checked(chunk))
-                    if _is_output(chunk):
-                        break
-                else:
-                    raise TypeError("stream() ended without any output")
-            self.first_token_at = now = self.office.now()
-            self.desk.stats_of(self.route.model, now).first_token(self._out_as, now)
-            for chunk in held:
-                yield chunk
-            async for chunk in chunks:
-                yield _checked(chunk)
-
-    def _request(self) -> Request:
-        request = self.call.request
-        return request if request.model == self.route.model else request.model_copy(update={"model": self.route.model})
-
-    def _within(self, seconds: float | None) -> sup.TimeLimit:
-        return sup.TimeLimit(self.office.clock, None if seconds is None else self.office.now() + seconds)
-
-    async def _guarded(self, on_the_wire: Callable[[], Awaitable[Response]]) -> Response:
-        """Only errors of our tree, and cancellation, leave the wire."""
-        _ON_THE_WIRE.set(self)  # each call is a task of its own, so nobody else sees it
-        try:
-            return await on_the_wire()
-        except TimeoutError as error:
-            raise self._timed_out() from error
-        except (RubberDuckError, asyncio.CancelledError):
-            raise
-        except Exception as error:  # a provider's bug: a third party's code runs here
-            raise ServiceUnavailable(
-                f"{self.route} failed in its own code: {type(error).__name__}: {error}",
-                provider=self.route.provider,
-                model=self.route.model,
-                phase="uncertain",
-                spent=None,
-            ) from error
-        finally:
-            _ON_THE_WIRE.set(None)
-
-    def heard(self, status: int, headers: Mapping[str, str]) -> None:
+    def _heard(self, status: int, headers: Mapping[str, str]) -> None:
         """The head of the answer has come: the limiter learns from it, unless it speaks of capacity, not of quotas."""
         if status >= 500:
             return
@@ -201,11 +130,8 @@ class AttemptRun:
             with suppress(sup.ActorDeadError):  # the system is being stopped; what it learned is of no use any more
                 self.office.limiter(self.route).tell(message)
 
-    def _timed_out(self) -> ProviderError:
-        names: dict[str, Any] = {"provider": self.route.provider, "model": self.route.model, "spent": None}
-        if self.answer.has_output:
-            return StreamInterrupted(f"{self.route} did not finish in time", text=self.answer.text, **names)
-        return ProviderTimeout(f"{self.route} did not answer in time", phase="uncertain", **names)
+    def _first_token(self, now: float) -> None:
+        self.desk.stats_of(self.route.model, now).first_token(self._out_as, now)
 
     # -- taking ------------------------------------------------------------------------------------
 
@@ -217,7 +143,7 @@ class AttemptRun:
             raise
         self._begin()
         try:
-            response = await self._guarded(on_the_wire)
+            response = await on_the_wire()
         except BaseException as error:
             await self._failed(error)
             raise
@@ -306,7 +232,7 @@ class AttemptRun:
 
     async def _failed(self, error: BaseException) -> None:
         """Settle them after a failure: with what was consumed by the provider's own word, if it said so."""
-        usage = self._partial_usage(error)
+        usage = self._exchange.partial_usage(error)
         if usage is not None:
             cost, price = self.office.cost(self.desk, self.route, usage)
         else:
@@ -322,7 +248,7 @@ class AttemptRun:
         row = classify(error, sent=getattr(error, "phase", None) != "not_sent", delivered=self.call.delivered)
         self.disposition = row
         duration = now - self.started
-        first_token = (now if self.first_token_at is None else self.first_token_at) - self.started
+        first_token = (now if self._exchange.first_token_at is None else self._exchange.first_token_at) - self.started
         self._teach(row, now, duration, first_token, usage)
         outcome = "success" if error is None else type(error).__name__
         began = self.started - self.call.accepted_at
@@ -339,15 +265,15 @@ class AttemptRun:
     def _teach(self, row: Disposition, now: float, duration: float, first_token: float, usage: Usage | None) -> None:
         """Let the next choice of a route know how this attempt went."""
         written = 0 if usage is None else usage.completion_tokens
-        pace = (duration - first_token) / written if written and self.first_token_at is not None else None
+        pace = (duration - first_token) / written if written and self._exchange.first_token_at is not None else None
         self.desk.inflight -= 1
         stats = self.desk.stats_of(self.route.model, now)
-        ttft = first_token if self.first_token_at is None else None
+        ttft = first_token if self._exchange.first_token_at is None else None
         stats.ended(row.breaker, now, ttft=ttft, tpot=pace, duration=duration, attempt=self._out_as)
         inflight = self.desk.inflight + 1
         if row.breaker is Outcome.SUCCESS:
             self.desk.concurrency.answered(inflight)
-        elif row.shrinks and self.first_token_at is None:
+        elif row.shrinks and self._exchange.first_token_at is None:
             self.desk.concurrency.overloaded(inflight, self.started, now)
 
     def _settle_permit(self, row: Disposition, first_token: float, hint: float | None) -> None:
@@ -427,16 +353,8 @@ class AttemptRun:
             return Amounts(1, 0, 0, estimate.concurrency)
         if settlement is Settlement.COMMIT:
             return estimate
-        received = len(self.answer.text) / 4 if settlement is Settlement.KEEP_RECEIVED else 0
+        received = len(self._exchange.answer.text) / 4 if settlement is Settlement.KEEP_RECEIVED else 0
         return Amounts(1, estimate.input, received, estimate.concurrency)
-
-    def _partial_usage(self, error: BaseException) -> Usage | None:
-        """What a broken answer had consumed by the provider's own word."""
-        broken = error if isinstance(error, StreamInterrupted) else error.__cause__
-        for usage in (getattr(broken, "usage", None), self.answer.usage):
-            if isinstance(usage, Usage) and not usage.estimated:
-                return usage
-        return None
 
 
 def _left_behind() -> Cancelled:
@@ -448,51 +366,12 @@ def reserved(call: Call, desk: ProviderDesk, route: Route) -> Amounts:
     return desk.amounts(call.amounts, call.request.max_tokens, call.request.n, route.model)
 
 
-def listen_to(provider: Provider) -> None:
-    """Let the limiters learn from the headers that a provider shows, beside whoever looks at them already."""
-    if isinstance(provider, HTTPProvider):
-        others = provider.on_headers
-        provider.on_headers = _hear if others is None or others is _hear else functools.partial(_hear_too, others)
-
-
-def _hear(model: str, status: int, headers: Mapping[str, str]) -> None:
-    attempt = _ON_THE_WIRE.get()
-    if attempt is not None:
-        attempt.heard(status, headers)
-
-
-def _hear_too(others: OnHeaders, model: str, status: int, headers: Mapping[str, str]) -> None:
-    _hear(model, status, headers)
-    others(model, status, headers)
-
-
 async def _unless_resting(answer: Awaitable[R]) -> R:
     """The answer; NotBegun if the actor is gone for now, as after too many crashes: other routes may serve."""
     try:
         return await answer
     except CallInterrupted as gone:
         raise NotBegun(str(gone), RESTING) from gone
-
-
-def _whole(response: Any) -> Response:
-    """A provider's answer, if it is one. What it is not, a third party's code has to answer for."""
-    if not isinstance(response, Response) or not isinstance(response.usage, Usage):
-        raise TypeError(f"complete() returned {type(response).__name__} without a usage, not a Response")
-    if min(response.usage.prompt_tokens, response.usage.completion_tokens) < 0:
-        raise ValueError(f"its usage is negative: {response.usage}")
-    return response
-
-
-def _checked(chunk: Any) -> Chunk:
-    if not isinstance(chunk, Chunk):
-        raise TypeError(f"stream() gave {type(chunk).__name__}, not a Chunk")
-    return chunk
-
-
-def _is_output(chunk: Chunk) -> bool:
-    """Whether a caller learns anything from it."""
-    delta = chunk.delta
-    return bool(delta.content or delta.tool_calls or delta.reasoning or delta.refusal or chunk.finish_reason)
 
 
 def _was_free(error: BaseException) -> bool:

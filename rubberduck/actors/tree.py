@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 import supervision as sup
-from rubberduck.actors.attempts import listen_to
+from rubberduck.actors.wire import listen_to
 from rubberduck.actors.board import ProviderDesk, Slots
 from rubberduck.actors.calls import CallRunner
 from rubberduck.actors.circuit_breaker import CircuitBreakerActor

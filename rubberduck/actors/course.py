@@ -1,0 +1,164 @@
+"""How one call gets its answer: its turn in the queue, then attempts as the plan decides."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import supervision as sup
+from rubberduck.actors import components, endings, reports, request_queue
+from rubberduck.actors.arrears import Arrears
+from rubberduck.actors.attempts import AttemptRun, NotBegun, reserved
+from rubberduck.actors.board import Route
+from rubberduck.actors.call import Call
+from rubberduck.actors.delivery import Delivery
+from rubberduck.actors.office import Office
+from rubberduck.actors.patience import limits_of
+from rubberduck.actors.rules import Rules
+from rubberduck.core.estimate import UNBOUNDED_OUTPUT
+from rubberduck.core.limiter import Amounts
+from rubberduck.core.plan import Fail, Plan, Sleep, Try
+from rubberduck.core.request_queue import Job, Rejected
+from rubberduck.core.score import Candidate
+from rubberduck.errors import Cancelled, RubberDuckError
+from rubberduck.types import Response, Usage
+
+LONGEST_ESTIMATE = 1024.0
+"""The most output, in tokens, that the choice of a route reckons with."""
+
+
+class Course:
+    """The way of one call through the tree. Used once, by the call's task."""
+
+    __slots__ = ("_arrears", "_call", "_delivery", "_office", "_routes", "_rules")
+
+    def __init__(self, office: Office, arrears: Arrears, rules: Rules, call: Call, delivery: Delivery) -> None:
+        self._office = office
+        self._arrears = arrears
+        self._rules = rules
+        self._call = call
+        self._delivery = delivery
+        self._routes: tuple[Route, ...] = ()
+
+    async def answer(self) -> tuple[Response, Usage]:
+        """The whole answer and its usage with the cost. Raises how the call failed."""
+        call = self._call
+        self._routes = self._office.board.routes(call.request.model, call.providers)
+        call.amounts = await self._estimate()
+        turn = await self._take_turn()
+        is_answered = False
+        try:
+            answer = await self._attempts(turn)
+            is_answered = True
+        finally:
+            tell_queue(self._office, call, request_queue.Done(call.id, is_answered))
+        return answer
+
+    # -- waiting for one's turn --------------------------------------------------------------------
+
+    async def _take_turn(self) -> request_queue.Turn:
+        call = self._call
+        providers = frozenset([route.provider for route in self._routes])
+        tokens = max(1.0, call.amounts.tokens)
+        job = Job(call.id, call.klass, call.tenant, tokens, providers, call.deadline, call.accepted_at)
+        try:
+            turn = await components.ask(self._office.queue(), request_queue.TakeTurn(job))
+        except BaseException:
+            # The answer may have been on its way: give back both, the place and the slot.
+            tell_queue(self._office, call, request_queue.Cancel(call.id))
+            tell_queue(self._office, call, request_queue.Done(call.id, ok=False))
+            raise
+        if isinstance(turn, Rejected):
+            reports.not_queued(self._office.system.name, call, turn.reason, turn.retry_after)
+            raise endings.of_refusal(turn)
+        call.queue_wait = self._office.now() - call.accepted_at
+        return turn
+
+    async def _estimate(self) -> Amounts:
+        """The most it takes. Input tokens are counted only where a limit on tokens can use the number."""
+        request = self._call.request
+        output = (request.max_tokens or UNBOUNDED_OUTPUT) * request.n
+        for route in self._routes:
+            if self._office.board.desks[route.provider].counts_tokens(route.model):
+                from rubberduck import tokens  # loads its vocabularies at the first use
+
+                await tokens.ready(request.model)
+                return Amounts(1, tokens.count_messages(request), output, 1)
+        return Amounts(1, sum([len(message.text) for message in request.messages]) / 4, output, 1)
+
+    # -- attempts ----------------------------------------------------------------------------------
+
+    async def _attempts(self, turn: request_queue.Turn) -> tuple[Response, Usage]:
+        call, routes, office, board = self._call, self._routes, self._office, self._office.board
+        plan = Plan(call.deadline, self._rules.retry, board.rng, out_est=min(call.amounts.output, LONGEST_ESTIMATE))
+        by_name = {route.name: route for route in routes}
+        holds = turn.provider
+        while True:
+            now = office.now()
+            match plan.next(now, [self._candidate(route, now) for route in routes]):
+                case Try(choice=choice) as step:
+                    route = by_name[step.route]
+                    if choice is not None:
+                        call.choices.append(choice)
+                    if route.provider != holds:
+                        holds = route.provider
+                        tell_queue(self._office, call, request_queue.Moved(call.id, holds))
+                    self._note_attempt(route, step, now)
+                    answer = await self._attempt(route, plan)
+                    if answer is not None:
+                        return answer
+                case Sleep(until=until):
+                    await sup.sleep(office.clock, max(0.0, until - now))
+                case Fail(error=error):
+                    raise endings.of_plan(error, routes)
+
+    def _candidate(self, route: Route, now: float) -> Candidate:
+        call, board = self._call, self._office.board
+        return board.candidate(route, reserved(call, board.desks[route.provider], route), call.klass, now)
+
+    async def _attempt(self, route: Route, plan: Plan) -> tuple[Response, Usage] | None:
+        """Try one route. None if it failed: the plan has been told, and knows what is next."""
+        call, debug = self._call, self._rules.debug
+        call.begun += 1
+        limits = limits_of(self._office, self._rules, call, route, is_alone=len(self._routes) == 1)
+        run = AttemptRun(self._office, self._arrears, call, route, limits)
+        call.attempt = run
+        debug.request(route.provider, call.request, request_id=call.id, model=route.model)
+        try:
+            deliver = functools.partial(self._delivery.deliver, route)
+            answer = await (run.stream(deliver) if call.is_stream else run.complete())
+        except NotBegun as refusal:
+            plan.refused(route.name, refusal.reason, refusal.retry_after, self._office.now())
+            return None
+        except RubberDuckError as error:
+            debug.response(route.provider, str(error), request_id=call.id, model=route.model)
+            if run.disposition is None or isinstance(error, Cancelled):
+                raise
+            told = run.interrupted(error) if call.delivered else error
+            plan.failed(route.name, run.disposition, self._office.now(), told, error.retry_after)
+            return None
+        plan.succeeded(route.name)
+        debug.response(route.provider, answer[0], request_id=call.id, model=route.model)
+        return answer
+
+    def _note_attempt(self, route: Route, step: Try, now: float) -> None:
+        """A repeat is charged to the retry budget, a first attempt earns a part of one."""
+        budget = self._office.board.desks[route.provider].budget_of(route.model)
+        if step.is_repeat:
+            budget.spend(now)
+        else:
+            budget.first(now)
+        if self._call.attempts:
+            reports.tried_again(
+                self._office.system.name, self._call, route.provider, route.model, now, is_repeat=step.is_repeat
+            )
+
+
+def tell_queue(office: Office, call: Call, message: sup.Ask[Any]) -> None:
+    """Tell the queue of a call's end or change; nobody waits for it."""
+    report = functools.partial(reports.bookkeeping_failed, office.system.name, call.id)
+    components.deliver(office.queue(), message, _ignore if call.is_lost else report)
+
+
+def _ignore(failure: RubberDuckError) -> None:
+    """A lost call gives back once more what was given back for it."""

@@ -1,0 +1,35 @@
+"""How long an attempt is waited for: for its first output, and for its end."""
+
+from __future__ import annotations
+
+from rubberduck.actors.board import Route
+from rubberduck.actors.call import Call
+from rubberduck.actors.office import Office
+from rubberduck.actors.rules import Rules
+from rubberduck.actors.wire import Limits
+
+FIRST_TOKEN_LIMIT = 10.0
+FIRST_TOKEN_LIMIT_ALONE = 60.0
+"""How long an answer may take to begin, in seconds: with another route at hand, and without."""
+SLOW_PACE = 0.05
+"""Seconds per token at which an answer that is not streamed is still waited for while another route is at hand."""
+TIME_TO_SETTLE = 5.0
+"""Seconds beyond its time that an attempt gets to give back its permit."""
+
+
+def limits_of(office: Office, rules: Rules, call: Call, route: Route, *, is_alone: bool) -> Limits:
+    """The times of one attempt; `is_alone` says that no other route could answer in its place.
+
+    An answer that is not streamed shows no first token: it has the time for that and for its whole output.
+    """
+    config, now = rules.providers[route.provider], office.now()
+    whole = config.timeout
+    first = config.first_token_timeout or (FIRST_TOKEN_LIMIT_ALONE if is_alone else FIRST_TOKEN_LIMIT)
+    if whole is None and not is_alone and not call.is_stream:
+        slowest = office.board.desks[route.provider].stats_of(route.model, now).quantile(0.95) or 0.0
+        whole = max(first + SLOW_PACE * call.amounts.output, 3 * slowest)
+    remaining = call.deadline - now
+    ttl = None
+    if rules.permit_ttl is None:
+        ttl = TIME_TO_SETTLE + (remaining if whole is None else min(whole, remaining))
+    return Limits(whole, first, ttl)

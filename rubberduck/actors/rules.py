@@ -1,0 +1,27 @@
+"""What the configuration says about the course of every call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from rubberduck.config import Config, ProviderConfig
+from rubberduck.core.retry import RetryOptions
+from rubberduck.telemetry.debug import DebugLog
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Read once, at the start. `permit_ttl` is in seconds; None leaves it to the time of the attempt."""
+
+    providers: Mapping[str, ProviderConfig]
+    retry: RetryOptions
+    permit_ttl: float | None
+    debug: DebugLog
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        options = dict(config.retry)
+        retry = RetryOptions(**{name: options[name] for name in RetryOptions.__slots__})
+        return cls(config.providers, retry, config.circuit_breaker.permit_ttl, DebugLog.of(config))

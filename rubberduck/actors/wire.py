@@ -1,0 +1,171 @@
+"""One question to a provider and its answer, within its times: the only I/O of a call, outside every actor."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import supervision as sup
+from rubberduck.actors.board import Route
+from rubberduck.errors import ProviderError, ProviderTimeout, RubberDuckError, ServiceUnavailable, StreamInterrupted
+from rubberduck.providers.assembly import Assembly
+from rubberduck.providers.base import HTTPProvider, OnHeaders, Provider
+from rubberduck.types import Chunk, Request, Response, Usage
+
+_ON_THE_WIRE: ContextVar[Exchange | None] = ContextVar("rubberduck_exchange", default=None)
+"""The exchange that a provider is working for, so that the headers it shows can be told whose they are."""
+
+Deliver = Callable[[Chunk], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long an attempt may take, and how long until its first output, in seconds. None: as long as the call.
+
+    `permit_ttl` is how long the breaker waits for its permit to be settled; None is what it is configured to.
+    """
+
+    whole: float | None
+    first_token: float | None
+    permit_ttl: float | None = None
+
+
+@dataclass(slots=True)
+class Exchange:
+    """Asks a provider once. Whatever it raises is of our tree, or a cancellation.
+
+    `on_head(status, headers)` hears the head of the answer, `on_first_token(now)` when a stream begins to speak.
+    `answer` is what has come so far.
+    """
+
+    clock: sup.Clock
+    provider: Provider
+    route: Route
+    request: Request
+    limits: Limits
+    on_head: Callable[[int, Mapping[str, str]], object]
+    on_first_token: Callable[[float], object]
+    answer: Assembly = field(default_factory=Assembly)
+    first_token_at: float | None = None
+
+    async def complete(self) -> Response:
+        """The whole answer."""
+        return await self._guarded(self._ask_for_all)
+
+    async def stream(self, deliver: Deliver) -> Response:
+        """The same, handing on each chunk as it comes."""
+        return await self._guarded(functools.partial(self._ask_for_chunks, deliver))
+
+    def partial_usage(self, error: BaseException) -> Usage | None:
+        """What a broken answer had consumed by the provider's own word."""
+        broken = error if isinstance(error, StreamInterrupted) else error.__cause__
+        for usage in (getattr(broken, "usage", None), self.answer.usage):
+            if isinstance(usage, Usage) and not usage.estimated:
+                return usage
+        return None
+
+    async def _ask_for_all(self) -> Response:
+        async with self._within(self.limits.whole):
+            return _whole(await self.provider.complete(self._request()))
+
+    async def _ask_for_chunks(self, deliver: Callable[[Chunk], Awaitable[None]]) -> Response:
+        async with self._within(self.limits.whole), aclosing(self._chunks()) as chunks:
+            async for chunk in chunks:
+                self.answer.add(chunk)
+                await deliver(chunk)
+        return _whole(self.answer.response(provider=self.route.provider, model=self.route.model))
+
+    async def _chunks(self) -> AsyncGenerator[Chunk]:
+        """The provider's chunks. Those before the first output are held back: until then another route may answer."""
+        held: list[Chunk] = []
+        async with aclosing(self.provider.stream(self._request())) as chunks:
+            async with self._within(self.limits.first_token):
+                async for chunk in chunks:
+                    held.append(_checked(chunk))
+                    if _is_output(chunk):
+                        break
+                else:
+                    raise TypeError("stream() ended without any output")
+            self.first_token_at = now = self.clock.now()
+            self.on_first_token(now)
+            for chunk in held:
+                yield chunk
+            async for chunk in chunks:
+                yield _checked(chunk)
+
+    def _request(self) -> Request:
+        request = self.request
+        return request if request.model == self.route.model else request.model_copy(update={"model": self.route.model})
+
+    def _within(self, seconds: float | None) -> sup.TimeLimit:
+        return sup.TimeLimit(self.clock, None if seconds is None else self.clock.now() + seconds)
+
+    async def _guarded(self, on_the_wire: Callable[[], Awaitable[Response]]) -> Response:
+        """Only errors of our tree, and cancellation, leave the wire."""
+        _ON_THE_WIRE.set(self)  # each call is a task of its own, so nobody else sees it
+        try:
+            return await on_the_wire()
+        except TimeoutError as error:
+            raise self._timed_out() from error
+        except (RubberDuckError, asyncio.CancelledError):
+            raise
+        except Exception as error:  # a provider's bug: a third party's code runs here
+            raise ServiceUnavailable(
+                f"{self.route} failed in its own code: {type(error).__name__}: {error}",
+                provider=self.route.provider,
+                model=self.route.model,
+                phase="uncertain",
+                spent=None,
+            ) from error
+        finally:
+            _ON_THE_WIRE.set(None)
+
+    def _timed_out(self) -> ProviderError:
+        names: dict[str, Any] = {"provider": self.route.provider, "model": self.route.model, "spent": None}
+        if self.answer.has_output:
+            return StreamInterrupted(f"{self.route} did not finish in time", text=self.answer.text, **names)
+        return ProviderTimeout(f"{self.route} did not answer in time", phase="uncertain", **names)
+
+
+def listen_to(provider: Provider) -> None:
+    """Let the limiters learn from the headers that a provider shows, beside whoever looks at them already."""
+    if isinstance(provider, HTTPProvider):
+        others = provider.on_headers
+        provider.on_headers = _hear if others is None or others is _hear else functools.partial(_hear_too, others)
+
+
+def _hear(model: str, status: int, headers: Mapping[str, str]) -> None:
+    exchange = _ON_THE_WIRE.get()
+    if exchange is not None:
+        exchange.on_head(status, headers)
+
+
+def _hear_too(others: OnHeaders, model: str, status: int, headers: Mapping[str, str]) -> None:
+    _hear(model, status, headers)
+    others(model, status, headers)
+
+
+def _whole(response: Any) -> Response:
+    """A provider's answer, if it is one. What it is not, a third party's code has to answer for."""
+    if not isinstance(response, Response) or not isinstance(response.usage, Usage):
+        raise TypeError(f"complete() returned {type(response).__name__} without a usage, not a Response")
+    if min(response.usage.prompt_tokens, response.usage.completion_tokens) < 0:
+        raise ValueError(f"its usage is negative: {response.usage}")
+    return response
+
+
+def _checked(chunk: Any) -> Chunk:
+    if not isinstance(chunk, Chunk):
+        raise TypeError(f"stream() gave {type(chunk).__name__}, not a Chunk")
+    return chunk
+
+
+def _is_output(chunk: Chunk) -> bool:
+    """Whether a caller learns anything from it."""
+    delta = chunk.delta
+    return bool(delta.content or delta.tool_calls or delta.reasoning or delta.refusal or chunk.finish_reason)

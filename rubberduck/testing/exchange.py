@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+LONGEST_SAID = 1_000_000
+"""How many bytes of each answer the log keeps."""
+
+_READ = re.compile(rb'"(?:prompt|input)_tokens": ?(\d+)')
+_WRITTEN = re.compile(rb'"(?:completion|output)_tokens": ?(\d+)')
 
 
 @dataclass(slots=True)
@@ -13,7 +21,8 @@ class Call:
     """What the server saw of one request. Times are of `time.monotonic`.
 
     `disconnected_at` is set if the client left before the answer was complete, `finished_at` if it was complete.
-    `connection` numbers the connection, from 1, that it came on.
+    `connection` numbers the connection, from 1, that it came on. `behaviour` is what answered it, and `said` the
+    beginning of the answer's body as it was written, at most `LONGEST_SAID` bytes.
     """
 
     method: str
@@ -27,6 +36,22 @@ class Call:
     status: int | None = None
     disconnected_at: float | None = None
     finished_at: float | None = None
+    behaviour: Behaviour | None = None
+    said: bytes = field(default=b"", repr=False)
+
+    @property
+    def key(self) -> str:
+        """The API key that the request was made with, empty without one."""
+        return self.headers.get("x-api-key") or self.headers.get("authorization", "").removeprefix("Bearer ")
+
+    @property
+    def usage(self) -> tuple[int, int] | None:
+        """Tokens in and out as the answer has told them so far, the last word of each; None if it told none."""
+        said = self.said
+        if said.startswith(b"\x1f\x8b"):
+            said = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress(said, LONGEST_SAID)
+        read, written = _READ.findall(said), _WRITTEN.findall(said)
+        return (int(read[-1]), int(written[-1])) if read and written else None
 
 
 class Behaviour(Protocol):
@@ -64,6 +89,8 @@ class Reply:
 
     async def body(self, data: bytes) -> None:
         """A piece of the body; waits while the client does not read."""
+        if len(self._call.said) < LONGEST_SAID:
+            self._call.said += data
         await self.raw(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked and data else data)
 
     async def end(self) -> None:

@@ -111,7 +111,7 @@ class FaultServer:
     def _accept(self, call: Call) -> Behaviour:
         with self._changed:
             self._log.append(call)
-            behaviour = self._script.pop(0) if len(self._script) > 1 else self._script[0]
+            behaviour = call.behaviour = self._script.pop(0) if len(self._script) > 1 else self._script[0]
             self._changed.notify_all()
         return behaviour
 

@@ -11,12 +11,13 @@
 | F10 | `BadChunk(after=3)` |
 | F11 | `NoDone()`: no end marker |
 | F12, F13 | `ContextExceeded()`, `Filtered()` |
+| F14 | `NoPrefill()` |
 | F24 | `Flaky(0.4, seed=1)` |
 | F25 | `Ok(delay=...)` |
 | F27, F28 | `ErrorInside()`, `ErrorInside(after=3)` |
 | F29 | `RepeatedUsage()` |
 | F30 | `Html(502)` |
-| F31 | `OutOfQuota()` |
+| F31, F32 | `OutOfQuota()`, `ByKey({"key": OutOfQuota()})` |
 | F33, F34 | `Ok(piece=1, text="é")`; `Gzip()`, `Gzip(keep=0.5)` |
 | F35 | `Redirect("http://...")` |
 | F38, F39 | `Endless()`, `Drip()` |
@@ -146,6 +147,30 @@ class Filtered:
 
 
 @dataclass(frozen=True, slots=True)
+class NoPrefill:
+    """Refuses a conversation that ends with the assistant's own words; answers every other as `then`."""
+
+    then: Behaviour = Ok()
+
+    async def answer(self, call: Call, reply: Reply) -> None:
+        messages = call.json.get("messages", []) if isinstance(call.json, dict) else []
+        text = "This model does not support assistant message prefill. The conversation must end with a user message."
+        refusal = Status(400, type="invalid_request_error", message=text)
+        await (refusal if messages and messages[-1].get("role") == "assistant" else self.then).answer(call, reply)
+
+
+@dataclass(frozen=True, slots=True)
+class ByKey:
+    """Answers each API key in its own way; those not named as `then`."""
+
+    keys: Mapping[str, Behaviour]
+    then: Behaviour = Ok()
+
+    async def answer(self, call: Call, reply: Reply) -> None:
+        await self.keys.get(call.key, self.then).answer(call, reply)
+
+
+@dataclass(frozen=True, slots=True)
 class HangUp:
     """The line drops before the headers: by a reset, or closed in order."""
 
@@ -231,12 +256,20 @@ class BadChunk:
 
 @dataclass(frozen=True, slots=True)
 class NoDone:
-    """A stream without its end marker (`[DONE]`, `message_stop`), otherwise whole."""
+    """A stream without its end marker (`[DONE]`, `message_stop`), otherwise whole.
+
+    `lingers` leaves the line open after it; `has_usage=False` withholds the event before the marker, too, which is
+    OpenAI's usage.
+    """
+
+    lingers: bool = False
+    has_usage: bool = True
 
     async def answer(self, call: Call, reply: Reply) -> None:
-        count = len(dialects.events(call.path, _model(call), TEXT))
-        await _begin(call, reply, count - 1 if _wants_stream(call) else 3)
-        await reply.end()
+        missing = 1 if self.has_usage else 2
+        count = len(dialects.events(call.path, _model(call), TEXT)) - missing
+        await _begin(call, reply, count if _wants_stream(call) else 3)
+        await (reply.wait() if self.lingers else reply.end())
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@ import http.client
 import json
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 
 import pytest
 
@@ -15,12 +16,18 @@ from rubberduck.testing import Behaviour, Call, FaultServer, Reply, faults
 OPENAI, ANTHROPIC = "/v1/chat/completions", "/v1/messages"
 
 
-def ask(server: FaultServer, path: str = OPENAI, *, stream: bool = False) -> tuple[int, dict[str, str], bytes]:
+def ask(
+    server: FaultServer,
+    path: str = OPENAI,
+    *,
+    stream: bool = False,
+    headers: Mapping[str, str] = MappingProxyType({}),
+    **fields: object,
+) -> tuple[int, dict[str, str], bytes]:
     client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
     try:
-        client.request(
-            "POST", path, json.dumps({"model": "m-1", "stream": stream}), {"Content-Type": "application/json"}
-        )
+        body = json.dumps({"model": "m-1", "stream": stream, **fields})
+        client.request("POST", path, body, {"Content-Type": "application/json", **headers})
         response = client.getresponse()
         return response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
     finally:
@@ -79,6 +86,50 @@ def test_log_tells_what_was_asked_and_what_was_sent() -> None:
     assert call.finished_at is not None
     assert call.finished_at >= call.arrived_at
     assert call.disconnected_at is None
+
+
+@pytest.mark.parametrize("path", [OPENAI, ANTHROPIC])
+@pytest.mark.parametrize("stream", [False, True])
+def test_log_tells_what_answered_and_the_usage_that_was_told(path: str, stream: bool) -> None:
+    script = [faults.Ok(), faults.Gzip(), faults.RepeatedUsage(), faults.Cut(after=2), faults.Status(500)]
+    with FaultServer(*script) as server:
+        for _ in script:
+            with suppress(http.client.HTTPException):
+                ask(server, path, stream=stream)
+    assert [call.behaviour for call in server.calls] == script
+    *whole, cut, refused = [call.usage for call in server.calls]
+    assert whole == [(12, 6)] * 3
+    assert cut == ((12, 1) if stream and path == ANTHROPIC else None)
+    assert refused is None
+
+
+def test_log_tells_the_key_of_each_request() -> None:
+    headers = [{"Authorization": "Bearer one"}, {"x-api-key": "two"}, {}]
+    with FaultServer(faults.ByKey({"one": faults.OutOfQuota()})) as server:
+        statuses = [ask(server, headers=each)[0] for each in headers]
+    assert statuses == [429, 200, 200]
+    assert [call.key for call in server.calls] == ["one", "two", ""]
+
+
+@pytest.mark.parametrize("path", [OPENAI, ANTHROPIC])
+def test_prefill_is_refused_where_the_last_word_is_the_assistants(path: str) -> None:
+    question, begun = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hel"}
+    with FaultServer(faults.NoPrefill()) as server:
+        assert ask(server, path, messages=[question])[0] == 200
+        status, _, body = ask(server, path, messages=[question, begun])
+    assert (status, b"prefill" in body) == (400, True)
+
+
+@pytest.mark.parametrize("has_usage", [True, False])
+def test_stream_without_end_mark_can_leave_the_line_open(has_usage: bool) -> None:
+    with FaultServer(faults.NoDone(lingers=True, has_usage=has_usage)) as server:
+        client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+        client.request("POST", OPENAI, '{"stream": true}', {"Content-Type": "application/json"})
+        server.wait_for(lambda calls: calls and b'"stop"' in calls[0].said and (calls[0].usage or not has_usage))
+        client.close()
+        server.wait_for(lambda calls: calls[0].disconnected_at)
+    assert b"[DONE]" not in server.calls[0].said
+    assert (server.calls[0].usage is not None) is has_usage
 
 
 def test_log_tells_when_the_client_left_early() -> None:

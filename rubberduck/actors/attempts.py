@@ -270,11 +270,11 @@ class AttemptRun:
         stats = self.desk.stats_of(self.route.model, now)
         ttft = first_token if self._exchange.first_token_at is None else None
         stats.ended(row.breaker, now, ttft=ttft, tpot=pace, duration=duration, attempt=self._out_as)
-        inflight = self.desk.inflight + 1
+        inflight = stats.inflight + 1
         if row.breaker is Outcome.SUCCESS:
-            self.desk.concurrency.answered(inflight)
+            self.desk.concurrency_of(self.route.model).answered(inflight)
         elif row.shrinks and self._exchange.first_token_at is None:
-            self.desk.concurrency.overloaded(inflight, self.started, now)
+            self.desk.concurrency_of(self.route.model).overloaded(inflight, self.started, now)
 
     def _settle_permit(self, row: Disposition, first_token: float, hint: float | None) -> None:
         assert self._permit is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
@@ -72,7 +72,7 @@ class ProviderDesk:
     `vendor` is whose list prices hold, empty for nobody's; `has_own_prices` says that the provider's own class
     tells its prices. `kind` tells which providers can do the same with the same model.
     `retry_budget` is the share of repeats among first attempts that is affordable, and how many are in any case.
-    `concurrency` is how many calls it bears at once, as far as its refusals have told.
+    `concurrencies` is how many calls each model bears at once, as far as its refusals have told.
     """
 
     provider: Provider
@@ -90,11 +90,8 @@ class ProviderDesk:
     inflight: int = 0
     has_own_prices: bool = True
     typical: dict[str, Typical] = field(default_factory=dict)
-    concurrency: Concurrency = field(init=False)
+    concurrencies: dict[str, Concurrency] = field(default_factory=dict)
     outputs: dict[str, OutputEstimate] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.concurrency = Concurrency(self.limiter_options.max_concurrency)
 
     @property
     def name(self) -> str:
@@ -105,9 +102,14 @@ class ProviderDesk:
         breaker = self.breakers.get(model)
         return None if breaker is None else breaker.peek(now)
 
-    def is_blocked(self, now: float) -> bool:
-        """Whether the circuits of all its routes that were ever called would refuse a call now."""
-        return bool(self.breakers) and all(breaker.peek(now) is not None for breaker in self.breakers.values())
+    def concurrency_of(self, model: str) -> Concurrency:
+        """How many calls this route bears at once."""
+        concurrency = self.concurrencies.get(model)
+        if concurrency is None:
+            if len(self.concurrencies) >= REMEMBERED:
+                self.concurrencies.clear()
+            concurrency = self.concurrencies[model] = Concurrency(self.limiter_options.max_concurrency)
+        return concurrency
 
     def peek_wait(self, amounts: Amounts, now: float, klass: Klass, model: str = "") -> float:
         """About how many seconds the limiter would have a call wait; infinite where it can never fit."""
@@ -155,22 +157,6 @@ class ProviderDesk:
         return budget
 
 
-class Slots(Mapping[str, int]):
-    """How many calls each provider takes at once, as it stands at the moment of the question."""
-
-    def __init__(self, desks: Mapping[str, ProviderDesk]) -> None:
-        self._desks = desks
-
-    def __getitem__(self, provider: str) -> int:
-        return self._desks[provider].concurrency.limit
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._desks)
-
-    def __len__(self) -> int:
-        return len(self._desks)
-
-
 class Board:
     """All providers, and the names that lead to their routes."""
 
@@ -181,6 +167,18 @@ class Board:
         self.rng = rng
         self._known: dict[tuple[str, str], Route] = {}
         self._aliases = {name: tuple(_route(text) for text in routes) for name, routes in aliases.items()}
+
+    def slots_of(self, route: str) -> int:
+        """How many calls the route of this name takes at once, as it stands at the moment; 0 if there is none."""
+        provider, _, model = route.partition("/")
+        desk = self.desks.get(provider)
+        return 0 if desk is None else desk.concurrency_of(model).limit
+
+    def is_blocked(self, route: str, now: float) -> bool:
+        """Whether the circuit of the route of this name would refuse a call now."""
+        provider, _, model = route.partition("/")
+        desk = self.desks.get(provider)
+        return desk is not None and desk.peek_breaker(model, now) is not None
 
     def candidate(self, route: Route, amounts: Amounts, klass: Klass, now: float) -> Candidate:
         """How a route looks at this moment, to a call that needs `amounts`."""

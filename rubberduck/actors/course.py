@@ -58,9 +58,9 @@ class Course:
 
     async def _take_turn(self) -> request_queue.Turn:
         call = self._call
-        providers = frozenset([route.provider for route in self._routes])
+        routes = frozenset([route.name for route in self._routes])
         tokens = max(1.0, call.amounts.tokens)
-        job = Job(call.id, call.klass, call.tenant, tokens, providers, call.deadline, call.accepted_at)
+        job = Job(call.id, call.klass, call.tenant, tokens, routes, call.deadline, call.accepted_at)
         try:
             turn = await components.ask(self._office.queue(), request_queue.TakeTurn(job))
         except BaseException:
@@ -92,7 +92,7 @@ class Course:
         call, routes, office, board = self._call, self._routes, self._office, self._office.board
         plan = Plan(call.deadline, self._rules.retry, board.rng, out_est=min(call.amounts.output, LONGEST_ESTIMATE))
         by_name = {route.name: route for route in routes}
-        holds = turn.provider
+        holds = turn.route
         while True:
             now = office.now()
             match plan.next(now, [self._candidate(route, now) for route in routes]):
@@ -100,8 +100,8 @@ class Course:
                     route = by_name[step.route]
                     if choice is not None:
                         call.choices.append(choice)
-                    if route.provider != holds:
-                        holds = route.provider
+                    if route.name != holds:
+                        holds = route.name
                         tell_queue(self._office, call, request_queue.Moved(call.id, holds))
                     self._note_attempt(route, step, now)
                     answer = await self._attempt(route, plan)

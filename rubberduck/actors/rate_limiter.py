@@ -12,6 +12,7 @@ from rubberduck.core.concurrency import Concurrency
 from rubberduck.core.learned import LONGEST_BLOCK
 from rubberduck.core.limiter import Amounts, Granted, Klass, Limiter, LimiterOptions, LimiterStats, Refused, Wait
 from rubberduck.core.rate_headers import RateHeaders
+from rubberduck.core.slots import Slots
 from rubberduck.errors import InvalidRequest, RateLimited
 
 ONE_REQUEST = Amounts()
@@ -97,8 +98,8 @@ class RateLimiterActor(sup.Actor):
     Asks: no one. Restart: comes back with what its open reservations leave, never fuller than before; who waited
     asks again under the same id. A message that it does not know, or cannot use, is answered with InvalidRequest.
 
-    `publish(limiter)` lets readers peek without asking. `concurrency` is the number of slots, which calls move by how
-    they end.
+    `publish(limiter)` lets readers peek without asking. `concurrency_of(model)` is the number of slots of a model,
+    which calls move by how they end.
     """
 
     expected_errors = (InvalidRequest,)
@@ -109,10 +110,10 @@ class RateLimiterActor(sup.Actor):
         options: LimiterOptions,
         *,
         publish: Callable[[Limiter], object] | None = None,
-        concurrency: Concurrency | None = None,
+        concurrency_of: Callable[[str], Concurrency] | None = None,
     ) -> None:
         super().__init__()
-        self._concurrency = concurrency
+        self._concurrency_of = concurrency_of
         self._provider = provider
         self._options = options
         self._publish = publish
@@ -122,15 +123,19 @@ class RateLimiterActor(sup.Actor):
     def on_start(self) -> None:
         now = self.context.clock.now()
         if self.context.restart_reason is None and self.context.snapshot is None:
-            self._limiter = Limiter(self._options, now, self._concurrency)
+            self._limiter = Limiter(self._options, now, self._slots())
         else:
             balances = _last_balances(self.context.snapshot, now)
-            self._limiter = Limiter.restore(balances, self._options, now, self._concurrency)
+            self._limiter = Limiter.restore(balances, self._options, now, self._slots())
         # The books themselves are the snapshot: they are always whole between two messages, and taking a copy
         # after each message would cost more than the decision.
         self.remember(self._limiter)
         if self._publish is not None:
             self._publish(self._limiter)
+
+    def _slots(self) -> Slots | None:
+        """Counted anew in each life, from the reservations that are known."""
+        return None if self._concurrency_of is None else Slots(self._concurrency_of)
 
     def on_receive(self, message: Any) -> Any:
         now = self.context.clock.now()

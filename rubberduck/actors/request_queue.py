@@ -1,9 +1,10 @@
-"""Lets calls wait for their turn, by class and tenant, until a provider has a free slot for them."""
+"""Lets calls wait for their turn, by class and tenant, until a route has a free slot for them."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -23,7 +24,7 @@ from rubberduck.core.request_queue import (
 from rubberduck.errors import InvalidRequest
 
 PULLED = frozenset({"*pulled*"})
-"""The routes of jobs that wait for ProcessNext: no provider's slot moves them."""
+"""The routes of jobs that wait for ProcessNext: no route's slot moves them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,26 +54,26 @@ class ProcessNext(sup.Ask[Queued | None]):
 
 @dataclass(frozen=True, slots=True)
 class TakeTurn(sup.Ask["Turn | Rejected"]):
-    """Wait until one of the providers in `job.routes` has a free slot. Repeating it keeps the place."""
+    """Wait until one of `job.routes` has a free slot. Repeating it keeps the place."""
 
     job: Job
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Go. A slot of `provider` is held until Done, or until Moved takes it elsewhere."""
+    """Go. A slot of `route` is held until Done, or until Moved takes it elsewhere."""
 
     id: str
-    provider: str
+    route: str
     waited: float
 
 
 @dataclass(frozen=True, slots=True)
 class Moved(sup.Ask[None]):
-    """The call of this id uses `provider` now."""
+    """The call of this id uses `route` now."""
 
     id: str
-    provider: str
+    route: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ class _Expire:
 
 
 class RequestQueueActor(sup.Actor):
-    """Lets calls wait by class and tenant until a provider can take them.
+    """Lets calls wait by class and tenant until a route can take them.
 
     Why an actor: one order for all calls, whichever thread they come from.
     Asks: no one. Restart: calls that wait ask again and get the place that their time of arrival gives them; slots
@@ -111,19 +112,19 @@ class RequestQueueActor(sup.Actor):
     hand out: it is handed out at most once. A message that it does not know, or cannot use, is answered with
     InvalidRequest.
 
-    `slots` is how many calls each provider takes at once; it is read anew at each question. `is_blocked` tells
-    of a provider that would refuse any call now: its free slots do not count for calls that can go elsewhere.
+    `slots_of` tells how many calls a route takes at once; it is asked anew each time. `is_blocked` tells of a route
+    that would refuse any call now: its free slots do not count for calls that can go elsewhere.
     """
 
     expected_errors = (InvalidRequest,)
 
     def __init__(
-        self, options: QueueOptions, slots: Mapping[str, int], is_blocked: Callable[[str], bool] = lambda _: False
+        self, options: QueueOptions, slots_of: Callable[[str], int], is_blocked: Callable[[str], bool] = lambda _: False
     ) -> None:
         super().__init__()
         self._ready = ReadyRoutes(self._has_slot, is_blocked)
         self._options = options
-        self._slots = slots
+        self._slots_of = slots_of
         self._pulled: dict[str, Enqueue] = {}
         self._waiting: dict[str, tuple[sup.Reply, float]] = {}
         self._expire_at: float | None = None
@@ -137,9 +138,7 @@ class RequestQueueActor(sup.Actor):
             self._holders, left, self._ids = self.context.snapshot
             for id, message in left.items():
                 self._enqueue(id, message, self.context.clock.now())
-        self._in_use = dict.fromkeys(self._slots, 0)
-        for provider in self._holders.values():
-            self._in_use[provider] += 1
+        self._in_use = Counter(self._holders.values())
         self.remember((self._holders, self._pulled, self._ids))
 
     def on_receive(self, message: Any) -> Any:
@@ -151,9 +150,9 @@ class RequestQueueActor(sup.Actor):
                 self._release(id)
                 self._queue.done(id, ok, now)
                 self._dispatch(now)
-            case Moved(id=id, provider=provider):
+            case Moved(id=id, route=route):
                 self._release(id)
-                self._hold(id, provider)
+                self._hold(id, route)
                 self._dispatch(now)
             case Cancel(id=id):
                 return self._cancel(id)
@@ -193,23 +192,25 @@ class RequestQueueActor(sup.Actor):
             if reply is None or not reply.is_wanted:
                 self._queue.done(job.id, False)
                 continue
-            provider = min(self._ready.among(job.routes), key=self._in_use.__getitem__)
-            self._hold(job.id, provider)
-            reply.set(Turn(job.id, provider, now - since))
+            route = min(self._ready.among(job.routes), key=self._in_use.__getitem__)
+            self._hold(job.id, route)
+            reply.set(Turn(job.id, route, now - since))
         self._turn_away_shed()
 
-    def _has_slot(self, provider: str) -> bool:
-        return self._in_use.get(provider, 0) < self._slots.get(provider, 0)
+    def _has_slot(self, route: str) -> bool:
+        return route not in PULLED and self._in_use[route] < self._slots_of(route)
 
-    def _hold(self, id: str, provider: str) -> None:
-        if id not in self._holders and provider in self._in_use:
-            self._holders[id] = provider
-            self._in_use[provider] += 1
+    def _hold(self, id: str, route: str) -> None:
+        if id not in self._holders:
+            self._holders[id] = route
+            self._in_use[route] += 1
 
     def _release(self, id: str) -> None:
-        provider = self._holders.pop(id, None)
-        if provider is not None:
-            self._in_use[provider] -= 1
+        route = self._holders.pop(id, None)
+        if route is not None:
+            self._in_use[route] -= 1
+            if not self._in_use[route]:
+                del self._in_use[route]
 
     def _cancel(self, id: str) -> bool:
         self._pulled.pop(id, None)

@@ -20,8 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 import supervision as sup
-from rubberduck.actors.wire import listen_to
-from rubberduck.actors.board import ProviderDesk, Slots
+from rubberduck.actors.board import ProviderDesk
 from rubberduck.actors.calls import CallRunner
 from rubberduck.actors.circuit_breaker import CircuitBreakerActor
 from rubberduck.actors.cost_tracker import CostTrackerActor
@@ -29,6 +28,7 @@ from rubberduck.actors.office import Office
 from rubberduck.actors.rate_limiter import RateLimiterActor
 from rubberduck.actors.request_queue import RequestQueueActor
 from rubberduck.actors.service import ServiceActor
+from rubberduck.actors.wire import listen_to
 from rubberduck.config import Config
 from rubberduck.core.breaker import Event
 from rubberduck.core.limiter import Limiter
@@ -55,10 +55,10 @@ def children(
     """The children of the root, in the order of their start."""
     limits = _limits(config)
     providers = [_provider(desk, limits, on_breaker_event) for desk in office.board.desks.values()]
-    slots = Slots(office.board.desks)
+    board = office.board
 
-    def is_blocked(provider: str) -> bool:
-        return office.board.desks[provider].is_blocked(office.now())
+    def is_blocked(route: str) -> bool:
+        return board.is_blocked(route, office.now())
 
     return [
         sup.ChildSpec(
@@ -70,7 +70,10 @@ def children(
         ),
         sup.supervisor("providers", *providers, **limits, on_exhausted=_REST),
         sup.ChildSpec(
-            "request_queue", RequestQueueActor, args=(_queue_options(config), slots, is_blocked), mailbox=IDEMPOTENT
+            "request_queue",
+            RequestQueueActor,
+            args=(_queue_options(config), board.slots_of, is_blocked),
+            mailbox=IDEMPOTENT,
         ),
         replace(sup.tasks("calls", lost=_lost_call), mailbox=IDEMPOTENT, expected_errors=MISUNDERSTOOD),
         sup.ChildSpec(
@@ -94,7 +97,7 @@ def _provider(
         f"rate_limiter:{desk.name}",
         RateLimiterActor,
         args=(desk.name, desk.limiter_options),
-        kwargs={"publish": publish_limiter, "concurrency": desk.concurrency},
+        kwargs={"publish": publish_limiter, "concurrency_of": desk.concurrency_of},
         mailbox=IDEMPOTENT,
     )
     breaker = sup.ChildSpec(

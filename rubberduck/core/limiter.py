@@ -9,7 +9,7 @@ Reservation ids are the caller's. Asking again with the same id, after a crash f
 answer and is charged once, until the reservation is cancelled.
 
 Beside the configured limits, which all models of a provider share, each model has those that its responses
-taught. The tighter one holds. Who waits for its own model only holds up nobody else.
+taught, and slots of its own. The tighter one holds. Who waits for its own model only holds up nobody else.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from operator import attrgetter, gt
 from typing import Literal
 
 from rubberduck.core.bucket import Cell, Meter, MinuteWindow, TokenBucket
-from rubberduck.core.concurrency import Concurrency
 from rubberduck.core.learned import Learned, LearnedSnapshot, Taken
 from rubberduck.core.pace import Pace
 from rubberduck.core.rate_headers import RateHeaders
+from rubberduck.core.slots import Slots
 from rubberduck.core.waiting_line import Amounts, Klass, Needs, Waiter, WaitingLine
 
 __all__ = [
@@ -54,8 +54,8 @@ class LimiterOptions:
     """What a provider allows. None means that no such limit is configured; the headers may teach one.
 
     `capacity` and `refill_rate` (per second) are a burst of requests, or of tokens with unit="tokens". The
-    limits per minute are hard in every sliding 60 s. `reservation_ttl` is the time in seconds after which the
-    slot of a holder that never came back is given to others; what it was charged stays charged.
+    limits per minute are hard in every sliding 60 s. `max_concurrency` is per model. `reservation_ttl` is the time in
+    seconds after which the slot of a holder that never came back is given to others; what it was charged stays charged.
     """
 
     capacity: float | None = None
@@ -149,12 +149,12 @@ class Limiter:
     """The books of one provider's limits. `now` and deadlines are monotonic seconds.
 
     After `commit`, `cancel`, `observe`, `penalise` and `throttle`, and at `next_at`, ask `poll` who may go.
-    `concurrency` is how many slots there are at the moment, up to `max_concurrency`; others move it.
+    `slots` is what all limiters of the provider share: when one has given back, the others have to be polled, too.
     """
 
-    def __init__(self, options: LimiterOptions, now: float, concurrency: Concurrency | None = None) -> None:
+    def __init__(self, options: LimiterOptions, now: float, slots: Slots | None = None) -> None:
         self._options = options
-        self._concurrency = concurrency or Concurrency(options.max_concurrency)
+        self._slots = slots or Slots.up_to(options.max_concurrency)
         self._pace = Pace()
         self._learned: OrderedDict[str, Learned] = OrderedDict()
         self._bucket: TokenBucket | None = None
@@ -178,7 +178,6 @@ class Limiter:
         self._needs = _picker(self._units)
         self._most = [meter.most for meter in self._meters]
         self._blocked_until = -inf
-        self._in_flight = 0
         self._mean_hold = 1.0
         self._held: dict[str, _Held] = {}
         self._settled: OrderedDict[str, None] = OrderedDict()
@@ -221,7 +220,7 @@ class Limiter:
             self._refused += 1
             return Refused(reservation, "past_deadline", None if wait == inf else wait)
         self._line.enter(waiter)
-        return Wait(reservation, now + wait if self._has_slots(amounts) else None)
+        return Wait(reservation, now + wait if self._slots.has_room(model, amounts.concurrency) else None)
 
     def check(self, tokens: float, now: float) -> Granted | Refused:
         """Take `tokens` of the bucket's unit now, with no slot and nothing to settle, or say when to come back."""
@@ -234,7 +233,7 @@ class Limiter:
             self._refused += 1
             return Refused("", "never_fits", None)
         wait = self.peek(amounts, now)
-        if wait > 0 or len(self._line):
+        if wait > 0 or self._is_somebody_before("", now):
             self._refused += 1
             return Refused("", "past_deadline", wait if 0 < wait < inf else None)
         for meter, need in zip(self._meters, needs, strict=True):
@@ -249,8 +248,9 @@ class Limiter:
             return inf
         self._release_lost(now)
         wait = self._wait_in_line(Waiter("", amounts, needs, inf, klass, 0.0, model), now)
-        if not self._has_slots(amounts):
-            wait = max(wait, self._mean_hold * (1 + len(self._line)) / self._concurrency.limit)
+        if not self._slots.has_room(model, amounts.concurrency):
+            before = self._line.waiting_for(model)
+            wait = max(wait, self._mean_hold * (1 + before) / self._slots.limit_of(model))
         return wait
 
     # -- answering those who wait --------------------------------------------------------------------------
@@ -267,6 +267,7 @@ class Limiter:
     def next_at(self, now: float) -> float | None:
         """When `poll` will next have an answer by time alone; None if only a commit or cancel can bring one."""
         times = []
+        lacks_slots = False
         passed_over: set[str] = set()
         for first in self._line.booked:
             if first.model in passed_over:
@@ -275,11 +276,13 @@ class Limiter:
                 passed_over.add(first.model)
                 times.append(now + self._wait(first.needs, first.amounts, first.model, now))
                 continue
-            if self._has_slots(first.amounts):
+            if self._slots.has_room(first.model, first.amounts.concurrency):
                 times.append(now + self._meters_wait(first.needs, now))
-            elif self._held:
-                times.append(next(iter(self._held.values())).expires_at)
-            break
+                break
+            passed_over.add(first.model)
+            lacks_slots = True
+        if lacks_slots and self._held:
+            times.append(next(iter(self._held.values())).expires_at)
         deadline = self._line.next_deadline()
         if deadline is not None:
             times.append(deadline)
@@ -307,7 +310,7 @@ class Limiter:
             meter.settle(cell, taken, spent, now)
         if held.taken is not None:
             self._settle_learned(held, held.taken, actual, now)
-        self._in_flight -= held.amounts.concurrency
+        self._slots.give_back(held.model, held.amounts.concurrency)
         self._mean_hold += 0.1 * (now - held.since - self._mean_hold)
         return True
 
@@ -411,7 +414,7 @@ class Limiter:
     def stats(self, now: float) -> LimiterStats:
         self._release_lost(now)
         return LimiterStats(
-            in_flight=self._in_flight,
+            in_flight=sum([held.amounts.concurrency for held in self._held.values()]),
             waiting=len(self._line),
             tokens=self._bucket.tokens(now) if self._bucket else None,
             used_this_minute={name: window.used(now) for name, window in self._minutes.items()},
@@ -444,10 +447,10 @@ class Limiter:
         snapshot: LimiterSnapshot | None,
         options: LimiterOptions,
         now: float,
-        concurrency: Concurrency | None = None,
+        slots: Slots | None = None,
     ) -> Limiter:
         """The limiter after a restart: never fuller than before. None, nothing known, means empty."""
-        limiter = cls(options, now, concurrency)
+        limiter = cls(options, now, slots)
         if limiter._bucket is not None:
             limiter._bucket.take(limiter._bucket.most, now)
             if snapshot is not None and snapshot.tokens is not None:
@@ -462,7 +465,7 @@ class Limiter:
             for reservation, amounts, remaining, model in snapshot.held:
                 needs = limiter._needs(amounts)
                 limiter._held[reservation] = _Held(amounts, needs, [None] * len(needs), now, now + remaining, model)
-                limiter._in_flight += amounts.concurrency
+                limiter._slots.take(model, amounts.concurrency)
         return limiter
 
     def _slow_down(self, pace: Pace) -> None:
@@ -477,10 +480,6 @@ class Limiter:
         if amounts.concurrency > self._options.max_concurrency:
             return False
         return not any(map(gt, needs, self._most))
-
-    def _has_slots(self, amounts: Amounts) -> bool:
-        # What wants more than there is at the moment goes when it is alone: a limit that has shrunk is no refusal.
-        return self._in_flight + amounts.concurrency <= max(self._concurrency.limit, amounts.concurrency)
 
     def _meters_wait(self, needs: Needs, now: float) -> float:
         """Seconds until every meter has its need; slots are another matter."""
@@ -511,7 +510,7 @@ class Limiter:
         return self._wait(newcomer.needs, newcomer.amounts, newcomer.model, now)
 
     def _expected(self, waiter: Waiter, now: float) -> float | None:
-        if not self._has_slots(waiter.amounts):
+        if not self._slots.has_room(waiter.model, waiter.amounts.concurrency):
             return None
         if waiter is self._line.first:
             return now + self._wait(waiter.needs, waiter.amounts, waiter.model, now)
@@ -519,13 +518,16 @@ class Limiter:
 
     def _is_somebody_before(self, model: str, now: float) -> bool:
         """Whether a newcomer has to wait its turn: for one of its own model, or one who waits for what all share."""
-        for first in self._line.booked:
-            if first.model == model or self._model_wait(first.amounts, first.model, now) <= 0:
-                return True
-        return False
+        return any(first.model == model or not self._waits_for_its_model(first, now) for first in self._line.booked)
+
+    def _waits_for_its_model(self, waiter: Waiter, now: float) -> bool:
+        """Whether it lacks a slot or what was learned of its model: then it holds up nobody who asks for another."""
+        if not self._slots.has_room(waiter.model, waiter.amounts.concurrency):
+            return True
+        return self._model_wait(waiter.amounts, waiter.model, now) > 0
 
     def _may_go_first(self, amounts: Amounts, needs: Needs, model: str, now: float) -> bool:
-        if not self._has_slots(amounts) or self._meters_wait(needs, now) > 0:
+        if not self._slots.has_room(model, amounts.concurrency) or self._meters_wait(needs, now) > 0:
             return False
         if self._learned and self._model_wait(amounts, model, now) > 0:
             return False
@@ -545,9 +547,9 @@ class Limiter:
         for first in self._line.booked:
             if first.model in passed_over:
                 continue
-            if self._model_wait(first.amounts, first.model, now) > 0:
+            if self._waits_for_its_model(first, now):
                 passed_over.add(first.model)
-            elif not self._has_slots(first.amounts) or self._meters_wait(first.needs, now) > 0:
+            elif self._meters_wait(first.needs, now) > 0:
                 return None
             else:
                 return first
@@ -566,7 +568,7 @@ class Limiter:
         held = self._held[reservation] = _Held(amounts, needs, cells, now, now + ttl, model)
         if (learned := self._learned.get(model)) is not None:
             held.taken = learned.take(amounts, now)
-        self._in_flight += amounts.concurrency
+        self._slots.take(model, amounts.concurrency)
         self._granted += 1
 
     def _release_lost(self, now: float) -> None:
@@ -577,7 +579,7 @@ class Limiter:
             if held.expires_at > now:
                 return
             del self._held[oldest]
-            self._in_flight -= held.amounts.concurrency
+            self._slots.give_back(held.model, held.amounts.concurrency)
             self._lost += 1
             self._remember(oldest)
 

@@ -14,6 +14,7 @@ from math import inf
 from typing import Literal
 
 Klass = Literal["high", "normal", "low"]
+CLASSES: tuple[Klass, ...] = ("high", "normal", "low")
 Needs = Sequence[float]
 """What each meter is asked for, in the order of the meters."""
 
@@ -68,6 +69,10 @@ class WaitingLine:
 
     def get(self, id_: str) -> Waiter | None:
         return self._by_id.get(id_)
+
+    def waiting_for(self, model: str) -> int:
+        """How many wait for `model`, in all classes."""
+        return sum([len(self._lanes.get((klass, model), ())) for klass in CLASSES])
 
     @property
     def first(self) -> Waiter | None:

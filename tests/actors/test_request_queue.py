@@ -26,7 +26,7 @@ from supervision.testing import ManualClock
 
 @pytest.fixture
 def queue(start_actor: Any) -> Any:
-    return start_actor(RequestQueueActor, QueueOptions(max_queue_size=5), {"a": 1, "b": 1})
+    return start_actor(RequestQueueActor, QueueOptions(max_queue_size=5), {"a": 1, "b": 1}.__getitem__)
 
 
 def job(id: str, routes: str = "a", **about: Any) -> Job:
@@ -47,23 +47,23 @@ def test_a_free_slot_is_a_turn_at_once_and_it_is_held_until_done(queue: Any) -> 
 
 def test_who_can_go_elsewhere_does_not_wait_for_the_one_that_is_busy(queue: Any) -> None:
     turns = take(queue, job("1"), job("2"), job("3", "ab"))
-    assert turns[2].get(timeout=5).provider == "b"
+    assert turns[2].get(timeout=5).route == "b"
     assert not turns[1].done
 
 
 def test_a_call_that_moves_takes_its_slot_along(queue: Any) -> None:
     take(queue, job("1"))[0].get(timeout=5)
     waiting = take(queue, job("2", "a"), job("3", "b"))
-    assert waiting[1].get(timeout=5).provider == "b"
+    assert waiting[1].get(timeout=5).route == "b"
     queue.ask(Moved("1", "b"))
-    assert waiting[0].get(timeout=5).provider == "a"
+    assert waiting[0].get(timeout=5).route == "a"
     for id in "123":
         queue.ask(Done(id))
     assert queue.ask(Stats()).in_process == 0
 
 
 def test_repeating_a_question_keeps_the_turn(queue: Any) -> None:
-    assert [take(queue, job("1"))[0].get(timeout=5).provider for _ in range(2)] == ["a", "a"]
+    assert [take(queue, job("1"))[0].get(timeout=5).route for _ in range(2)] == ["a", "a"]
 
 
 def test_a_deadline_is_told_on_time(queue: Any, clock: ManualClock) -> None:
@@ -82,7 +82,7 @@ def test_a_full_queue_refuses_with_a_time(queue: Any) -> None:
 
 
 def test_who_is_evicted_is_told_whatever_evicted_it(start_actor: Any) -> None:
-    queue = start_actor(RequestQueueActor, QueueOptions(max_queue_size=1, when_full="evict_lower"), {"a": 1})
+    queue = start_actor(RequestQueueActor, QueueOptions(max_queue_size=1, when_full="evict_lower"), lambda _: 1)
     _, low = take(queue, job("1"), job("2", klass="low"))
     assert isinstance(queue.ask(Enqueue("pulled", "normal")), Accepted)
     assert low.get(timeout=5).reason == "full"
@@ -145,7 +145,7 @@ def test_a_message_that_it_does_not_know_restarts_nobody(queue: Any) -> None:
 
 
 def test_a_call_whose_time_will_not_do_hears_it_while_others_wait(start_actor: Any, clock: ManualClock) -> None:
-    queue = start_actor(RequestQueueActor, QueueOptions(), {"a": 1})
+    queue = start_actor(RequestQueueActor, QueueOptions(), lambda _: 1)
     for number in range(24):
         take(queue, job(str(number)))[0].get(timeout=5)
         clock.advance(1.0)
@@ -163,7 +163,7 @@ def test_a_call_whose_time_will_not_do_hears_it_while_others_wait(start_actor: A
 
 def test_the_number_of_slots_is_read_anew_each_time(start_actor: Any) -> None:
     slots = {"a": 3}
-    queue = start_actor(RequestQueueActor, QueueOptions(), slots)
+    queue = start_actor(RequestQueueActor, QueueOptions(), slots.__getitem__)
     take(queue, job("1"))[0].get(timeout=5)
     slots["a"] = 1
     second = take(queue, job("2"))[0]
@@ -173,12 +173,12 @@ def test_the_number_of_slots_is_read_anew_each_time(start_actor: Any) -> None:
     assert second.get(timeout=5).id == "2"
 
 
-def test_a_call_waits_for_the_busy_provider_rather_than_for_the_blocked_one(start_actor: Any) -> None:
+def test_a_call_waits_for_the_busy_route_rather_than_for_the_blocked_one(start_actor: Any) -> None:
     blocked: set[str] = {"b"}
-    queue = start_actor(RequestQueueActor, QueueOptions(), {"a": 1, "b": 9}, blocked.__contains__)
-    assert take(queue, job("1", "ab"))[0].get(timeout=5).provider == "a"
+    queue = start_actor(RequestQueueActor, QueueOptions(), {"a": 1, "b": 9}.__getitem__, blocked.__contains__)
+    assert take(queue, job("1", "ab"))[0].get(timeout=5).route == "a"
     second = take(queue, job("2", "ab"))[0]
     assert queue.ask(Stats()).depth["normal"] == 1
     queue.ask(Done("1"))
-    assert second.get(timeout=5).provider == "a"
-    assert take(queue, job("3", "b"))[0].get(timeout=5).provider == "b", "who has no other choice is to hear why"
+    assert second.get(timeout=5).route == "a"
+    assert take(queue, job("3", "b"))[0].get(timeout=5).route == "b", "who has no other choice is to hear why"

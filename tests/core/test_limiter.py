@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from rubberduck.core.concurrency import Concurrency
 from rubberduck.core.limiter import Amounts, Granted, Limiter, LimiterOptions, Refused, Wait
+from rubberduck.core.slots import Slots
 
 ONE = Amounts()
 
@@ -411,7 +412,7 @@ def test_a_crash_and_restore_never_admits_more(story: list[tuple[float, int, boo
 
 def test_fewer_slots_let_those_out_end_and_grant_no_more_until_there_is_room() -> None:
     slots = Concurrency(4)
-    books = Limiter(LimiterOptions(max_concurrency=4), 0.0, slots)
+    books = Limiter(LimiterOptions(max_concurrency=4), 0.0, Slots(lambda _: slots))
     for number in range(4):
         assert isinstance(books.reserve(str(number), ONE, 0.0), Granted)
     slots.overloaded(4, 0.0, 0.0)
@@ -427,7 +428,7 @@ def test_fewer_slots_let_those_out_end_and_grant_no_more_until_there_is_room() -
 def test_slots_that_come_back_are_granted_at_the_next_end() -> None:
     slots = Concurrency(8)
     slots.overloaded(2, 0.0, 0.0)
-    books = Limiter(LimiterOptions(max_concurrency=8), 0.0, slots)
+    books = Limiter(LimiterOptions(max_concurrency=8), 0.0, Slots(lambda _: slots))
     books.reserve("0", ONE, 0.0)
     for number in (1, 2):
         assert isinstance(books.reserve(str(number), ONE, 0.0), Wait)
@@ -439,7 +440,7 @@ def test_slots_that_come_back_are_granted_at_the_next_end() -> None:
 def test_what_wants_more_slots_than_there_are_now_goes_alone() -> None:
     slots = Concurrency(8)
     slots.overloaded(1, 0.0, 0.0)
-    books = Limiter(LimiterOptions(max_concurrency=8), 0.0, slots)
+    books = Limiter(LimiterOptions(max_concurrency=8), 0.0, Slots(lambda _: slots))
     books.reserve("small", ONE, 0.0)
     assert isinstance(books.reserve("large", Amounts(concurrency=3), 0.0), Wait)
     books.commit("small", ONE, 1.0)
@@ -449,6 +450,6 @@ def test_what_wants_more_slots_than_there_are_now_goes_alone() -> None:
 def test_a_restart_keeps_the_number_of_slots_that_was_found() -> None:
     slots, options = Concurrency(8), LimiterOptions(max_concurrency=8)
     slots.overloaded(2, 0.0, 0.0)
-    books = Limiter.restore(Limiter(options, 0.0, slots).snapshot(0.0), options, 0.0, slots)
+    books = Limiter.restore(Limiter(options, 0.0, Slots(lambda _: slots)).snapshot(0.0), options, 0.0, Slots(lambda _: slots))
     assert isinstance(books.reserve("1", ONE, 0.0), Granted)
     assert isinstance(books.reserve("2", ONE, 0.0), Wait)

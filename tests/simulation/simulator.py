@@ -25,6 +25,7 @@ from rubberduck.core.limiter import Amounts, Klass, Limiter, LimiterOptions, Ref
 from rubberduck.core.plan import Fail, Plan, Sleep, Try
 from rubberduck.core.request_queue import Accepted, Job, QueueOptions, ReadyRoutes, RequestQueue
 from rubberduck.core.retry import RetryOptions
+from rubberduck.core.slots import Slots
 from rubberduck.errors import Cancelled, Overloaded, ProviderTimeout, RubberDuckError, ServiceUnavailable
 
 MODEL = "m"
@@ -194,16 +195,15 @@ class Simulation:
         self.world = World()
         self.rng = random.Random(f"choice {seed}")
         self.names = tuple("abcdefgh"[: len(scenario.weights)])
-        self.concurrency = {name: Concurrency(scenario.slots) for name in self.names}
         self.wires = {name: Wire(name, scenario) for name in self.names}
         self.desks = {name: self._desk(name, weight) for name, weight in zip(self.names, scenario.weights, strict=True)}
         self.board = Board(self.desks, {}, self.rng)  # type: ignore[arg-type]
         self.routes = tuple([Route(name, MODEL) for name in self.names])
         self.queue = RequestQueue(QueueOptions(), 0.0)
-        self.in_use = dict.fromkeys(self.names, 0)
+        self.in_use = {route.name: 0 for route in self.routes}
         self.holders: dict[str, str] = {}
         self.closed_at: list[tuple[float, str]] = []
-        self._ready = ReadyRoutes(self._has_slot, lambda name: self.desks[name].is_blocked(self.world.now))
+        self._ready = ReadyRoutes(self._has_slot, lambda route: self.board.is_blocked(route, self.world.now))
         self._turns: dict[str, Promise] = {}
         self._grants: dict[str, Promise] = {}
         self._round = 0
@@ -220,7 +220,7 @@ class Simulation:
         limits = LimiterOptions(max_concurrency=self.scenario.slots)
         desk = ProviderDesk(_Name(name), "", name, 1, weight, options, limits)  # type: ignore[arg-type]
         desk.breakers[MODEL] = CircuitBreaker(options, 0.0, self.rng)
-        desk.limiter = Limiter(limits, 0.0, self.concurrency[name])
+        desk.limiter = Limiter(limits, 0.0, Slots(desk.concurrency_of))
         return desk
 
     def _workload(self, rng: random.Random) -> Generator[Record]:
@@ -241,11 +241,10 @@ class Simulation:
             return
         world, deadline = self.world, record.arrived + self.scenario.timeout
         turn = self._take_turn(record, deadline)
-        provider = yield turn
-        if provider is None:
+        holds = yield turn
+        if holds is None:
             record.error, record.ended = TimeoutError("not queued"), inf
             return
-        holds = provider
         plan = Plan(deadline, RetryOptions(), self.rng, out_est=128.0)
         amounts, luck, begun = Amounts(1, 100, 128, 1), random.Random(record.luck), 0
         while True:
@@ -254,9 +253,9 @@ class Simulation:
             match plan.next(now, views):
                 case Try() as step:
                     name = step.route.partition("/")[0]
-                    if name != holds:
-                        self._move(record.id, name)
-                        holds = name
+                    if step.route != holds:
+                        holds = step.route
+                        self._move(record.id, holds)
                     budget = self.desks[name].budget_of(MODEL)
                     if step.is_repeat:
                         assert budget.spend(now), "a repeat was made that its budget did not afford"
@@ -282,7 +281,7 @@ class Simulation:
         """Reservation, permit, the wire, and all of it given back: as `actors/attempts.py` does."""
         desk, world, route = self.desks[name], self.world, f"{name}/{MODEL}"
         assert desk.limiter is not None
-        answer = desk.limiter.reserve(id, Amounts(1, 100, 128, 1), world.now, deadline, record.klass)
+        answer = desk.limiter.reserve(id, Amounts(1, 100, 128, 1), world.now, deadline, record.klass, None, MODEL)
         if isinstance(answer, Wait):
             self._grants[id] = promise = Promise(world)
             self._poll_when_due(desk)
@@ -322,7 +321,7 @@ class Simulation:
             duration=duration,
             attempt=number,
         )
-        self._learn(self.concurrency[name], wire.inflight + 1, started, error)
+        self._learn(desk.concurrency_of(MODEL), wire.inflight + 1, started, error)
         self._settle(desk, permit, id, ttft, record, error)
         if error is None:
             plan.succeeded(route)
@@ -364,7 +363,7 @@ class Simulation:
     # -- slots and turns, as `actors/request_queue.py` gives them --------------------------------------------
 
     def _take_turn(self, record: Record, deadline: float) -> Promise:
-        job = Job(record.id, record.klass, "", 228.0, frozenset(self.names), deadline, record.arrived)
+        job = Job(record.id, record.klass, "", 228.0, frozenset(self.in_use), deadline, record.arrived)
         promise = self._turns[record.id] = Promise(self.world)
         if not isinstance(self.queue.enqueue(job, self.world.now), Accepted):
             del self._turns[record.id]
@@ -376,9 +375,9 @@ class Simulation:
 
     def _dispatch(self) -> None:
         while self._turns and (job := self.queue.dispatch(self.world.now, self._ready)) is not None:
-            name = min(self._ready.among(job.routes), key=self.in_use.__getitem__)
-            self._hold(job.id, name)
-            self._turns.pop(job.id).keep(name)
+            route = min(self._ready.among(job.routes), key=self.in_use.__getitem__)
+            self._hold(job.id, route)
+            self._turns.pop(job.id).keep(route)
         for job in self.queue.take_shed():
             self._turns.pop(job.id).keep(None)
 
@@ -386,19 +385,19 @@ class Simulation:
         for job in self.queue.expire(self.world.now):
             self._turns.pop(job.id).keep(None)
 
-    def _has_slot(self, name: str) -> bool:
-        return self.concurrency[name].has_room(self.in_use[name])
+    def _has_slot(self, route: str) -> bool:
+        return self.in_use[route] < self.board.slots_of(route)
 
-    def _hold(self, id: str, name: str) -> None:
-        self.holders[id] = name
-        self.in_use[name] += 1
+    def _hold(self, id: str, route: str) -> None:
+        self.holders[id] = route
+        self.in_use[route] += 1
 
     def _release(self, id: str) -> None:
         self.in_use[self.holders.pop(id)] -= 1
 
-    def _move(self, id: str, name: str) -> None:
+    def _move(self, id: str, route: str) -> None:
         self._release(id)
-        self._hold(id, name)
+        self._hold(id, route)
         self._dispatch()
 
     # -- waiting for a limiter, as `actors/rate_limiter.py` lets them ----------------------------------------

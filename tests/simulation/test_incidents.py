@@ -33,7 +33,7 @@ def test_a_provider_without_answers_in_time_gets_few_calls_and_slows_few(kind: K
     run, end = during(kind, seed), ENDS[kind]
     assert run.share("a", START, end) <= 0.05
     assert p99(run.arrived(START, end)) <= 2 * p99(without(seed).arrived(START, end))
-    assert run.held_at_the_end_of_the_incident["a"] <= 6, "its slots have come back"
+    assert run.held_at_the_end_of_the_incident["a/m"] <= 6, "its slots have come back"
 
 
 @pytest.mark.parametrize("seed", SEEDS)

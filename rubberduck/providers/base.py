@@ -7,6 +7,7 @@ To write one, subclass `HTTPProvider` and fill in how a request and an answer lo
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import logging
 import os
@@ -51,6 +52,8 @@ class Provider(ABC):
     word: ClassVar[str] = ""
     """The name under which the vendor's prices are listed; empty for none."""
     name: str
+    key_names: tuple[str, ...] = ("",)
+    """The keys that it may be asked with, by names that anybody may read; one without a name if it has none."""
 
     @classmethod
     @abstractmethod
@@ -91,6 +94,10 @@ class Provider(ABC):
 
         return prices.cost(self.word, model, usage)
 
+    def for_key(self, index: int) -> Self:
+        """The same provider, asking with the key of that place in `key_names`."""
+        return self
+
     def children(self) -> Sequence[sup.ChildSpec]:
         """The actors that it needs, such as a local engine; they live beside its limiter and breaker."""
         return ()
@@ -117,6 +124,8 @@ class HTTPProvider(Provider):
         self.name = config.name
         self.base_url = (config.base_url or self.default_base_url).rstrip("/")
         self.key = self._find_key(config)
+        self._keys = tuple(key.get_secret_value() for key in config.api_keys) or ((self.key,) if self.key else ())
+        self.key_names = tuple(f"key {number}" for number in range(1, len(self._keys) + 1)) or ("",)
         self._warned: set[str] = set()
         self._url = urlsplit(self.base_url)
         if self._url.scheme not in ("http", "https") or not self._url.hostname:
@@ -135,7 +144,7 @@ class HTTPProvider(Provider):
         return cls(config)
 
     def _find_key(self, config: ProviderConfig) -> str | None:
-        """The configured key, or the environment's; the latter never goes to a server of another name."""
+        """The first configured key, or the environment's; the latter never goes to a server of another name."""
         if config.api_keys:
             return config.api_keys[0].get_secret_value()
         if config.base_url is not None:
@@ -147,6 +156,14 @@ class HTTPProvider(Provider):
             variable=self.key_variable,
             provider=config.name,
         )
+
+    def for_key(self, index: int) -> Self:
+        """A view that asks with another key, over the same connections. It is good for one attempt."""
+        if index == 0:
+            return self
+        view = copy.copy(self)
+        view.key = self._keys[index]
+        return view
 
     # --- to be filled in: pure translation
 
@@ -257,11 +274,12 @@ class HTTPProvider(Provider):
     # --- naming what went wrong
 
     def _labelled(self, error: RubberDuckError, request: Request) -> RubberDuckError:
-        """The error with provider and model filled in, and our key removed from what the server wrote."""
+        """The error with provider and model filled in, and our keys removed from what the server wrote."""
         error.provider, error.model = self.name, request.model
-        if self.key and self.key in error.message:
-            error.message = error.message.replace(self.key, "***")
-            error.args = (error.message,)
+        for key in (self.key, *self._keys):
+            if key and key in error.message:
+                error.message = error.message.replace(key, "***")
+                error.args = (error.message,)
         return error
 
     def _lost(self, error: TransportError, request: Request, answer: Assembly | None = None) -> RubberDuckError:

@@ -56,6 +56,8 @@ class LocalProvider(OpenAI):
         elif config.model_path is not None:
             raise ConfigError(f"providers.{config.name}: give model_path or base_url, not both")
         super().__init__(config)
+        if self.engine is not None:
+            self.key_names = ("",)  # each life of the engine has a key of its own
 
     def _settings(self, model: local_model.ModelFile) -> EngineSettings:
         own = {name: value for name, value in self._options.items() if name != "max_tokens"}

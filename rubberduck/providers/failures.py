@@ -76,6 +76,16 @@ _TOO_LONG = re.compile(
 )
 # Anchored, because a message may quote the request: nobody may have a key quarantined by writing this in a prompt.
 _BAD_KEY = re.compile(r"\s*((incorrect|invalid) (x-)?api[- ]key|api key not valid)", re.IGNORECASE)
+# Anthropic says these three with the type and the status of any invalid request.
+_SPENT = re.compile(
+    r"\s*(your credit balance is too low|you have reached your specified api usage limits)", re.IGNORECASE
+)
+_FILTERED = re.compile(r"\s*output blocked by content filtering policy", re.IGNORECASE)
+_BY_MESSAGE: tuple[tuple[re.Pattern[str], type[RubberDuckError]], ...] = (
+    (_BAD_KEY, errors.AuthenticationFailed),
+    (_SPENT, errors.QuotaExceeded),
+    (_FILTERED, errors.ContentFiltered),
+)
 
 _ADVICE = {
     errors.AuthenticationFailed: "check the api_key of this provider",
@@ -163,8 +173,9 @@ def error_class(fault: Fault, status: int) -> type[RubberDuckError]:
     chosen = _BY_STATUS.get(status, InvalidRequest)
     if chosen is not InvalidRequest:
         return chosen
-    if _BAD_KEY.match(fault.message):
-        return errors.AuthenticationFailed
+    for pattern, meant in _BY_MESSAGE:
+        if pattern.match(fault.message):
+            return meant
     return errors.ContextLengthExceeded if _TOO_LONG.search(fault.message) else InvalidRequest
 
 

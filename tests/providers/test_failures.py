@@ -21,6 +21,10 @@ def made(status: int, body: Any, **headers: str) -> RubberDuckError:
     return failures.make_error(failures.read_body(content), status, httpx.Headers(named), "vendor")
 
 
+def invalid(message: str) -> dict[str, Any]:
+    return {"type": "error", "error": {"type": "invalid_request_error", "message": message}}
+
+
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
@@ -64,6 +68,10 @@ def test_a_status_alone_is_enough(status: int, expected: type) -> None:
         (400, {"error": {"code": "x", "innererror": {"code": "ResponsibleAIPolicyViolation"}}}, errors.ContentFiltered),
         (400, {"error": {"code": "model_not_found"}}, errors.ModelNotFound),
         (400, {"code": "bad", "error": "Incorrect API key provided."}, errors.AuthenticationFailed),
+        (400, invalid("Your credit balance is too low to access the Anthropic API."), errors.QuotaExceeded),
+        (400, invalid("You have reached your specified API usage limits."), errors.QuotaExceeded),
+        (400, invalid("Output blocked by content filtering policy"), errors.ContentFiltered),
+        (400, invalid("messages: 'your credit balance is too low' is no role"), errors.InvalidRequest),
         (401, {"error": {"type": "api_error"}}, errors.AuthenticationFailed),
         (404, {"error": {"type": "invalid_request_error"}}, errors.ModelNotFound),
         (200, {"error": {"code": 502, "message": "upstream"}}, errors.ServiceUnavailable),

@@ -10,14 +10,14 @@
 | F08, F09 | `Cut(after=3)`, `Stall(after=3)` |
 | F10 | `BadChunk(after=3)` |
 | F11 | `NoDone()`: no end marker |
-| F12, F13 | `ContextExceeded()`, `Filtered()` |
+| F12, F13 | `ContextExceeded()`; `PolicyRefusal()`, `Filtered()` |
 | F14 | `NoPrefill()` |
 | F24 | `Flaky(0.4, seed=1)` |
 | F25 | `Ok(delay=...)` |
 | F27, F28 | `ErrorInside()`, `ErrorInside(after=3)` |
 | F29 | `RepeatedUsage()` |
 | F30 | `Html(502)` |
-| F31, F32 | `OutOfQuota()`, `ByKey({"key": OutOfQuota()})` |
+| F31, F32 | `OutOfQuota()`, `SpendLimit()`, `ByKey({"key": OutOfQuota()})` |
 | F33, F34 | `Ok(piece=1, text="é")`; `Gzip()`, `Gzip(keep=0.5)` |
 | F35 | `Redirect("http://...")` |
 | F38, F39 | `Endless()`, `Drip()` |
@@ -130,6 +130,31 @@ class OutOfQuota:
         status = 402 if dialects.is_anthropic(call.path) else 429
         kind = "billing_error" if status == 402 else "insufficient_quota"
         await Status(status, type=kind, code="insufficient_quota", message=text).answer(call, reply)
+
+
+@dataclass(frozen=True, slots=True)
+class SpendLimit:
+    """The limit that the account's owner has set is reached; Anthropic calls it an invalid request."""
+
+    async def answer(self, call: Call, reply: Reply) -> None:
+        if dialects.is_anthropic(call.path):
+            text = (
+                "You have reached your specified API usage limits. You will regain access on 2099-01-01."
+            )
+            fault = Status(400, message=text)
+        else:
+            fault = Status(429, code="billing_hard_limit_reached", message="Billing hard limit has been reached.")
+        await fault.answer(call, reply)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRefusal:
+    """A content policy refuses the request with a 400; Anthropic calls it an invalid request, too."""
+
+    async def answer(self, call: Call, reply: Reply) -> None:
+        text = "Output blocked by content filtering policy"
+        code = "content_policy_violation"
+        await Status(400, type="invalid_request_error", code=code, message=text).answer(call, reply)
 
 
 @dataclass(frozen=True, slots=True)

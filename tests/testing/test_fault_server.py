@@ -216,15 +216,19 @@ def test_special_answers_say_what_they_should(path: str) -> None:
         faults.Filtered(),
         faults.ContextExceeded(),
         faults.ErrorInside(),
+        faults.SpendLimit(),
+        faults.PolicyRefusal(),
     ]
     with FaultServer(*script) as server:
-        quota, filtered, streamed, context, inside = (ask(server, path, stream=i == 2) for i in range(5))
+        quota, filtered, streamed, context, inside, spent, policy = (ask(server, path, stream=i == 2) for i in range(7))
     assert marks[0].encode() in quota[2]
     assert marks[1].encode() in filtered[2]
     assert marks[1].encode() in streamed[2]
     assert context[0] == 400
     assert inside[0] == 200
     assert "error" in json.loads(inside[2])
+    assert spent[0] == (429 if path == OPENAI else 400)
+    assert policy[0] == 400
 
 
 @pytest.mark.parametrize("path", [OPENAI, ANTHROPIC])

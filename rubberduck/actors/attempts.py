@@ -7,6 +7,7 @@ What is taken is given back exactly once, however the attempt ends; all of it is
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import itertools
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -45,6 +46,10 @@ RESTING = 1.0
 """Seconds after which an actor that is not there is asked for again: what its supervisor gives it to rest."""
 
 
+A_MOMENT = 0.1
+"""Seconds that an attempt which may not wait gives the limiter to say yes."""
+
+
 class NotBegun(Exception):
     """The attempt never began: breaker or limiter said no. `retry_after` is seconds, None if waiting is no help."""
 
@@ -68,6 +73,8 @@ class AttemptRun:
     started: float = 0.0
     disposition: Disposition | None = None
     is_on_the_wire: bool = False
+    task: asyncio.Task[Any] | None = None
+    may_wait: bool = True
     _record: AttemptRecord | None = None
     _permit: Permit | None = None
     _entry: sup.Ask[bool] | None = None
@@ -130,6 +137,12 @@ class AttemptRun:
             with suppress(sup.ActorDeadError):  # the system is being stopped; what it learned is of no use any more
                 self.office.limiter(self.route).tell(message)
 
+    def outrun(self) -> None:
+        """Another attempt has answered first. That this one was silent for so long is worth knowing."""
+        if self._exchange.first_token_at is None and self.is_on_the_wire:
+            now = self.office.now()
+            self.desk.stats_of(self.route.model, now).outwaited(self._out_as, self.started, now)
+
     def _first_token(self, now: float) -> None:
         self.desk.stats_of(self.route.model, now).first_token(self._out_as, now)
 
@@ -164,7 +177,8 @@ class AttemptRun:
         """Reservation, permit, intent: in this order, so that waiting never holds a probe."""
         office, call, route = self.office, self.call, self.route
         ttl = call.deadline - office.now() + 5
-        reserve = rate_limiter.Reserve(self.id, self._amounts, call.deadline, call.klass, ttl, route.model)
+        until = call.deadline if self.may_wait else office.now() + A_MOMENT
+        reserve = rate_limiter.Reserve(self.id, self._amounts, until, call.klass, ttl, route.model)
         granted = await _unless_resting(components.ask(office.limiter(route), reserve))
         if isinstance(granted, Refused):
             raise NotBegun(f"rate limit: {granted.reason}", granted.retry_after)
@@ -245,7 +259,12 @@ class AttemptRun:
         if next(self._endings):
             raise _left_behind()
         now = self.office.now()
-        row = classify(error, sent=getattr(error, "phase", None) != "not_sent", delivered=self.call.delivered)
+        row = classify(
+            error,
+            sent=getattr(error, "phase", None) != "not_sent",
+            delivered=self.call.delivered,
+            replayable=self.call.replayable,
+        )
         self.disposition = row
         duration = now - self.started
         first_token = (now if self._exchange.first_token_at is None else self._exchange.first_token_at) - self.started

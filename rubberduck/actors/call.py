@@ -42,9 +42,10 @@ class Call:
     """One accepted question. Times are the system clock's seconds.
 
     `amounts` is the most that one attempt takes. `begun` counts the attempts that were begun, refused ones
-    included. `pipe` leads to the reader of a stream, once a part of the answer has come. `attempt` is the one under
-    way. Once the call `is_lost`, its task has been left behind on a loop that is blocked, and others have ended the
-    call: whatever that task still does counts for nothing.
+    included. `pipe` leads to the reader of a stream, once a part of the answer has come. `out` are the attempts under
+    way, or the last ones: two where one was hedged. `replayable` False: to send it twice could do something twice.
+    Once the call `is_lost`, its task has been left behind on a loop that is blocked, and others have ended the call:
+    whatever that task still does counts for nothing.
     """
 
     id: str
@@ -62,7 +63,8 @@ class Call:
     attempts: list[Attempt] = field(default_factory=list)
     choices: list[Choice] = field(default_factory=list)
     pipe: Pipe | None = None
-    attempt: AttemptRun | None = None
+    out: list[AttemptRun] = field(default_factory=list)
+    replayable: bool = True
     is_lost: bool = False
 
     @property

@@ -93,13 +93,11 @@ class CallRunner:
         gives back is given back twice at most, which all who get it bear.
         """
         call.is_lost = True
-        task, report = self._in_flight.get(call.id, (None, None))
-        was_sent = False
-        if call.attempt is not None:
-            was_sent = call.attempt.lose(is_culprit=task is not None and _is_running(task))
+        _, report = self._in_flight.get(call.id, (None, None))
+        lost = [run.lose(is_culprit=run.task is not None and _is_running(run.task)) for run in call.out]
         tell_queue(self._office, call, request_queue.Cancel(call.id))
         tell_queue(self._office, call, request_queue.Done(call.id, ok=False))
-        error = endings.fail(call, reply, endings.of_loss(call, reason, was_sent=was_sent))
+        error = endings.fail(call, reply, endings.of_loss(call, reason, was_sent=any(lost)))
         if report is not None:
             report.failure(error)
         self._leave(call)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from typing import Any
 
@@ -14,14 +15,16 @@ from rubberduck.actors.call import Call
 from rubberduck.actors.delivery import Delivery
 from rubberduck.actors.office import Office
 from rubberduck.actors.patience import limits_of
+from rubberduck.actors.race import Answer, Race, Result
 from rubberduck.actors.rules import Rules
+from rubberduck.actors.wire import Deliver
 from rubberduck.core.estimate import UNBOUNDED_OUTPUT
 from rubberduck.core.limiter import Amounts
 from rubberduck.core.plan import Fail, Plan, Sleep, Try
 from rubberduck.core.request_queue import Job, Rejected
 from rubberduck.core.score import Candidate
 from rubberduck.errors import Cancelled, RubberDuckError
-from rubberduck.types import Response, Usage
+from rubberduck.types import Chunk
 
 LONGEST_ESTIMATE = 1024.0
 """The most output, in tokens, that the choice of a route reckons with."""
@@ -30,7 +33,7 @@ LONGEST_ESTIMATE = 1024.0
 class Course:
     """The way of one call through the tree. Used once, by the call's task."""
 
-    __slots__ = ("_arrears", "_call", "_delivery", "_office", "_routes", "_rules")
+    __slots__ = ("_arrears", "_call", "_delivery", "_office", "_plan", "_routes", "_rules")
 
     def __init__(self, office: Office, arrears: Arrears, rules: Rules, call: Call, delivery: Delivery) -> None:
         self._office = office
@@ -40,7 +43,7 @@ class Course:
         self._delivery = delivery
         self._routes: tuple[Route, ...] = ()
 
-    async def answer(self) -> tuple[Response, Usage]:
+    async def answer(self) -> Answer:
         """The whole answer and its usage with the cost. Raises how the call failed."""
         call = self._call
         self._routes = self._office.board.routes(call.request.model, call.providers)
@@ -88,9 +91,11 @@ class Course:
 
     # -- attempts ----------------------------------------------------------------------------------
 
-    async def _attempts(self, turn: request_queue.Turn) -> tuple[Response, Usage]:
+    async def _attempts(self, turn: request_queue.Turn) -> Answer:
         call, routes, office, board = self._call, self._routes, self._office, self._office.board
-        plan = Plan(call.deadline, self._rules.retry, board.rng, out_est=min(call.amounts.output, LONGEST_ESTIMATE))
+        plan = self._plan = Plan(
+            call.deadline, self._rules.retry, board.rng, out_est=min(call.amounts.output, LONGEST_ESTIMATE)
+        )
         by_name = {route.name: route for route in routes}
         holds = turn.route
         while True:
@@ -104,7 +109,7 @@ class Course:
                         holds = route.name
                         tell_queue(self._office, call, request_queue.Moved(call.id, holds))
                     self._note_attempt(route, step, now)
-                    answer = await self._attempt(route, plan)
+                    answer = await self._attempt(route)
                     if answer is not None:
                         return answer
                 case Sleep(until=until):
@@ -116,30 +121,108 @@ class Course:
         call, board = self._call, self._office.board
         return board.candidate(route, reserved(call, board.desks[route.provider], route), call.klass, now)
 
-    async def _attempt(self, route: Route, plan: Plan) -> tuple[Response, Usage] | None:
+    async def _attempt(self, route: Route) -> Answer | None:
         """Try one route. None if it failed: the plan has been told, and knows what is next."""
-        call, debug = self._call, self._rules.debug
-        call.begun += 1
-        limits = limits_of(self._office, self._rules, call, route, is_alone=len(self._routes) == 1)
-        run = AttemptRun(self._office, self._arrears, call, route, limits)
-        call.attempt = run
-        debug.request(route.provider, call.request, request_id=call.id, model=route.model)
+        run = self._prepare(route)
+        self._call.out = [run]
+        delay = self._silence_before_hedge(route)
+        if delay is not None:
+            return await self._hedged(run, delay)
+        run.task = asyncio.current_task()
+        return self._judge(run, await self._send(run, functools.partial(self._delivery.deliver, route)))
+
+    def _prepare(self, route: Route) -> AttemptRun:
+        self._call.begun += 1
+        limits = limits_of(self._office, self._rules, self._call, route, is_alone=len(self._routes) == 1)
+        return AttemptRun(self._office, self._arrears, self._call, route, limits)
+
+    async def _send(self, run: AttemptRun, deliver: Deliver) -> Result:
+        """Make the attempt. How it is refused or fails is a value, for the plan to judge."""
+        call, route = self._call, run.route
+        self._rules.debug.request(route.provider, call.request, request_id=call.id, model=route.model)
         try:
-            deliver = functools.partial(self._delivery.deliver, route)
-            answer = await (run.stream(deliver) if call.is_stream else run.complete())
-        except NotBegun as refusal:
-            plan.refused(route.name, refusal.reason, refusal.retry_after, self._office.now())
+            return await (run.stream(deliver) if call.is_stream else run.complete())
+        except (NotBegun, RubberDuckError) as error:
+            return error
+
+    def _judge(self, run: AttemptRun, result: Result) -> Answer | None:
+        """Tell the plan. The answer, None if there is to be another attempt; raises what ends the call at once."""
+        call, plan, route = self._call, self._plan, run.route
+        if isinstance(result, NotBegun):
+            plan.refused(route.name, result.reason, result.retry_after, self._office.now())
             return None
-        except RubberDuckError as error:
-            debug.response(route.provider, str(error), request_id=call.id, model=route.model)
-            if run.disposition is None or isinstance(error, Cancelled):
-                raise
-            told = run.interrupted(error) if call.delivered else error
-            plan.failed(route.name, run.disposition, self._office.now(), told, error.retry_after)
+        told = str(result) if isinstance(result, RubberDuckError) else result[0]
+        self._rules.debug.response(route.provider, told, request_id=call.id, model=route.model)
+        if not isinstance(result, RubberDuckError):
+            plan.succeeded(route.name)
+            return result
+        if run.disposition is None or isinstance(result, Cancelled):
+            raise result
+        error = run.interrupted(result) if call.delivered else result
+        plan.failed(route.name, run.disposition, self._office.now(), error, result.retry_after)
+        return None
+
+    # -- hedging -----------------------------------------------------------------------------------
+
+    def _silence_before_hedge(self, route: Route) -> float | None:
+        """Seconds of silence after which another route is asked beside this one; None if none will be."""
+        hedges, call = self._rules.hedges, self._call
+        if hedges is None:
             return None
-        plan.succeeded(route.name)
-        debug.response(route.provider, answer[0], request_id=call.id, model=route.model)
-        return answer
+        hedges.call()
+        if len(self._routes) == 1 or not call.replayable:
+            return None
+        stats = self._office.board.desks[route.provider].stats_of(route.model, self._office.now())
+        p95 = stats.ttft_quantile(0.95) if call.is_stream else stats.quantile(0.95)
+        return hedges.delay(stats.answered, p95)
+
+    async def _hedged(self, run: AttemptRun, delay: float) -> Answer | None:
+        """As `_attempt`, with a second route beside it once the first has been silent for `delay` seconds."""
+        race = Race(self._send_in)
+        race.start(run)
+        until: float | None = self._office.now() + delay
+        try:
+            while not race.is_over:
+                ended = await race.wait(self._office.clock, until)
+                if ended is not None:
+                    answer = self._judge(*ended)
+                    if answer is not None:
+                        return answer
+                elif until is not None and not run.is_on_the_wire:
+                    until = self._office.now() + delay
+                    continue
+                elif until is not None and not race.is_won:
+                    self._start_second(race, run)
+                until = None
+            return None
+        finally:
+            await race.end()
+            self._call.attempts.sort(key=lambda attempt: attempt.started)
+
+    async def _send_in(self, race: Race, run: AttemptRun) -> Result:
+        async def deliver(chunk: Chunk) -> None:
+            race.claim(run)
+            await self._delivery.deliver(run.route, chunk)
+
+        return await self._send(run, deliver)
+
+    def _start_second(self, race: Race, first: AttemptRun) -> None:
+        """Ask another route too, if one could begin at once and the share of hedges is not used up."""
+        call, board, now, hedges = self._call, self._office.board, self._office.now(), self._rules.hedges
+        if hedges is None or not hedges.affords:
+            return
+        choice = self._plan.hedge(now, [self._candidate(route, now) for route in self._routes], first.route.name)
+        if choice is None:
+            return
+        hedges.spend()
+        call.choices.append(choice)
+        route = next(route for route in self._routes if route.name == choice.route)
+        board.desks[route.provider].budget_of(route.model).spend(now)
+        reports.hedged(self._office.system.name, call, first.route, route, now - first.started)
+        second = self._prepare(route)
+        second.may_wait = False
+        call.out.append(second)
+        race.start(second)
 
     def _note_attempt(self, route: Route, step: Try, now: float) -> None:
         """A repeat is charged to the retry budget, a first attempt earns a part of one."""

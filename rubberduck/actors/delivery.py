@@ -17,11 +17,13 @@ from rubberduck.types import Chunk
 class Delivery:
     """What one call hands on of its answer; the first chunk answers the call with the stream."""
 
-    __slots__ = ("_call", "_reply")
+    __slots__ = ("_call", "_reply", "_task")
 
     def __init__(self, call: Call, reply: sup.Reply) -> None:
         self._call = call
         self._reply = reply
+        # A reader who closes the stream ends the whole call, whichever attempt it reads.
+        self._task = asyncio.current_task()
 
     async def deliver(self, route: Route, chunk: Chunk) -> None:
         """Hand a chunk that came from `route` to the reader; waits while the reader is slow."""
@@ -29,7 +31,7 @@ class Delivery:
         await pipe.write(chunk)
 
     def _open(self, route: Route) -> Pipe:
-        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        task, loop = self._task, asyncio.get_running_loop()
         assert task is not None
         pipe = self._call.pipe = Pipe(functools.partial(_cancel_on, loop, task))
         if not (self._reply.is_used or self._call.is_lost):

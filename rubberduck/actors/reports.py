@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from rubberduck import telemetry
+from rubberduck.actors.board import Route
 from rubberduck.actors.call import Call
 from rubberduck.errors import RubberDuckError
 from rubberduck.telemetry import names as events
@@ -80,6 +81,13 @@ def tried_again(system: str, call: Call, provider: str, model: str, now: float, 
     if not is_repeat:
         told["to"] = f"{provider}/{model}"
     telemetry.execute(event, {"delay": max(0, int(delay * 1e9))}, told)
+
+
+def hedged(system: str, call: Call, silent: Route, route: Route, waited: float) -> None:
+    """Tell that a second route is asked beside one that has been silent for `waited` seconds."""
+    if telemetry.is_attached(events.HEDGE):
+        told = {"system": system, "request_id": call.id, "provider": silent.provider, "model": silent.model}
+        telemetry.execute(events.HEDGE, {"delay": int(waited * 1e9)}, told | {"to": route.name})
 
 
 def not_queued(system: str, call: Call, reason: str, retry_after: float | None) -> None:

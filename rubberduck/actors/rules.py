@@ -7,21 +7,27 @@ from dataclasses import dataclass
 from typing import Self
 
 from rubberduck.config import Config, ProviderConfig
+from rubberduck.core.hedge import HedgeOptions, Hedges
 from rubberduck.core.retry import RetryOptions
 from rubberduck.telemetry.debug import DebugLog
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Read once, at the start. `permit_ttl` is in seconds; None leaves it to the time of the attempt."""
+    """Read once, at the start. `permit_ttl` is in seconds; None leaves it to the time of the attempt.
+
+    `hedges` is what all calls together may spend on second attempts; None means that there are none.
+    """
 
     providers: Mapping[str, ProviderConfig]
     retry: RetryOptions
     permit_ttl: float | None
     debug: DebugLog
+    hedges: Hedges | None
 
     @classmethod
     def of(cls, config: Config) -> Self:
         options = dict(config.retry)
         retry = RetryOptions(**{name: options[name] for name in RetryOptions.__slots__})
-        return cls(config.providers, retry, config.circuit_breaker.permit_ttl, DebugLog.of(config))
+        hedges = None if config.hedge is None else Hedges(HedgeOptions(config.hedge.share, config.hedge.least_delay))
+        return cls(config.providers, retry, config.circuit_breaker.permit_ttl, DebugLog.of(config), hedges)

@@ -23,7 +23,11 @@ LONGEST_TEXT = 1000
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A question and how it is to be answered: `timeout` seconds for everything, `providers` the only ones allowed."""
+    """A question and how it is to be answered: `timeout` seconds for everything, `providers` the only ones allowed.
+
+    `replayable` False says that to send it twice could do something twice: it is neither hedged, nor sent again once
+    it may have been executed.
+    """
 
     request: Request | dict[str, Any]
     priority: Literal["high", "normal", "low"] = "normal"
@@ -31,6 +35,7 @@ class Order:
     providers: tuple[str, ...] | None = None
     tenant: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
+    replayable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,7 @@ class Drain(sup.Ask[None]):
 
 
 _VERBS: dict[str, type[Complete | OpenStream]] = {"complete": Complete, "stream": OpenStream}
-_OPTIONS = ("priority", "timeout", "providers", "tenant", "tags")
+_OPTIONS = ("priority", "timeout", "providers", "tenant", "tags", "replayable")
 
 
 class ServiceActor(sup.Actor):
@@ -102,6 +107,7 @@ class ServiceActor(sup.Actor):
             providers=_providers(order.providers),
             tenant=_text(order.tenant, "tenant"),
             tags=_tags(order.tags),
+            replayable=_flag(order.replayable, "replayable"),
         )
 
 
@@ -146,6 +152,12 @@ def _tags(value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise InvalidRequest(f"tags is a mapping of texts to texts, not {type(value).__name__}", field="tags")
     return {_text(name, "tags"): _text(tag, "tags") for name, tag in value.items()}
+
+
+def _flag(value: Any, field: str) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"{field} is true or false, not {value!r}", field=field)
+    return value
 
 
 def _text(value: Any, field: str) -> str:

@@ -14,6 +14,7 @@ from rubberduck.config.scalars import Duration, Flag, Whole
 from rubberduck.config.sections import (
     CacheConfig,
     CircuitBreakerConfig,
+    HedgeConfig,
     LedgerConfig,
     LimiterConfig,
     PriceConfig,
@@ -40,7 +41,8 @@ class Config(Section):
     """Everything RubberDuck was told, checked; `Config.load` reads one.
 
     `models` maps a name of the user's to routes `provider/model`, tried in the order of the providers'
-    priority. `timeout` is the time for a whole call, in seconds. `cache` None means that nothing is cached.
+    priority. `timeout` is the time for a whole call, in seconds. `cache` None means that nothing is cached,
+    `hedge` None that no second route is asked beside a slow one.
     """
 
     providers: dict[str, ProviderConfig]
@@ -51,6 +53,7 @@ class Config(Section):
     max_queue_size: Annotated[int, Whole(1, 10_000_000)] = 1000
     queue: QueueConfig = QueueConfig()
     cache: CacheConfig | None = None
+    hedge: HedgeConfig | None = None
     ledger: LedgerConfig = LedgerConfig()
     prices: dict[str, PriceConfig] = Field(default_factory=dict)
     supervision: SupervisionConfig = SupervisionConfig()

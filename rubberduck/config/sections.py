@@ -101,6 +101,16 @@ class RetryConfig(Section):
         return self
 
 
+class HedgeConfig(Section):
+    """Asking a second route where the first one is slow to answer.
+
+    It happens after the route's own 95th percentile, at least after `least_delay`, for at most `share` of all calls.
+    """
+
+    share: Annotated[float, Share(above=True)] = 0.05
+    least_delay: Annotated[float, Duration(low=0.0, high=_HOUR)] = 1.0
+
+
 class LimiterConfig(Section):
     """What one provider may be sent.
 

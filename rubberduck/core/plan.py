@@ -129,6 +129,18 @@ class Plan:
             step = self._wait_or_fail(now, views)
         return step
 
+    def hedge(self, now: float, candidates: Sequence[Candidate], silent: str) -> Choice | None:
+        """Another route for the same question, beside the `silent` one; None if none could begin at once."""
+        if self._is_over or self.attempts + 2 > self._options.max_attempts_total:
+            return None
+        ready = [
+            each
+            if each.route != silent and each.route not in self._tried and each.wait <= 0 and each.repeat_allowed
+            else with_obstacle(each, each.obstacle or "no hedge")
+            for each in [self._view(each, now) for each in candidates]
+        ]
+        return choose(ready, self._rng, self._out_est, price_weight=self._price_weight)
+
     # -- what happened -------------------------------------------------------------------------------------
 
     def refused(self, route: str, reason: str, retry_after: float | None, now: float) -> None:

@@ -32,6 +32,7 @@ class RouteStats:
         "_all",
         "_at",
         "_durations",
+        "_first_tokens",
         "_good",
         "_idle_since",
         "_numbers",
@@ -56,6 +57,7 @@ class RouteStats:
         self._at = now
         self._ramp_from: float | None = None
         self._durations: deque[float] = deque(maxlen=RECENT)
+        self._first_tokens: deque[float] = deque(maxlen=RECENT)
 
     def started(self, silent_since: float | None = None) -> int:
         """One attempt is out; its number. A streamed one is silent from `silent_since` until `first_token`."""
@@ -70,6 +72,13 @@ class RouteStats:
         since = self._silent.pop(attempt, None)
         if since is not None and _is_time(now - since):
             self._learn_ttft(now - since, now)
+            self._first_tokens.append(now - since)
+
+    def outwaited(self, attempt: int, started: float, now: float) -> None:
+        """An attempt begun at `started` is given up while still silent: a first token takes at least so long."""
+        self._silent.pop(attempt, None)
+        if _is_time(now - started) and now - started > self._ttft:
+            self._learn_ttft(now - started, now)
 
     def ended(
         self,
@@ -139,10 +148,11 @@ class RouteStats:
 
     def quantile(self, q: float) -> float | None:
         """The q-quantile of recent whole durations in seconds; None without any."""
-        if not self._durations:
-            return None
-        ordered = sorted(self._durations)
-        return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
+        return _quantile(self._durations, q)
+
+    def ttft_quantile(self, q: float) -> float | None:
+        """The q-quantile of recent times to the first token of streams, in seconds; None without any."""
+        return _quantile(self._first_tokens, q)
 
     def _learn_ttft(self, ttft: float, now: float) -> None:
         if ttft >= self._ttft or not self.answered:
@@ -169,6 +179,11 @@ class RouteStats:
             self._good *= kept
             self._all *= kept
             self._at = now
+
+
+def _quantile(times: deque[float], q: float) -> float | None:
+    ordered = sorted(times)
+    return ordered[min(len(ordered) - 1, int(q * len(ordered)))] if ordered else None
 
 
 def _is_time(seconds: float | None) -> TypeGuard[float]:

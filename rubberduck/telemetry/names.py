@@ -11,6 +11,7 @@ has `system`, the name of the runtime it comes from. Durations are in nanosecond
 | COST | cost, tokens | provider, model, tenant |
 | ATTEMPT_STOP | duration | request_id, provider, model, outcome |
 | RETRY, FALLBACK | delay | request_id, provider, model, reason; fallback: to |
+| HEDGE | delay | request_id, provider, model, to |
 | QUEUE_REJECTED | | request_id, model, reason, retry_after |
 | BREAKER_TRANSITION | | provider, model, event |
 | CACHE_HIT, CACHE_MISS | | request_id, model |
@@ -34,6 +35,7 @@ COST: Event = (*_LLM, "cost")
 ATTEMPT_STOP: Event = (*_LLM, "attempt", "stop")
 RETRY: Event = (*_LLM, "retry")
 FALLBACK: Event = (*_LLM, "fallback")
+HEDGE: Event = (*_LLM, "hedge")
 QUEUE_REJECTED: Event = (*_LLM, "queue", "rejected")
 BREAKER_TRANSITION: Event = (*_LLM, "breaker", "transition")
 CACHE_HIT: Event = (*_LLM, "cache", "hit")

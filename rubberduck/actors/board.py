@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from rubberduck.core.breaker import BreakerOptions, CircuitBreaker, Rejected
 from rubberduck.core.concurrency import Concurrency
 from rubberduck.core.estimate import OutputEstimate
+from rubberduck.core.keys import Barred, KeyPool
 from rubberduck.core.limiter import Amounts, Klass, Limiter, LimiterOptions
 from rubberduck.core.retry import RetryBudget
 from rubberduck.core.route_stats import RouteStats
@@ -83,7 +84,8 @@ class ProviderDesk:
     breaker_options: BreakerOptions
     limiter_options: LimiterOptions
     breakers: dict[str, CircuitBreaker] = field(default_factory=dict)
-    limiter: Limiter | None = None
+    limiters: dict[int, Limiter] = field(default_factory=dict)
+    keys: KeyPool = field(default_factory=KeyPool)
     stats: dict[str, RouteStats] = field(default_factory=dict)
     budgets: dict[str, RetryBudget] = field(default_factory=dict)
     retry_budget: tuple[float, float] = (0.2, 3.0)
@@ -96,6 +98,14 @@ class ProviderDesk:
     @property
     def name(self) -> str:
         return self.provider.name
+
+    def forget(self, model: str) -> None:
+        """Its circuit has been forgotten as one of too many: so is what else is known of an idle route."""
+        self.breakers.pop(model, None)
+        stats = self.stats.get(model)
+        if stats is not None and not stats.inflight:
+            del self.stats[model]
+            self.typical.pop(model, None)
 
     def peek_breaker(self, model: str, now: float) -> Rejected | None:
         """Why the circuit would refuse a call now, or None."""
@@ -112,12 +122,28 @@ class ProviderDesk:
         return concurrency
 
     def peek_wait(self, amounts: Amounts, now: float, klass: Klass, model: str = "") -> float:
-        """About how many seconds the limiter would have a call wait; infinite where it can never fit."""
-        return 0.0 if self.limiter is None else self.limiter.peek(amounts, now, klass, model)
+        """About how many seconds the limiter would have a call wait, with the key that has the least to wait.
+
+        Infinite where it can never fit.
+        """
+        limiters = self.limiters
+        if len(limiters) == 1:
+            return limiters[0].peek(amounts, now, klass, model)
+        usable = [limiters[key] for key in self.keys.usable(model, now) if key in limiters]
+        return min([limiter.peek(amounts, now, klass, model) for limiter in usable], default=0.0)
+
+    def pick_key(self, amounts: Amounts, now: float, klass: Klass, model: str) -> int | None:
+        """The key for a call to this route: one that may be used, with the least to wait. None if there is none."""
+
+        def wait_of(key: int) -> float:
+            limiter = self.limiters.get(key)
+            return 0.0 if limiter is None else limiter.peek(amounts, now, klass, model)
+
+        return self.keys.pick(model, now, wait_of)
 
     def counts_tokens(self, model: str) -> bool:
         """Whether a limit, configured or learned, can use the number of a request's tokens."""
-        return self.limiter is not None and self.limiter.counts_tokens(model)
+        return any(limiter.counts_tokens(model) for limiter in self.limiters.values())
 
     def output_of(self, model: str) -> OutputEstimate:
         """How much of what they may write past answers of this route have written."""
@@ -130,14 +156,20 @@ class ProviderDesk:
 
     def amounts(self, worst: Amounts, max_tokens: int | None, n: int, model: str) -> Amounts:
         """What to reserve here for a request that takes `worst` at most, with `n` answers of `max_tokens` each."""
-        limit = None if self.limiter is None or max_tokens is not None else self.limiter.output_limit(model)
+        limit = None if max_tokens is not None else self._output_limit(model)
         output = self.output_of(model).reserve(max_tokens, limit) * n
         return Amounts(worst.requests, worst.input, output, worst.concurrency)
+
+    def _output_limit(self, model: str) -> float | None:
+        limits = [limiter.output_limit(model) for limiter in self.limiters.values()]
+        return min([limit for limit in limits if limit is not None], default=None)
 
     def stats_of(self, model: str, now: float) -> RouteStats:
         """What past calls to this route were like."""
         stats = self.stats.get(model)
         if stats is None:
+            if len(self.stats) >= REMEMBERED:
+                self.stats = {name: each for name, each in self.stats.items() if each.inflight}
             stats = self.stats[model] = RouteStats(now)
         return stats
 
@@ -145,6 +177,8 @@ class ProviderDesk:
         """The median duration of an attempt in seconds; 0 while too few have ended, or none has for a while."""
         known = self.typical.get(model)
         if known is None:
+            if len(self.typical) >= REMEMBERED:
+                self.typical.clear()
             known = self.typical[model] = Typical(now)
         return known.seconds(stats, now)
 
@@ -152,6 +186,8 @@ class ProviderDesk:
         """How many repeats this route can still afford."""
         budget = self.budgets.get(model)
         if budget is None:
+            if len(self.budgets) >= REMEMBERED:
+                self.budgets.clear()
             ratio, floor = self.retry_budget
             budget = self.budgets[model] = RetryBudget(ratio, floor)
         return budget
@@ -175,21 +211,27 @@ class Board:
         return 0 if desk is None else desk.concurrency_of(model).limit
 
     def is_blocked(self, route: str, now: float) -> bool:
-        """Whether the circuit of the route of this name would refuse a call now."""
+        """Whether the circuit of the route of this name would refuse a call now, or no key can be used there."""
         provider, _, model = route.partition("/")
         desk = self.desks.get(provider)
-        return desk is not None and desk.peek_breaker(model, now) is not None
+        if desk is None:
+            return False
+        return desk.peek_breaker(model, now) is not None or desk.keys.obstacle(model, now) is not None
 
     def candidate(self, route: Route, amounts: Amounts, klass: Klass, now: float) -> Candidate:
         """How a route looks at this moment, to a call that needs `amounts`."""
         desk, model = self.desks[route.provider], route.model
         stats = desk.stats_of(model, now)
-        blocked = desk.peek_breaker(model, now)
+        blocked: Barred | Rejected | None = desk.keys.obstacle(model, now)
+        obstacle = None if blocked is None else blocked.reason
+        if blocked is None:
+            blocked = desk.peek_breaker(model, now)
+            obstacle = None if blocked is None else f"circuit {blocked.reason}"
         return Candidate(
             route=route.name,
             priority=desk.priority,
             weight=desk.weight * stats.ramp(now),
-            obstacle=None if blocked is None else f"circuit {blocked.reason}",
+            obstacle=obstacle,
             retry_after=None if blocked is None else blocked.retry_after,
             wait=desk.peek_wait(amounts, now, klass, model),
             inflight=stats.inflight,

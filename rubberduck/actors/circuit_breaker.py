@@ -23,14 +23,19 @@ from rubberduck.core.breaker import (
 from rubberduck.errors import InvalidRequest
 
 _WORST_FIRST = (State.FORCED_OPEN, State.OPEN, State.HALF_OPEN, State.METRICS_ONLY, State.DISABLED, State.CLOSED)
+MOST_CIRCUITS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Acquire(sup.Ask[Permit | Rejected]):
-    """May I call `model` now? The permit must be settled within `ttl` seconds."""
+    """May I call `model` now? The permit must be settled within `ttl` seconds.
+
+    `is_last_resort` says that nobody else is left to be called: an open circuit then gives one extra probe at a time.
+    """
 
     model: str | None = None
     ttl: float | None = None
+    is_last_resort: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +116,8 @@ class CircuitBreakerActor(sup.Actor):
     permits of the former incarnation are late: they move nothing. A message that it does not know, or cannot use, is
     answered with InvalidRequest: that is its sender's mistake.
 
-    `publish(model, breaker)` lets readers peek without asking; `on_event(model, event)` hears transitions.
+    `publish(model, breaker)` lets readers peek without asking; `on_event(model, event)` hears transitions. The names of
+    models come from users: beyond `most`, circuits that nobody would miss are forgotten, and `forget(model)` hears it.
     """
 
     expected_errors = (InvalidRequest,)
@@ -123,30 +129,39 @@ class CircuitBreakerActor(sup.Actor):
         rng: random.Random | None = None,
         publish: Callable[[str, CircuitBreaker], object] | None = None,
         on_event: Callable[[str, Event], object] | None = None,
+        forget: Callable[[str], object] | None = None,
+        most: int = MOST_CIRCUITS,
     ) -> None:
         super().__init__()
         self._options = options
         self._rng = rng or random.Random()
         self._publish = publish
         self._on_event = on_event
+        self._forget = forget
+        self._most = most
+        # Circuits begin above the generations of all that were forgotten, whose permits may still come back.
+        self._first_generation = 0
         self._breakers: dict[str, CircuitBreaker] = {}
         self._for_all: Lever | None = None
 
     def on_start(self) -> None:
         now = self.context.clock.now()
-        former, self._for_all = self.context.snapshot or ({}, None)
+        former, self._for_all, self._first_generation = self.context.snapshot or ({}, None, 0)
         for model, books in former.items():
             # A new generation: permits of the former incarnation are late, and mix up with none of ours.
             self._keep(model, CircuitBreaker.restore(_last_state(books, now), self._options, now, self._rng))
         # The books themselves are the snapshot: they are always whole between two messages.
-        self.remember((self._breakers, self._for_all))
+        self._remember()
+
+    def _remember(self) -> None:
+        self.remember((self._breakers, self._for_all, self._first_generation))
 
     def on_receive(self, message: Any) -> Any:
         now = self.context.clock.now()
         match message:
             case Acquire(model=model, ttl=ttl):
                 breaker = self._breaker(model, now)
-                answer: Any = breaker.acquire(now, ttl)
+                answer: Any = breaker.acquire(now, ttl, is_last_resort=message.is_last_resort)
             case Settle(model=model):
                 breaker = self._breaker(model, now)
                 answer = breaker.settle(
@@ -173,7 +188,7 @@ class CircuitBreakerActor(sup.Actor):
         if message.model is None and not isinstance(message, OpenFor):
             # Routes that are called for the first time later are meant too.
             self._for_all = None if isinstance(message, Reset) else message
-            self.remember((self._breakers, self._for_all))
+            self._remember()
         for breaker in self._of(message.model, now):
             _pull(message, breaker, now)
         for model, breaker in self._breakers.items():
@@ -182,7 +197,10 @@ class CircuitBreakerActor(sup.Actor):
     def _breaker(self, model: str | None, now: float) -> CircuitBreaker:
         breaker = self._breakers.get(model or "")
         if breaker is None:
-            breaker = self._keep(model or "", CircuitBreaker(self._options, now, self._rng))
+            if len(self._breakers) >= self._most:
+                self._make_room(now)
+            circuit = CircuitBreaker(self._options, now, self._rng, self._first_generation)
+            breaker = self._keep(model or "", circuit)
             if self._for_all is not None:
                 _pull(self._for_all, breaker, now)
         return breaker
@@ -198,11 +216,28 @@ class CircuitBreakerActor(sup.Actor):
             self._publish(model, breaker)
         return breaker
 
+    def _make_room(self, now: float) -> None:
+        """Forget the circuits at rest; where they are few, the oldest closed ones, and an operator's last."""
+        enough = max(1, self._most // 10)
+        leaving = [model for model, breaker in self._breakers.items() if breaker.is_at_rest(now)]
+        if len(leaving) < enough:
+            leaving = sorted(self._breakers, key=lambda model: _worth(self._breakers[model], now))[:enough]
+        for model in leaving:
+            self._first_generation = max(self._first_generation, self._breakers.pop(model).generation + 1)
+            if self._forget is not None:
+                self._forget(model)
+        self._remember()
+
     def _report(self, model: str, breaker: CircuitBreaker) -> None:
         """Tell who listens what has changed."""
         for event in breaker.take_events():
             if self._on_event is not None:
                 self._on_event(model, event)
+
+
+def _worth(breaker: CircuitBreaker, now: float) -> tuple[bool, bool]:
+    """The more it would be missed, the greater."""
+    return breaker.is_by_operator, breaker.state(now) is not State.CLOSED
 
 
 def _pull(lever: Lever, breaker: CircuitBreaker, now: float) -> None:

@@ -31,7 +31,6 @@ from rubberduck.actors.service import ServiceActor
 from rubberduck.actors.wire import listen_to
 from rubberduck.config import Config
 from rubberduck.core.breaker import Event
-from rubberduck.core.limiter import Limiter
 from rubberduck.core.request_queue import QueueOptions
 from rubberduck.errors import CallInterrupted
 
@@ -89,22 +88,27 @@ def _limits(config: Config) -> dict[str, Any]:
 def _provider(
     desk: ProviderDesk, limits: dict[str, Any], on_breaker_event: Callable[[str, str, Event], object]
 ) -> sup.ChildSpec:
-    def publish_limiter(limiter: Limiter) -> None:
-        desk.limiter = limiter
-
     listen_to(desk.provider)
     limiter = sup.ChildSpec(
         f"rate_limiter:{desk.name}",
         RateLimiterActor,
         args=(desk.name, desk.limiter_options),
-        kwargs={"publish": publish_limiter, "concurrency_of": desk.concurrency_of},
+        kwargs={
+            "keys": len(desk.keys.names),
+            "publish": desk.limiters.__setitem__,
+            "concurrency_of": desk.concurrency_of,
+        },
         mailbox=IDEMPOTENT,
     )
     breaker = sup.ChildSpec(
         f"circuit_breaker:{desk.name}",
         CircuitBreakerActor,
         args=(desk.breaker_options,),
-        kwargs={"publish": desk.breakers.__setitem__, "on_event": functools.partial(on_breaker_event, desk.name)},
+        kwargs={
+            "publish": desk.breakers.__setitem__,
+            "forget": desk.forget,
+            "on_event": functools.partial(on_breaker_event, desk.name),
+        },
         mailbox=IDEMPOTENT,
     )
     return sup.supervisor(

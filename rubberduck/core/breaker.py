@@ -8,6 +8,9 @@
 
     FORCED_OPEN, DISABLED, METRICS_ONLY: entered and left only by an operator; `reset` leads to CLOSED.
 
+Where nobody else is left to be called, an OPEN circuit can be asked for one extra probe at a time. Its success leads
+to HALF_OPEN at once, as the first of the probes; its failure changes nothing.
+
 The breaker never runs a call. It hands out a permit and is told later how the call ended. A permit carries
 the generation it was issued in; every transition raises the generation, so the result of a call from an
 earlier life of the circuit is recognised as late and moves nothing.
@@ -37,6 +40,8 @@ __all__ = [
 
 PROBE_CHECK_DELAY = 1.0
 """Seconds after which to ask again while probes are out: about as long as a probe takes to be answered."""
+LONGEST_HINT = 86_400.0
+"""The longest that a server's word keeps a circuit open, in seconds: a day."""
 
 
 class State(StrEnum):
@@ -133,11 +138,11 @@ _LEGAL_FROM = {State.OPEN: (State.CLOSED, State.HALF_OPEN), State.HALF_OPEN: (St
 class CircuitBreaker:
     """The books of one route's circuit. Each call is O(1); `now` is monotonic seconds."""
 
-    def __init__(self, options: BreakerOptions, now: float, rng: random.Random) -> None:
+    def __init__(self, options: BreakerOptions, now: float, rng: random.Random, generation: int = 0) -> None:
         self._options = options
         self._rng = rng
         self._state = State.CLOSED
-        self._generation = 0
+        self._generation = generation
         self._open_until = now
         self._failed_half_opens = 0
         self._half_open_until: float | None = None
@@ -149,17 +154,21 @@ class CircuitBreaker:
 
     # -- calls ---------------------------------------------------------------------------------------------
 
-    def acquire(self, now: float, ttl: float | None = None) -> Permit | Rejected:
-        """May I call now? `ttl` is how long the permit may stay unsettled: the attempt's timeout plus 5 s."""
+    def acquire(self, now: float, ttl: float | None = None, *, is_last_resort: bool = False) -> Permit | Rejected:
+        """May I call now? `ttl` is how long the permit may stay unsettled: the attempt's timeout plus 5 s.
+
+        `is_last_resort` asks an open circuit for its extra probe.
+        """
         refusal = self.peek(now)
-        if refusal is not None:
+        is_extra = is_last_resort and refusal is not None and self.may_probe(now)
+        if refusal is not None and not is_extra:
             self._rejected += 1
             return refusal
-        if self._state is State.OPEN:
+        if self._state is State.OPEN and not is_extra:
             self._enter(State.HALF_OPEN, now, "open_time_over")
         self._next_permit = number = self._next_permit + 1
         self._out[number] = now + (self._options.permit_ttl if ttl is None else ttl)
-        return Permit(number, self._generation, now, self._state is State.HALF_OPEN)
+        return Permit(number, self._generation, now, self._state is State.HALF_OPEN or is_extra)
 
     def settle(
         self,
@@ -179,8 +188,12 @@ class CircuitBreaker:
         if permit.generation != self._generation:
             self._late += 1
             return False
-        if self._out.pop(permit.id, None) is None:
+        expires_at = self._out.pop(permit.id, None)
+        if expires_at is None:
             self._settled_twice += 1
+            return False
+        if expires_at <= now:
+            self._late += 1
             return False
         if self._state is not State.DISABLED and (outcome is Outcome.SUCCESS or outcome is Outcome.FAILURE):
             slow = self._counts.is_slow(duration)
@@ -198,6 +211,11 @@ class CircuitBreaker:
         if state is State.HALF_OPEN and len(self._out) >= self._options.half_open_max_probes:
             return Rejected("half_open_full", max(0.0, min(PROBE_CHECK_DELAY, min(self._out.values()) - now)))
         return None
+
+    def may_probe(self, now: float) -> bool:
+        """Whether an open circuit has its extra probe to give: none is out."""
+        self._advance(now)
+        return self._state is State.OPEN and not self._out
 
     def state(self, now: float) -> State:
         """The state as `acquire` would find it: an open circuit whose time is over reads half_open."""
@@ -238,6 +256,20 @@ class CircuitBreaker:
     def reset(self, now: float) -> None:
         """Close, from wherever it is, and forget all counts and all permits out."""
         self._enter(State.CLOSED, now, "reset")
+
+    @property
+    def generation(self) -> int:
+        return self._generation
+
+    def is_at_rest(self, now: float) -> bool:
+        """Whether it is closed, nothing is out, and nothing bad counts: a new one would do the same."""
+        self._advance(now)
+        return self._state is State.CLOSED and not self._out and self._counts.are_good(now)
+
+    @property
+    def is_by_operator(self) -> bool:
+        """Whether an operator has put it where it is."""
+        return self._state in _BY_OPERATOR
 
     # -- what others see -----------------------------------------------------------------------------------
 
@@ -303,7 +335,7 @@ class CircuitBreaker:
         if state is State.CLOSED:
             self._failed_half_opens = 0
         elif state is State.OPEN:
-            self._open_until = now + max(self._open_time(), hint or 0.0)
+            self._open_until = now + max(self._open_time(), min(hint or 0.0, LONGEST_HINT))
         if state is not State.OPEN:
             self._counts = Counts(self._options)
         self._start_half_open_clock(now)
@@ -359,6 +391,9 @@ class CircuitBreaker:
         if self._state is State.HALF_OPEN:
             self._count_probe(failed, slow, now, kind, hint)
             return
+        if self._state is State.OPEN:
+            self._count_extra_probe(failed or slow, now)
+            return
         exceeded = self._counts.add(failed, slow, now)
         if exceeded is None:
             return
@@ -369,6 +404,12 @@ class CircuitBreaker:
             self._events.append(
                 Event("threshold_exceeded", self._state, self._state, self._generation, now, f"{exceeded}: {kind}")
             )
+
+    def _count_extra_probe(self, failed: bool, now: float) -> None:
+        # A failure says what the open circuit knew: it neither prolongs the open time nor counts as a half-open.
+        if not failed:
+            self._enter(State.HALF_OPEN, now, "extra_probe_succeeded")
+            self._count_probe(False, False, now, "", None)
 
     def _count_probe(self, failed: bool, slow: bool, now: float, kind: str, hint: float | None) -> None:
         if failed or slow:

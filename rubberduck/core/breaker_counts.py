@@ -42,6 +42,8 @@ class BreakerOptions:
             self.reset_timeout >= 0 and self.permit_ttl > 0 and self.open_multiplier >= 1 and self.open_jitter >= 0
         ):
             raise ValueError("reset_timeout and open_jitter are >= 0, permit_ttl > 0, open_multiplier >= 1")
+        if not (0 < self.failure_rate <= 1 and 0 < self.slow_call_rate <= 1):
+            raise ValueError("failure_rate and slow_call_rate are above 0 and at most 1")
 
 
 class Counts:
@@ -81,6 +83,13 @@ class Counts:
         if window.calls < minimum:
             return None, None
         return window.failures / window.calls, window.slow / window.calls
+
+    def are_good(self, now: float) -> bool:
+        """Whether nothing is remembered that could help to open the circuit."""
+        if self.window is None:
+            return not self.consecutive
+        self.window.advance(now)
+        return not (self.consecutive or self.window.failures or self.window.slow)
 
     def _exceeded(self, now: float) -> str | None:
         options = self._options

@@ -146,3 +146,37 @@ def test_a_message_that_it_does_not_know_restarts_nobody(breaker: Any) -> None:
         with pytest.raises(InvalidRequest, match="circuit breaker does not understand"):
             breaker.ask(message)
     assert breaker.name.restarts == 0
+
+
+def test_the_last_resort_of_a_call_is_one_extra_probe(breaker: Any) -> None:
+    fail(breaker, 3)
+    extra = breaker.ask(Acquire(is_last_resort=True))
+    assert isinstance(extra, Permit)
+    assert isinstance(breaker.ask(Acquire(is_last_resort=True)), Rejected)
+    breaker.ask(Settle(extra, Outcome.SUCCESS))
+    assert breaker.ask(GetState()) is State.HALF_OPEN
+
+
+def test_made_up_models_do_not_fill_the_memory_and_what_matters_is_kept(start_actor: Any) -> None:
+    forgotten: list[str] = []
+    breaker = start_actor(CircuitBreakerActor, OPTIONS, forget=forgotten.append, most=20)
+    breaker.ask(ForceOpen("kept by hand"))
+    fail(breaker, 3, "open")
+    late = breaker.ask(Acquire("out"))
+    for number in range(200):
+        permit = breaker.ask(Acquire(f"made up {number}"))
+        breaker.ask(Settle(permit, Outcome.IGNORED, f"made up {number}"))
+    books = breaker.ask(GetStats())
+    assert len(books) <= 20
+    assert {"kept by hand", "open", "out"} <= set(books)
+    assert not set(forgotten) & set(books)
+    assert breaker.ask(Settle(late, Outcome.SUCCESS, "out")) is True
+
+
+def test_permits_of_a_forgotten_circuit_are_late_in_the_next_one_of_that_name(start_actor: Any) -> None:
+    breaker = start_actor(CircuitBreakerActor, OPTIONS, most=2)
+    early = [breaker.ask(Acquire(model)) for model in ("a", "b", "c")]
+    again = breaker.ask(Acquire("a"))
+    assert again.id == early[0].id
+    assert breaker.ask(Settle(early[0], Outcome.FAILURE, "a")) is False
+    assert breaker.ask(Settle(again, Outcome.SUCCESS, "a")) is True

@@ -4,9 +4,8 @@ import random
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rubberduck.core.breaker import (
     BreakerOptions,
@@ -317,119 +316,35 @@ def test_senseless_options_are_refused(wrong: dict[str, float]) -> None:
         replace(BreakerOptions(), **wrong)  # type: ignore[arg-type]
 
 
-class LiteralBreaker:
-    """The rules of the consecutive breaker, as slowly and plainly as they can be told."""
-
-    def __init__(self, threshold: int, successes: int, probes: int, reset: float, ttl: float) -> None:
-        self.threshold, self.successes, self.probes, self.reset_after, self.ttl = (
-            threshold,
-            successes,
-            probes,
-            reset,
-            ttl,
-        )
-        self.state, self.life, self.opened_at = "closed", 0, 0.0
-        self.history: list[str] = []
-        self.out: dict[int, float] = {}
-
-    def move(self, state: str, now: float) -> None:
-        self.state, self.history, self.out = state, [], {}
-        self.life += 1
-        if state == "open":
-            self.opened_at = now
-
-    def age(self, now: float) -> None:
-        if self.state == "half_open" and self.out and min(self.out.values()) + self.ttl <= now:
-            self.move("open", min(self.out.values()) + self.ttl)
-
-    def visible(self, now: float) -> str:
-        self.age(now)
-        return "half_open" if self.state == "open" and now - self.opened_at >= self.reset_after else self.state
-
-    def admits(self, now: float) -> bool:
-        state = self.visible(now)
-        return state == "closed" or (state == "half_open" and (self.state == "open" or len(self.out) < self.probes))
-
-    def admit(self, number: int, now: float) -> None:
-        if self.state == "open":
-            self.move("half_open", now)
-        self.out[number] = now
-
-    def settle(self, number: int, life: int, outcome: str, now: float) -> bool:
-        self.age(now)
-        if life != self.life or number not in self.out:
-            return False
-        if self.state == "closed" and self.out[number] + self.ttl <= now:
-            return False
-        del self.out[number]
-        if outcome in ("success", "failure"):
-            self.history.append(outcome)
-        if self.state == "closed" and self.history[-self.threshold :] == ["failure"] * self.threshold:
-            self.move("open", now)
-        if self.state == "half_open" and outcome == "failure":
-            self.move("open", now)
-        elif self.state == "half_open" and self.history.count("success") == self.successes:
-            self.move("closed", now)
-        return True
+def test_an_open_circuit_gives_one_extra_probe_at_a_time_to_who_has_nobody_else() -> None:
+    circuit = trip(breaker())
+    extra = circuit.acquire(10.0, is_last_resort=True)
+    assert isinstance(extra, Permit)
+    assert extra.is_probe
+    assert circuit.acquire(10.0, is_last_resort=True) == Rejected("open", 50.0)
+    circuit.settle(extra, FAILURE, 11.0)
+    assert circuit.acquire(11.0) == Rejected("open", 49.0), "its failure prolongs nothing"
+    second = circuit.acquire(12.0, is_last_resort=True)
+    assert isinstance(second, Permit)
+    circuit.settle(second, SUCCESS, 13.0)
+    assert circuit.state(13.0) is State.HALF_OPEN
+    assert circuit.stats(13.0).probe_successes == 1
+    assert names(circuit) == ["opened", "half_opened"]
 
 
-class BreakerAgainstModel(RuleBasedStateMachine):
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 0.0
-        options = BreakerOptions(
-            failure_threshold=2, success_threshold=2, half_open_max_probes=2, reset_timeout=8.0, permit_ttl=16.0
-        )
-        self.options = options
-        self.real = CircuitBreaker(options, 0.0, random.Random(0))
-        self.model = LiteralBreaker(2, 2, 2, 8.0, 16.0)
-        self.permits: list[tuple[Permit, int]] = []
-        self.generation = 0
-
-    @rule(step=st.sampled_from([0.25, 1.0, 4.0, 8.0, 16.0]))
-    def time_passes(self, step: float) -> None:
-        self.now += step
-
-    @rule()
-    def acquire(self) -> None:
-        expected = self.model.admits(self.now)
-        answer = self.real.acquire(self.now)
-        assert isinstance(answer, Permit) == expected
-        if isinstance(answer, Permit):
-            self.model.admit(answer.id, self.now)
-            self.permits.append((answer, self.model.life))
-            assert answer.is_probe == (self.model.state == "half_open")
-        else:
-            assert answer.retry_after is not None
-            assert answer.retry_after >= 0
-
-    @precondition(lambda self: self.permits)
-    @rule(data=st.data(), outcome=st.sampled_from(Outcome))
-    def settle(self, data: st.DataObject, outcome: Outcome) -> None:
-        permit, life = data.draw(st.sampled_from(self.permits))
-        assert self.real.settle(permit, outcome, self.now) == self.model.settle(permit.id, life, outcome, self.now)
-
-    @rule(length=st.sampled_from([1.0, 20.0]))
-    def reset(self, length: float) -> None:
-        self.real.reset(self.now)
-        self.model.move("closed", self.now)
-
-    @invariant()
-    def same_state(self) -> None:
-        assert self.real.state(self.now).value == self.model.visible(self.now)
-        assert (self.real.peek(self.now) is None) == self.model.admits(self.now)
-
-    @invariant()
-    def generations_only_grow_and_probes_are_bounded(self) -> None:
-        stats = self.real.stats(self.now)
-        assert stats.generation >= self.generation
-        self.generation = stats.generation
-        if stats.state is State.HALF_OPEN:
-            assert stats.permits_out <= 2
+def test_an_extra_probe_that_comes_back_after_the_open_time_is_late() -> None:
+    circuit = trip(breaker())
+    extra = circuit.acquire(59.0, is_last_resort=True)
+    assert isinstance(extra, Permit)
+    assert permit(circuit, 60.0).is_probe
+    assert not circuit.settle(extra, FAILURE, 61.0)
+    assert circuit.state(61.0) is State.HALF_OPEN
 
 
-TestBreakerAgainstModel = BreakerAgainstModel.TestCase
-TestBreakerAgainstModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+def test_no_hint_keeps_a_circuit_open_for_more_than_a_day() -> None:
+    circuit = breaker(failure_threshold=1)
+    circuit.settle(permit(circuit, 0.0), FAILURE, 0.0, hint=1e12)
+    assert circuit.acquire(0.0) == Rejected("open", 86_400.0)
 
 
 @given(

@@ -28,6 +28,7 @@ from rubberduck.actors.calls import CallRunner
 from rubberduck.actors.office import Office
 from rubberduck.config import Config, ProviderConfig
 from rubberduck.core.breaker import BreakerOptions, BreakerStats, Event, State
+from rubberduck.core.keys import KeyPool
 from rubberduck.core.ledger import Summary
 from rubberduck.core.limiter import LimiterOptions, LimiterStats
 from rubberduck.core.request_queue import QueueStats
@@ -350,6 +351,7 @@ def _desk(provider: Provider, config: Config) -> ProviderDesk:
         provider=provider,
         vendor=_vendor(provider),
         kind=_kind(provider),
+        keys=KeyPool(provider.key_names),
         has_own_prices=type(provider).estimate_cost is not Provider.estimate_cost,
         priority=own.priority,
         weight=own.weight,

@@ -91,13 +91,13 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """No. `reason` is never_fits (larger than the limit itself) or past_deadline; nothing was taken.
+    """No. `reason` is never_fits (larger than the limit itself), past_deadline, or key_quarantined; nothing was taken.
 
     `retry_after` is in seconds, None where no waiting helps or nobody can tell.
     """
 
     id: str
-    reason: Literal["never_fits", "past_deadline"]
+    reason: Literal["never_fits", "past_deadline", "key_quarantined"]
     retry_after: float | None
 
 
@@ -288,6 +288,10 @@ class Limiter:
             times.append(deadline)
         soonest = min(times, default=inf)
         return None if soonest == inf else max(now, soonest)
+
+    def next_lost_at(self) -> float | None:
+        """When the holder that was granted first is given up, should it not come back; None if there is none."""
+        return next(iter(self._held.values())).expires_at if self._held else None
 
     # -- settling ------------------------------------------------------------------------------------------
 

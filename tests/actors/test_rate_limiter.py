@@ -107,14 +107,14 @@ def test_after_a_restart_a_penalty_still_holds(bucket: Any, clock: ManualClock, 
 
 
 def test_it_publishes_its_books_for_those_who_peek(start_actor: Any, clock: ManualClock, kill: Any) -> None:
-    published: list[Limiter] = []
-    limiter = start_actor(RateLimiterActor, "openai", BUCKET, publish=published.append)
+    published: list[tuple[int, Limiter]] = []
+    limiter = start_actor(RateLimiterActor, "openai", BUCKET, publish=lambda *books: published.append(books))
     limiter.ask(Reserve("a", Amounts(requests=2)))
-    assert published[-1].peek(ONE, clock.now()) == 2
+    assert published[-1][1].peek(ONE, clock.now()) == 2
     kill(limiter)
     limiter.ask(GetStats())
     assert len(published) == 2
-    assert published[-1].peek(ONE, clock.now()) == 2
+    assert published[-1][1].peek(ONE, clock.now()) == 2
 
 
 def test_a_message_that_it_does_not_know_restarts_nobody(bucket: Any) -> None:

@@ -220,7 +220,7 @@ class Simulation:
         limits = LimiterOptions(max_concurrency=self.scenario.slots)
         desk = ProviderDesk(_Name(name), "", name, 1, weight, options, limits)  # type: ignore[arg-type]
         desk.breakers[MODEL] = CircuitBreaker(options, 0.0, self.rng)
-        desk.limiter = Limiter(limits, 0.0, Slots(desk.concurrency_of))
+        desk.limiters[0] = Limiter(limits, 0.0, Slots(desk.concurrency_of))
         return desk
 
     def _workload(self, rng: random.Random) -> Generator[Record]:
@@ -280,8 +280,7 @@ class Simulation:
     ) -> Generator[Any, Any, bool]:
         """Reservation, permit, the wire, and all of it given back: as `actors/attempts.py` does."""
         desk, world, route = self.desks[name], self.world, f"{name}/{MODEL}"
-        assert desk.limiter is not None
-        answer = desk.limiter.reserve(id, Amounts(1, 100, 128, 1), world.now, deadline, record.klass, None, MODEL)
+        answer = desk.limiters[0].reserve(id, Amounts(1, 100, 128, 1), world.now, deadline, record.klass, None, MODEL)
         if isinstance(answer, Wait):
             self._grants[id] = promise = Promise(world)
             self._poll_when_due(desk)
@@ -292,7 +291,7 @@ class Simulation:
         breaker = desk.breakers[MODEL]
         permit = breaker.acquire(world.now, deadline - world.now + 5)
         if isinstance(permit, Rejected):
-            desk.limiter.cancel(id, world.now)
+            desk.limiters[0].cancel(id, world.now)
             self._poll(desk)
             plan.refused(route, permit.reason, permit.retry_after, world.now)
             return False
@@ -346,8 +345,7 @@ class Simulation:
         record: Record,
         error: RubberDuckError | None,
     ) -> None:
-        now, row, breaker, limiter = self.world.now, classify(error), desk.breakers[MODEL], desk.limiter
-        assert limiter is not None
+        now, row, breaker, limiter = self.world.now, classify(error), desk.breakers[MODEL], desk.limiters[0]
         breaker.settle(permit, row.breaker, now, ttft, row.kind, error.retry_after if error else None)
         for event in breaker.take_events():
             if event.after is State.CLOSED:
@@ -403,14 +401,12 @@ class Simulation:
     # -- waiting for a limiter, as `actors/rate_limiter.py` lets them ----------------------------------------
 
     def _poll(self, desk: ProviderDesk) -> None:
-        assert desk.limiter is not None
-        for answer in desk.limiter.poll(self.world.now):
+        for answer in desk.limiters[0].poll(self.world.now):
             self._grants.pop(answer.id).keep(answer)
         self._poll_when_due(desk)
 
     def _poll_when_due(self, desk: ProviderDesk) -> None:
-        assert desk.limiter is not None
-        at = desk.limiter.next_at(self.world.now)
+        at = desk.limiters[0].next_at(self.world.now)
         if at is not None:
             self.world.at(at, lambda: self._poll(desk))
 
@@ -468,7 +464,7 @@ class Simulation:
     def at_rest(self) -> bool:
         """Whether everything that was taken has been given back."""
         end = self.world.now
-        limiters = [desk.limiter.stats(end) for desk in self.desks.values() if desk.limiter is not None]
+        limiters = [desk.limiters[0].stats(end) for desk in self.desks.values()]
         return (
             not self.holders
             and not any(self.in_use.values())

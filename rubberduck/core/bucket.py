@@ -27,10 +27,11 @@ class Meter(Protocol):
         ...
 
     def wait(self, amount: float, now: float) -> float:
-        """Seconds until `amount` can be taken if nobody else takes: 0 now, inf never.
+        """Seconds until `amount`, at most `most`, can be taken if nobody else takes: 0 now, inf never."""
+        ...
 
-        More than `most` is answered with an estimate: the wait for several takings in a row.
-        """
+    def wait_for_all(self, amount: float, now: float) -> float:
+        """About how many seconds it takes until `amount`, as large as it may be, has been taken bit by bit."""
         ...
 
     def take(self, amount: float, now: float) -> Cell:
@@ -68,6 +69,8 @@ class TokenBucket:
         return self._balance
 
     def wait(self, amount: float, now: float) -> float:
+        if amount <= self._balance:  # what has flowed since the last look can only be more
+            return 0.0
         lacking = amount - self.tokens(now)
         if lacking <= 0:
             return 0.0
@@ -75,6 +78,9 @@ class TokenBucket:
             return inf
         seconds = self._seconds_for(lacking / self.refill_rate, now)
         return seconds if seconds > TIME_TOLERANCE else 0.0
+
+    def wait_for_all(self, amount: float, now: float) -> float:
+        return self.wait(amount, now)
 
     def _seconds_of_refill(self, now: float) -> float:
         """The time since the last look in which something flowed, each second by the share of the rate."""
@@ -105,66 +111,64 @@ class TokenBucket:
         """Take `amount` if it is there."""
         if self.wait(amount, now) > 0:
             return False
-        self._balance -= amount
+        self.take(amount, now)
         return True
 
     def settle(self, cell: Cell, taken: float, actual: float, now: float) -> None:
         self._balance = min(self.most, self.tokens(now) + taken - actual)
 
 
-class MinuteWindow:
+class MinuteWindow(SlidingSum):
     """At most `limit` in every sliding 60 seconds, kept in cells of one second that count until wholly out."""
 
-    __slots__ = ("_sum", "most", "pace")
+    __slots__ = ("_others", "most", "pace")
 
     def __init__(self, limit: float, pace: Pace | None = None) -> None:
         if not limit > 0:
             raise ValueError(f"a limit per minute is > 0, not {limit}")
+        super().__init__(WINDOW_SECONDS)
         self.most = limit
-        self.pace = pace
-        self._sum = SlidingSum(WINDOW_SECONDS)
+        self.pace = pace or Pace()
+        self._others = 0.0  # what others have used of it, where anybody knows of them
 
     def used(self, now: float) -> float:
-        return self._sum.total(now)
+        return self.total(now) + self._others
 
     def wait(self, amount: float, now: float) -> float:
-        is_slowed = self.pace is not None and not self.pace.is_full and self.pace.share(now) < 1.0
-        if not is_slowed and self.used(now) + amount <= self.most:
+        """As of every meter; more than `most` goes when nothing else counts."""
+        # Read without forgetting what has passed, for that can only make more room.
+        if self.pace.is_full and self._total + self._others + amount <= self.most:
             return 0.0
-        minutes = 0.0
-        if amount > self.most:
-            minutes = ceil(amount / self.most) - 1
-            amount -= minutes * self.most
-        at = self._slowed_until(amount, now) if is_slowed else self._when_at_most(self.most - amount, now)
-        return minutes * WINDOW_SECONDS + at - now
+        amount = min(amount, self.most)
+        if self.pace.share(now) < 1.0:
+            return self._slowed_until(amount, now) - now
+        return self._when_used_is(self.most - amount, now) - now
 
-    def _when_at_most(self, amount: float, now: float) -> float:
-        return self._sum.when_at_most(amount, now)
+    def wait_for_all(self, amount: float, now: float) -> float:
+        minutes = max(0, ceil(amount / self.most) - 1)
+        return minutes * WINDOW_SECONDS + self.wait(amount - minutes * self.most, now)
+
+    def _when_used_is(self, amount: float, now: float) -> float:
+        """The first instant at which no more than `amount` is used, if nothing is taken."""
+        return self.when_at_most(amount, now)
 
     def _slowed_until(self, amount: float, now: float) -> float:
         """When there is room for `amount` while the pace grows back. What is large goes when nothing else counts."""
-        assert self.pace is not None
         for start, until, share in self.pace.steps(now):
-            at = max(start, self._when_at_most(max(self.most * share, amount) - amount, now))
+            at = max(start, self._when_used_is(max(self.most * share, amount) - amount, now))
             if at < until:
                 return at
         raise AssertionError("the last step has no end")
 
     def take(self, amount: float, now: float) -> list[float]:
-        return self._sum.add(amount, now)
+        return self.add(amount, now)
 
     def settle(self, cell: Cell, taken: float, actual: float, now: float) -> None:
         if actual > taken:
-            self._sum.add(actual - taken, now)
+            self.add(actual - taken, now)
         elif cell is not None:
-            self._sum.take_back(cell, taken - actual, now)
+            self.take_back(cell, taken - actual, now)
 
-    def ages(self, now: float) -> list[tuple[float, float]]:
-        return self._sum.ages(now)
-
-    def restore(self, ages: list[tuple[float, float]] | None, now: float) -> None:
-        """Take over what `ages` told; None, because nothing is known, means that the minute is used up."""
-        if ages is None:
-            self._sum.add(self.most, now)
-        else:
-            self._sum.restore(ages, now)
+    def use_up(self, now: float) -> None:
+        """Take all of it: nothing is known of the last minute."""
+        self.add(self.most, now)

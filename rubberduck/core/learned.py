@@ -6,34 +6,22 @@ requests of ours may be on their way that the provider has not counted yet, so t
 
 from __future__ import annotations
 
-import heapq
-import operator
-from collections import deque
-from collections.abc import Callable
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from math import inf
 
-from rubberduck.core.bucket import WINDOW_SECONDS, MinuteWindow
+from rubberduck.core.bucket import WINDOW_SECONDS, Cell
+from rubberduck.core.meters import Meters
+from rubberduck.core.observed import ObservedWindow, WindowSnapshot
 from rubberduck.core.pace import Pace
 from rubberduck.core.rate_headers import Quota
-from rubberduck.core.sliding import TIME_TOLERANCE
-from rubberduck.core.waiting_line import Amounts
+from rubberduck.core.waiting_line import Amounts, Needs
 
 LONGEST_BLOCK = 86_400.0
 """Seconds that a reset or a hint is believed for at most; the response after that teaches anew."""
 LONGEST_BACKOFF = 60.0
-_MOST_ENTRIES = 64
-
-Taken = tuple["ObservedWindow", list[float] | None, float]
-
-
-@dataclass(frozen=True, slots=True)
-class WindowSnapshot:
-    """A window by times relative to now."""
-
-    limit: float
-    ages: list[tuple[float, float]]
-    foreign: list[tuple[float, float]]
+MODELS = 1000
+"""Of how many models the limits are remembered; names come from users."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,74 +37,15 @@ class LearnedSnapshot:
     windows: dict[str, WindowSnapshot] = field(default_factory=dict)
 
 
-class ObservedWindow(MinuteWindow):
-    """A limit per minute that the headers taught, with what others have used of it.
-
-    What others used counts until the provider's reset, our own for the whole minute.
-    """
-
-    __slots__ = ("_foreign", "amount_of", "counts")
-
-    def __init__(self, counts: str, limit: float, pace: Pace) -> None:
-        super().__init__(limit, pace)
-        self.counts = counts
-        self.amount_of = amount_of(counts)
-        self._foreign: deque[list[float]] = deque()  # (until, amount), the first to end first
-
-    def used(self, now: float) -> float:
-        foreign = self._foreign
-        while foreign and foreign[0][0] <= now + TIME_TOLERANCE:
-            foreign.popleft()
-        used = self._sum.total(now)
-        return used + sum([amount for _, amount in foreign]) if foreign else used
-
-    def room_at_most(self, balance: float, until: float, now: float) -> None:
-        """Lower the room to `balance`, if it is above; what it is lowered by comes back at `until`."""
-        excess = self.most - self.used(now) - balance
-        if excess <= 1e-9:
-            return
-        self._foreign.append([until, excess])
-        self._foreign = deque(sorted(self._foreign))
-        if len(self._foreign) > _MOST_ENTRIES:
-            # The two whose ends lie closest become one, with the later end: that errs on the safe side.
-            ends = self._foreign
-            closest = min(range(len(ends) - 1), key=lambda index: ends[index + 1][0] - ends[index][0])
-            ends[closest + 1][1] += ends[closest][1]
-            del ends[closest]
-
-    def _when_at_most(self, amount: float, now: float) -> float:
-        excess = self.used(now) - amount
-        if excess <= 1e-9:
-            return now
-        at = now
-        for at, held in heapq.merge(self._sum.expiries(now), map(tuple, self._foreign)):  # noqa: B007 (the last one)
-            excess -= held
-            if excess <= 1e-9:
-                break
-        return at
-
-    def snapshot(self, now: float) -> WindowSnapshot:
-        self.used(now)
-        foreign = [(until - now, amount) for until, amount in self._foreign]
-        return WindowSnapshot(self.most, self.ages(now), foreign)
-
-    @classmethod
-    def again(cls, counts: str, snapshot: WindowSnapshot, pace: Pace, now: float) -> ObservedWindow:
-        """The window that `snapshot` was taken of."""
-        window = cls(counts, snapshot.limit, pace)
-        window.restore(snapshot.ages, now)
-        window._foreign = deque([now + remaining, amount] for remaining, amount in snapshot.foreign)
-        return window
-
-
 class Learned:
     """The limits of one model, as far as its responses told, and how it is treated after a refusal."""
 
-    __slots__ = ("_blocked", "_refusals", "_refused_at", "_sent_at", "blocked_until", "pace", "windows")
+    __slots__ = ("_blocked", "_refusals", "_refused_at", "_sent_at", "blocked_until", "meters", "pace", "windows")
 
     def __init__(self) -> None:
         self.blocked_until = -inf
         self.pace = Pace()
+        self.meters = Meters()
         self.windows: dict[str, ObservedWindow] = {}
         self._blocked: dict[str, float] = {}
         self._refusals = 0
@@ -127,32 +56,30 @@ class Learned:
 
     def wait(self, amounts: Amounts, now: float) -> float:
         """Seconds until one request of `amounts` may go. One larger than a limit goes when nothing else counts."""
-        return self._wait(amounts, now, is_one=True)
+        wait = self.meters.wait(self.meters.needs(amounts), now)
+        rest = self._rest(amounts, now)
+        return max(wait, rest)
 
     def wait_for_all(self, amounts: Amounts, now: float) -> float:
         """About how many seconds it takes until requests of `amounts` together have gone."""
-        return self._wait(amounts, now, is_one=False)
+        return max(self.meters.wait_for_all(self.meters.needs(amounts), now), self._rest(amounts, now))
 
-    def _wait(self, amounts: Amounts, now: float, *, is_one: bool) -> float:
+    def take(self, amounts: Amounts, now: float) -> tuple[Meters, Needs, list[Cell]]:
+        """Charge it; what is returned is needed to settle."""
+        needs = self.meters.needs(amounts)
+        return self.meters, needs, self.meters.take(needs, now)
+
+    def _rest(self, amounts: Amounts, now: float) -> float:
+        """Seconds for which the provider said to wait, whatever we have used."""
         longest = self.blocked_until - now if self.blocked_until > now else 0.0
         for counts, until in self._blocked.items():
-            if until - now > longest and amount_of(counts)(amounts) > 0:
+            if until - now > longest and getattr(amounts, unit_of(counts)) > 0:
                 longest = until - now
-        for window in self.windows.values():
-            need = window.amount_of(amounts)
-            if need <= 0:
-                continue
-            wait = window.wait(min(need, window.most) if is_one else need, now)
-            if wait > longest:
-                longest = wait
         return longest
 
-    def take(self, amounts: Amounts, now: float) -> list[Taken]:
-        taken: list[Taken] = []
-        for window in self.windows.values():
-            need = window.amount_of(amounts)
-            taken.append((window, window.take(need, now), need))
-        return taken
+    def output_limits(self) -> list[float]:
+        """The limits that output counts against."""
+        return [window.most for counts, window in self.windows.items() if counts not in ("requests", "input")]
 
     # -- learning ------------------------------------------------------------------------------------------
 
@@ -170,16 +97,21 @@ class Learned:
             window = self._window(counts, quota, unseen, now)
             if window is not None and quota.remaining is not None:
                 until = now + (WINDOW_SECONDS if reset is None else reset)
-                window.room_at_most(quota.remaining - window.amount_of(unseen), until, now)
+                window.room_at_most(quota.remaining - getattr(unseen, unit_of(counts)), until, now)
 
     def _window(self, counts: str, quota: Quota, unseen: Amounts, now: float) -> ObservedWindow | None:
         window = self.windows.get(counts)
         if window is None and quota.limit is not None:
-            window = self.windows[counts] = ObservedWindow(counts, quota.limit, self.pace)
-            window.take(window.amount_of(unseen), now)
+            window = ObservedWindow(quota.limit, self.pace)
+            window.take(getattr(unseen, unit_of(counts)), now)
+            self._add(counts, window)
         elif window is not None and quota.limit is not None:
             window.most = quota.limit
         return window
+
+    def _add(self, counts: str, window: ObservedWindow) -> None:
+        self.windows[counts] = window
+        self.meters.add(unit_of(counts), window)
 
     # -- refusals ------------------------------------------------------------------------------------------
 
@@ -197,6 +129,10 @@ class Learned:
             hint = min(LONGEST_BACKOFF, 2.0 ** max(0, min(self._refusals - 1, 10)))
         self.blocked_until = max(self.blocked_until, now + min(hint, LONGEST_BLOCK))
         return is_new
+
+    def penalise(self, until: float) -> None:
+        """Nothing goes before `until`: the provider said so. Never shortens an earlier penalty."""
+        self.blocked_until = max(self.blocked_until, until)
 
     def answered(self, sent_at: float) -> None:
         """An answer ends a row of refusals, if it was asked for after the last one."""
@@ -225,18 +161,54 @@ class Learned:
         learned._refusals = snapshot.refusals
         learned._refused_at = -inf if snapshot.refused_before is None else now - snapshot.refused_before
         learned._sent_at = -inf if snapshot.sent_before is None else now - snapshot.sent_before
-        learned.windows = {
-            counts: ObservedWindow.again(counts, window, learned.pace, now)
-            for counts, window in snapshot.windows.items()
-        }
+        for counts, window in snapshot.windows.items():
+            learned._add(counts, ObservedWindow.again(window, learned.pace, now))
         return learned
 
 
-def amount_of(counts: str) -> Callable[[Amounts], float]:
-    """What reads from amounts that which a limit of this name is about."""
-    return _READERS.get(counts, _READERS["tokens"])
+def unit_of(counts: str) -> str:
+    """Which field of Amounts a limit of this name is about: some count all tokens of a project."""
+    return counts if counts in ("requests", "input", "output") else "tokens"
 
 
-_READERS: dict[str, Callable[[Amounts], float]] = {
-    name: operator.attrgetter(name) for name in ("requests", "input", "output", "tokens")
-}
+class LearnedModels:
+    """What was learned, by model. Those heard of last are remembered."""
+
+    __slots__ = ("_models",)
+
+    def __init__(self) -> None:
+        self._models: OrderedDict[str, Learned] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._models)
+
+    def get(self, model: str) -> Learned | None:
+        return self._models.get(model)
+
+    def of(self, model: str) -> Learned:
+        """What is known of `model`, beginning with nothing."""
+        learned = self._models.get(model)
+        if learned is None:
+            learned = self._models[model] = Learned()
+            if len(self._models) > MODELS:
+                self._models.popitem(last=False)
+        else:
+            self._models.move_to_end(model)
+        return learned
+
+    def limits(self) -> dict[str, dict[str, float]]:
+        """The limits per minute, by model and by what they count."""
+        return {
+            model: {counts: window.most for counts, window in learned.windows.items()}
+            for model, learned in self._models.items()
+        }
+
+    def snapshot(self, now: float) -> dict[str, LearnedSnapshot]:
+        return {model: learned.snapshot(now) for model, learned in self._models.items()}
+
+    @classmethod
+    def restore(cls, snapshot: dict[str, LearnedSnapshot], now: float) -> LearnedModels:
+        models = cls()
+        for model, learned in snapshot.items():
+            models._models[model] = Learned.restore(learned, now)
+        return models

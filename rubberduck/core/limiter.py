@@ -14,17 +14,16 @@ taught, and slots of its own. The tighter one holds. Who waits for its own model
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import inf
-from operator import attrgetter, gt
 from typing import Literal
 
-from rubberduck.core.bucket import Cell, Meter, MinuteWindow, TokenBucket
-from rubberduck.core.learned import Learned, LearnedSnapshot, Taken
-from rubberduck.core.pace import Pace
+from rubberduck.core.configured import Configured, ConfiguredSnapshot
+from rubberduck.core.learned import LearnedModels, LearnedSnapshot
+from rubberduck.core.limits import Granted, LimiterOptions, LimiterStats, Refused, Wait
 from rubberduck.core.rate_headers import RateHeaders
+from rubberduck.core.reservations import LearnedCharge, Reservation, Reservations
 from rubberduck.core.slots import Slots
 from rubberduck.core.waiting_line import Amounts, Klass, Needs, Waiter, WaitingLine
 
@@ -40,109 +39,20 @@ __all__ = [
     "Wait",
 ]
 
-REMEMBERED = 4096
-"""How many settled ids are remembered, so that a repeated question is recognised."""
-
-MODELS = 1000
-"""Of how many models the limits are remembered; names come from users."""
-
 NOTHING = Amounts(0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class LimiterOptions:
-    """What a provider allows. None means that no such limit is configured; the headers may teach one.
-
-    `capacity` and `refill_rate` (per second) are a burst of requests, or of tokens with unit="tokens". The
-    limits per minute are hard in every sliding 60 s. `max_concurrency` is per model. `reservation_ttl` is the time in
-    seconds after which the slot of a holder that never came back is given to others; what it was charged stays charged.
-    """
-
-    capacity: float | None = None
-    refill_rate: float | None = None
-    unit: Literal["requests", "tokens"] = "requests"
-    requests_per_min: float | None = None
-    input_tokens_per_min: float | None = None
-    output_tokens_per_min: float | None = None
-    max_concurrency: int = 100
-    reservation_ttl: float = 125.0
-
-    def __post_init__(self) -> None:
-        if (self.capacity is None) != (self.refill_rate is None):
-            raise ValueError("capacity and refill_rate belong together: a burst, and how fast it comes back")
-        if self.max_concurrency < 1:
-            raise ValueError("max_concurrency is at least 1")
-
-
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """Go. Commit or cancel `id` afterwards."""
-
-    id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Not yet; `poll` will answer. `at` is the expected time, None while only a freed slot can tell."""
-
-    id: str
-    at: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """No. `reason` is never_fits (larger than the limit itself), past_deadline, or key_quarantined; nothing was taken.
-
-    `retry_after` is in seconds, None where no waiting helps or nobody can tell.
-    """
-
-    id: str
-    reason: Literal["never_fits", "past_deadline", "key_quarantined"]
-    retry_after: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class LimiterSnapshot:
-    """What survives a restart; all times relative, because the next clock may begin elsewhere."""
+    """What survives a restart; all times relative, because the next clock may begin elsewhere.
 
-    blocked_for: float
-    tokens: float | None
-    minutes: dict[str, list[tuple[float, float]]]
-    held: tuple[tuple[str, Amounts, float, str], ...]
-    pace: tuple[float, float] = (1.0, 0.0)
-    learned: dict[str, LearnedSnapshot] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class LimiterStats:
-    """A limiter as an operator sees it. `tokens` is None without a bucket.
-
-    `pace` is the share of the configured rates that is used, below 1 for a while after a refusal; `learned` are the
-    limits per minute that the headers taught, by model.
+    `held` are the reservations out: id, amounts, seconds until it counts as lost, model.
     """
 
-    in_flight: int
-    waiting: int
-    tokens: float | None
-    used_this_minute: dict[str, float]
     blocked_for: float
-    granted: int
-    refused: int
-    lost: int
-    pace: float = 1.0
-    learned: dict[str, dict[str, float]] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Held:
-    amounts: Amounts
-    needs: Needs
-    cells: list[Cell]
-    since: float
-    expires_at: float
-    model: str
-    taken: list[Taken] | None = None
-    is_seen: bool = False
+    configured: ConfiguredSnapshot
+    held: tuple[tuple[str, Amounts, float, str], ...]
+    learned: dict[str, LearnedSnapshot] = field(default_factory=dict)
 
 
 class Limiter:
@@ -152,35 +62,18 @@ class Limiter:
     `slots` is what all limiters of the provider share: when one has given back, the others have to be polled, too.
     """
 
-    def __init__(self, options: LimiterOptions, now: float, slots: Slots | None = None) -> None:
+    def __init__(
+        self, options: LimiterOptions, now: float, slots: Slots | None = None, *, configured: Configured | None = None
+    ) -> None:
         self._options = options
         self._slots = slots or Slots.up_to(options.max_concurrency)
-        self._pace = Pace()
-        self._learned: OrderedDict[str, Learned] = OrderedDict()
-        self._bucket: TokenBucket | None = None
-        self._units: list[str] = []
-        self._meters: list[Meter] = []
-        if options.capacity is not None and options.refill_rate is not None:
-            self._bucket = TokenBucket(options.capacity, options.refill_rate, now, pace=self._pace)
-            self._units.append(options.unit)
-            self._meters.append(self._bucket)
-        self._minutes = {
-            name: MinuteWindow(limit, self._pace)
-            for name, limit in (
-                ("requests", options.requests_per_min),
-                ("input", options.input_tokens_per_min),
-                ("output", options.output_tokens_per_min),
-            )
-            if limit is not None
-        }
-        self._units.extend(self._minutes)
-        self._meters.extend(self._minutes.values())
-        self._needs = _picker(self._units)
-        self._most = [meter.most for meter in self._meters]
+        self._configured = configured or Configured(options, now)
+        self._meters = self._configured.meters
+        self._learned = LearnedModels()
         self._blocked_until = -inf
         self._mean_hold = 1.0
-        self._held: dict[str, _Held] = {}
-        self._settled: OrderedDict[str, None] = OrderedDict()
+        self._reservations = Reservations()
+        self._out = self._reservations.out
         self._line = WaitingLine(len(self._meters))
         self._granted = self._refused = self._lost = 0
 
@@ -197,30 +90,30 @@ class Limiter:
         model: str = "",
     ) -> Granted | Wait | Refused:
         """Take `amounts` now, or get in line for them. A wait that would end after `deadline` is refused at once."""
-        if reservation in self._held or reservation in self._settled:
+        if self._reservations.was_granted(reservation):
             return Granted(reservation)
-        known = self._line.get(reservation)
-        if known is not None:
-            return Wait(reservation, self._expected(known, now))
-        needs = self._needs(amounts)
-        if not self._can_ever_fit(amounts, needs):
-            self._refused += 1
-            return Refused(reservation, "never_fits", None)
-        if now > deadline:
-            self._refused += 1
-            return Refused(reservation, "past_deadline", None)
-        self._release_lost(now)
+        needs = self._meters.needs(amounts)
         ttl = self._options.reservation_ttl if ttl is None else ttl
-        if self._may_go_first(amounts, needs, model, now):
+        self._release_lost(now)
+        if now <= deadline and self._may_go_first(amounts, needs, model, now):
+            # Who waits and asks again is among those that go first, so it does not get here.
             self._grant(reservation, amounts, needs, ttl, model, now)
             return Granted(reservation)
-        waiter = Waiter(reservation, amounts, needs, deadline, klass, ttl, model)
+        return self._get_in_line(Waiter(reservation, amounts, needs, deadline, klass, ttl, model), now)
+
+    def _get_in_line(self, waiter: Waiter, now: float) -> Wait | Refused:
+        known = self._line.get(waiter.id)
+        if known is not None:
+            return Wait(waiter.id, self._expected(known, now))
+        if not self._can_ever_fit(waiter.amounts, waiter.needs):
+            return self._refuse(waiter.id, "never_fits")
+        if now > waiter.deadline:
+            return self._refuse(waiter.id, "past_deadline")
         wait = self._wait_in_line(waiter, now)
-        if now + wait > deadline or wait == inf:
-            self._refused += 1
-            return Refused(reservation, "past_deadline", None if wait == inf else wait)
+        if now + wait > waiter.deadline or wait == inf:
+            return self._refuse(waiter.id, "past_deadline", wait)
         self._line.enter(waiter)
-        return Wait(reservation, now + wait if self._slots.has_room(model, amounts.concurrency) else None)
+        return Wait(waiter.id, now + wait if self._has_slots(waiter) else None)
 
     def check(self, tokens: float, now: float) -> Granted | Refused:
         """Take `tokens` of the bucket's unit now, with no slot and nothing to settle, or say when to come back."""
@@ -228,22 +121,19 @@ class Limiter:
             amounts = Amounts(requests=1, input=tokens, concurrency=0)
         else:
             amounts = Amounts(requests=tokens, concurrency=0)
-        needs = self._needs(amounts)
+        needs = self._meters.needs(amounts)
         if not self._can_ever_fit(amounts, needs):
-            self._refused += 1
-            return Refused("", "never_fits", None)
+            return self._refuse("", "never_fits")
         wait = self.peek(amounts, now)
         if wait > 0 or self._is_somebody_before("", now):
-            self._refused += 1
-            return Refused("", "past_deadline", wait if 0 < wait < inf else None)
-        for meter, need in zip(self._meters, needs, strict=True):
-            meter.take(need, now)
+            return self._refuse("", "past_deadline", wait or inf)
+        self._meters.take(needs, now)
         self._granted += 1
         return Granted("")
 
     def peek(self, amounts: Amounts, now: float, klass: Klass = "normal", model: str = "") -> float:
         """Seconds a reservation made now would wait, by estimate where others wait or slots lack; inf: for ever."""
-        needs = self._needs(amounts)
+        needs = self._meters.needs(amounts)
         if not self._can_ever_fit(amounts, needs):
             return inf
         self._release_lost(now)
@@ -252,6 +142,10 @@ class Limiter:
             before = self._line.waiting_for(model)
             wait = max(wait, self._mean_hold * (1 + before) / self._slots.limit_of(model))
         return wait
+
+    def _refuse(self, id: str, reason: Literal["never_fits", "past_deadline"], wait: float = inf) -> Refused:
+        self._refused += 1
+        return Refused(id, reason, None if wait == inf else wait)
 
     # -- answering those who wait --------------------------------------------------------------------------
 
@@ -265,33 +159,18 @@ class Limiter:
         return answers
 
     def next_at(self, now: float) -> float | None:
-        """When `poll` will next have an answer by time alone; None if only a commit or cancel can bring one."""
-        times = []
-        lacks_slots = False
-        passed_over: set[str] = set()
-        for first in self._line.booked:
-            if first.model in passed_over:
-                continue
-            if self._model_wait(first.amounts, first.model, now) > 0:
-                passed_over.add(first.model)
-                times.append(now + self._wait(first.needs, first.amounts, first.model, now))
-                continue
-            if self._slots.has_room(first.model, first.amounts.concurrency):
-                times.append(now + self._meters_wait(first.needs, now))
-                break
-            passed_over.add(first.model)
-            lacks_slots = True
-        if lacks_slots and self._held:
-            times.append(next(iter(self._held.values())).expires_at)
-        deadline = self._line.next_deadline()
-        if deadline is not None:
-            times.append(deadline)
-        soonest = min(times, default=inf)
+        """When `poll` may next have an answer by time alone; None if only a commit or cancel can bring one."""
+        soonest = self._line.next_deadline()
+        for first, own in self._in_turn(now):
+            at = (
+                self._reservations.no_loss_before if own == inf else now + max(own, self._shared_wait(first.needs, now))
+            )
+            soonest = min(soonest, at)
         return None if soonest == inf else max(now, soonest)
 
     def next_lost_at(self) -> float | None:
-        """When the holder that was granted first is given up, should it not come back; None if there is none."""
-        return next(iter(self._held.values())).expires_at if self._held else None
+        """When one of those out may have to be given up, should its holder not come back; None if there is none."""
+        return None if self._reservations.no_loss_before == inf else self._reservations.no_loss_before
 
     # -- settling ------------------------------------------------------------------------------------------
 
@@ -302,20 +181,7 @@ class Limiter:
         """
         if not self._settle(reservation, actual, now):
             return False
-        self._remember(reservation)
-        return True
-
-    def _settle(self, reservation: str, actual: Amounts, now: float) -> bool:
-        held = self._held.pop(reservation, None)
-        if held is None:
-            return False
-        used = self._needs(actual)
-        for meter, taken, cell, spent in zip(self._meters, held.needs, held.cells, used, strict=True):
-            meter.settle(cell, taken, spent, now)
-        if held.taken is not None:
-            self._settle_learned(held, held.taken, actual, now)
-        self._slots.give_back(held.model, held.amounts.concurrency)
-        self._mean_hold += 0.1 * (now - held.since - self._mean_hold)
+        self._reservations.remember(reservation)
         return True
 
     def cancel(self, reservation: str, now: float) -> bool:
@@ -329,9 +195,20 @@ class Limiter:
             return True
         return self._settle(reservation, NOTHING, now)
 
-    def _settle_learned(self, held: _Held, taken: list[Taken], actual: Amounts, now: float) -> None:
-        for window, cell, amount in taken:
-            window.settle(cell, amount, window.amount_of(actual), now)
+    def _settle(self, reservation: str, actual: Amounts, now: float) -> bool:
+        held = self._out.pop(reservation, None)
+        if held is None:
+            return False
+        self._meters.settle(held.needs, held.cells, actual, now)
+        if held.learned is not None:
+            self._settle_learned(held.learned, held, actual, now)
+        self._slots.give_back(held.model, held.amounts.concurrency)
+        self._mean_hold += 0.1 * (now - held.since - self._mean_hold)
+        return True
+
+    def _settle_learned(self, charge: LearnedCharge, held: Reservation, actual: Amounts, now: float) -> None:
+        meters, needs, cells = charge
+        meters.settle(needs, cells, actual, now)
         if actual.output > 0 and (learned := self._learned.get(held.model)) is not None:
             learned.answered(held.since)
 
@@ -344,27 +221,14 @@ class Limiter:
 
         Balances are lowered to it, never raised. A response to an older request than the last one applied is ignored.
         """
-        held = self._held.get(reservation) if reservation is not None else None
+        held = self._out.get(reservation) if reservation is not None else None
         learned = self._learned.get(model)
         if not headers or (learned is not None and not learned.is_news(sent_at)):
             return
         if held is not None:
             held.is_seen = True
-        (learned or self._learn(model)).observe(
-            headers.quotas, sent_at, self._unseen(model, reservation, held, sent_at), now
-        )
-
-    def _unseen(self, model: str, reservation: str | None, held: _Held | None, sent_at: float) -> Amounts:
-        """What was granted after the request that was answered: it may have left too late to be in that answer."""
-        requests = input_ = output = 0.0
-        for name, other in reversed(self._held.items()):
-            if name == reservation or (held is None and other.since <= sent_at):
-                break
-            if other.model == model and not other.is_seen:
-                requests += other.amounts.requests
-                input_ += other.amounts.input
-                output += other.amounts.output
-        return Amounts(requests, input_, output, 0)
+        unseen = self._reservations.unseen(model, reservation, sent_at)
+        self._learned.of(model).observe(headers.quotas, sent_at, unseen, now)
 
     def penalise(self, until: float, model: str | None = None) -> None:
         """Grant nothing before `until`, to one model or (None) to all: the provider said so. Balances stay.
@@ -374,8 +238,7 @@ class Limiter:
         if model is None:
             self._blocked_until = max(self._blocked_until, until)
         else:
-            learned = self._learn(model)
-            learned.blocked_until = max(learned.blocked_until, until)
+            self._learned.of(model).penalise(until)
 
     def throttle(self, now: float, hint: float | None = None, *, sent_at: float = inf, model: str = "") -> None:
         """A request was refused for its rate: grant nothing to its model for `hint` seconds, and slow down.
@@ -383,27 +246,15 @@ class Limiter:
         Without a hint the model rests for 1, 2, 4 .. 60 s, until an answer ends the row. The rates are halved once for
         all that was sent before the refusal was known, and grow back by a twentieth per quiet 10 s.
         """
-        if self._learn(model).refused(sent_at, hint, now):
-            if self._bucket is not None:
-                self._bucket.tokens(now)  # what has flowed so far came at the old pace
-            self._pace.halve(now)
-
-    def _learn(self, model: str) -> Learned:
-        learned = self._learned.get(model)
-        if learned is None:
-            learned = self._learned[model] = Learned()
-            if len(self._learned) > MODELS:
-                self._learned.popitem(last=False)
-        else:
-            self._learned.move_to_end(model)
-        return learned
+        if self._learned.of(model).refused(sent_at, hint, now):
+            self._configured.halve(now)
 
     def output_limit(self, model: str) -> float | None:
         """The smallest limit that output counts against: tokens per minute, or a bucket of them; None without any."""
         limits = [self._options.output_tokens_per_min]
         limits.append(self._options.capacity if self._options.unit == "tokens" else None)
         if (learned := self._learned.get(model)) is not None:
-            limits += [window.most for counts, window in learned.windows.items() if counts not in ("requests", "input")]
+            limits += learned.output_limits()
         return min([limit for limit in limits if limit is not None], default=None)
 
     def counts_tokens(self, model: str) -> bool:
@@ -418,19 +269,16 @@ class Limiter:
     def stats(self, now: float) -> LimiterStats:
         self._release_lost(now)
         return LimiterStats(
-            in_flight=sum([held.amounts.concurrency for held in self._held.values()]),
+            in_flight=sum([held.amounts.concurrency for held in self._out.values()]),
             waiting=len(self._line),
-            tokens=self._bucket.tokens(now) if self._bucket else None,
-            used_this_minute={name: window.used(now) for name, window in self._minutes.items()},
+            tokens=self._configured.tokens(now),
+            used_this_minute=self._configured.used_this_minute(now),
             blocked_for=max(0.0, self._blocked_until - now),
             granted=self._granted,
             refused=self._refused,
             lost=self._lost,
-            pace=self._pace.share(now),
-            learned={
-                model: {counts: window.most for counts, window in learned.windows.items()}
-                for model, learned in self._learned.items()
-            },
+            pace=self._configured.pace.share(now),
+            learned=self._learned.limits(),
         )
 
     def snapshot(self, now: float) -> LimiterSnapshot:
@@ -438,104 +286,104 @@ class Limiter:
         self._release_lost(now)
         return LimiterSnapshot(
             blocked_for=max(0.0, self._blocked_until - now),
-            tokens=self._bucket.tokens(now) if self._bucket else None,
-            minutes={name: window.ages(now) for name, window in self._minutes.items()},
-            held=tuple((id_, held.amounts, held.expires_at - now, held.model) for id_, held in self._held.items()),
-            pace=self._pace.snapshot(now),
-            learned={model: learned.snapshot(now) for model, learned in self._learned.items()},
+            configured=self._configured.snapshot(now),
+            held=tuple((id, held.amounts, held.expires_at - now, held.model) for id, held in self._out.items()),
+            learned=self._learned.snapshot(now),
         )
 
     @classmethod
     def restore(
-        cls,
-        snapshot: LimiterSnapshot | None,
-        options: LimiterOptions,
-        now: float,
-        slots: Slots | None = None,
+        cls, snapshot: LimiterSnapshot | None, options: LimiterOptions, now: float, slots: Slots | None = None
     ) -> Limiter:
         """The limiter after a restart: never fuller than before. None, nothing known, means empty."""
-        limiter = cls(options, now, slots)
-        if limiter._bucket is not None:
-            limiter._bucket.take(limiter._bucket.most, now)
-            if snapshot is not None and snapshot.tokens is not None:
-                limiter._bucket.settle(None, snapshot.tokens, 0.0, now)
-        for name, window in limiter._minutes.items():
-            window.restore(snapshot.minutes.get(name) if snapshot else None, now)
-        if snapshot is not None:
-            limiter._blocked_until = now + snapshot.blocked_for
-            limiter._slow_down(Pace.restore(snapshot.pace, now))
-            for model, learned in snapshot.learned.items():
-                limiter._learned[model] = Learned.restore(learned, now)
-            for reservation, amounts, remaining, model in snapshot.held:
-                needs = limiter._needs(amounts)
-                limiter._held[reservation] = _Held(amounts, needs, [None] * len(needs), now, now + remaining, model)
-                limiter._slots.take(model, amounts.concurrency)
+        if snapshot is None:
+            return cls(options, now, slots, configured=Configured.restore(None, options, now))
+        limiter = cls(options, now, slots, configured=Configured.restore(snapshot.configured, options, now))
+        limiter._blocked_until = now + snapshot.blocked_for
+        limiter._learned = LearnedModels.restore(snapshot.learned, now)
+        for id, amounts, remaining, model in snapshot.held:
+            limiter._hold_again(id, amounts, remaining, model, now)
         return limiter
 
-    def _slow_down(self, pace: Pace) -> None:
-        self._pace = pace
-        for meter in (self._bucket, *self._minutes.values()):
-            if meter is not None:
-                meter.pace = pace
+    def _hold_again(self, id: str, amounts: Amounts, remaining: float, model: str, now: float) -> None:
+        """It was charged in the former life; when is forgotten, so that no minute gets a surplus back."""
+        needs = self._meters.needs(amounts)
+        held = Reservation(amounts, needs, [None] * len(needs), model, now, now + remaining)
+        if (learned := self._learned.get(model)) is not None:
+            needs = learned.meters.needs(amounts)
+            held.learned = learned.meters, needs, [None] * len(needs)
+        self._reservations.add(id, held)
+        self._slots.take(model, amounts.concurrency)
 
-    # -- the arithmetic of a vector ------------------------------------------------------------------------
+    # -- who may go ----------------------------------------------------------------------------------------
 
     def _can_ever_fit(self, amounts: Amounts, needs: Needs) -> bool:
-        if amounts.concurrency > self._options.max_concurrency:
+        return amounts.concurrency <= self._options.max_concurrency and self._meters.can_ever_fit(needs)
+
+    def _may_go_first(self, amounts: Amounts, needs: Needs, model: str, now: float) -> bool:
+        """Whether one who asks now gets it at once. What is larger than a limit never does."""
+        if self._blocked_until > now or self._meters.wait(needs, now) > 0:
             return False
-        return not any(map(gt, needs, self._most))
+        if (learned := self._learned.get(model)) is not None and learned.wait(amounts, now) > 0:
+            return False
+        if self._line.booked and self._is_somebody_before(model, now):
+            return False
+        return self._slots.has_room(model, amounts.concurrency)
 
-    def _meters_wait(self, needs: Needs, now: float) -> float:
-        """Seconds until every meter has its need; slots are another matter."""
-        longest = self._blocked_until - now if self._blocked_until > now else 0.0
-        for meter, need in zip(self._meters, needs, strict=True):
-            if need > 0 and (wait := meter.wait(need, now)) > longest:
-                longest = wait
-        return longest
+    def _is_somebody_before(self, model: str, now: float) -> bool:
+        """Whether a newcomer has to wait its turn: for one of its own model, or one who waits for what all share."""
+        return any(first.model == model or self._own_wait(first, now) <= 0 for first in self._line.booked)
 
-    def _model_wait(self, amounts: Amounts, model: str, now: float) -> float:
-        """Seconds until the model's own limits, those that were learned, let one request go."""
-        learned = self._learned.get(model)
-        return 0.0 if learned is None else learned.wait(amounts, now)
+    def _in_turn(self, now: float) -> Iterator[tuple[Waiter, float]]:
+        """Who may be next, and the wait for its own model: the first of each, up to one that waits for nothing own."""
+        models: set[str] = set()
+        for first in self._line.booked:
+            if first.model not in models:
+                models.add(first.model)
+                own = self._own_wait(first, now)
+                yield first, own
+                if own <= 0:
+                    return
 
-    def _wait(self, needs: Needs, amounts: Amounts, model: str, now: float) -> float:
-        return max(self._meters_wait(needs, now), self._model_wait(amounts, model, now))
+    def _has_slots(self, waiter: Waiter) -> bool:
+        return self._slots.has_room(waiter.model, waiter.amounts.concurrency)
+
+    # -- how long it takes ---------------------------------------------------------------------------------
+
+    def _shared_wait(self, needs: Needs, now: float) -> float:
+        """Seconds until what all models share lets a request go."""
+        return max(self._blocked_until - now, self._meters.wait(needs, now))
+
+    def _learned_wait(self, waiter: Waiter, now: float) -> float:
+        """Seconds until what was learned of its model lets a waiter go."""
+        learned = self._learned.get(waiter.model)
+        return 0.0 if learned is None else learned.wait(waiter.amounts, now)
+
+    def _own_wait(self, waiter: Waiter, now: float) -> float:
+        """Seconds that a waiter waits for its own model, and so holds up nobody else; inf while it lacks a slot."""
+        return self._learned_wait(waiter, now) if self._has_slots(waiter) else inf
+
+    def _wait(self, waiter: Waiter, now: float) -> float:
+        return max(self._shared_wait(waiter.needs, now), self._learned_wait(waiter, now))
 
     def _wait_for_all(self, needs: Needs, amounts: Amounts, model: str, now: float) -> float:
         """About how many seconds it takes until so much in all has been granted."""
-        wait = self._meters_wait(needs, now)
+        wait = max(0.0, self._blocked_until - now, self._meters.wait_for_all(needs, now))
         learned = self._learned.get(model)
         return wait if learned is None else max(wait, learned.wait_for_all(amounts, now))
 
     def _wait_in_line(self, newcomer: Waiter, now: float) -> float:
         """The wait of one who asks now; an estimate where others go before."""
-        if self._is_somebody_before(newcomer.model, now):
+        if self._line.booked and self._is_somebody_before(newcomer.model, now):
             return self._wait_for_all(*self._line.needs_until(newcomer), newcomer.model, now)
-        return self._wait(newcomer.needs, newcomer.amounts, newcomer.model, now)
+        return self._wait(newcomer, now)
 
     def _expected(self, waiter: Waiter, now: float) -> float | None:
-        if not self._slots.has_room(waiter.model, waiter.amounts.concurrency):
+        if not self._has_slots(waiter):
             return None
-        if waiter is self._line.first:
-            return now + self._wait(waiter.needs, waiter.amounts, waiter.model, now)
+        if waiter is self._line.booked[0]:
+            return now + self._wait(waiter, now)
         return now + self._wait_for_all(*self._line.needs_of_lane(waiter), waiter.model, now)
-
-    def _is_somebody_before(self, model: str, now: float) -> bool:
-        """Whether a newcomer has to wait its turn: for one of its own model, or one who waits for what all share."""
-        return any(first.model == model or not self._waits_for_its_model(first, now) for first in self._line.booked)
-
-    def _waits_for_its_model(self, waiter: Waiter, now: float) -> bool:
-        """Whether it lacks a slot or what was learned of its model: then it holds up nobody who asks for another."""
-        if not self._slots.has_room(waiter.model, waiter.amounts.concurrency):
-            return True
-        return self._model_wait(waiter.amounts, waiter.model, now) > 0
-
-    def _may_go_first(self, amounts: Amounts, needs: Needs, model: str, now: float) -> bool:
-        if not self._slots.has_room(model, amounts.concurrency) or self._meters_wait(needs, now) > 0:
-            return False
-        if self._learned and self._model_wait(amounts, model, now) > 0:
-            return False
-        return not len(self._line) or not self._is_somebody_before(model, now)
 
     # -- granting ------------------------------------------------------------------------------------------
 
@@ -546,58 +394,27 @@ class Limiter:
             answers.append(Granted(first.id))
 
     def _next_in_turn(self, now: float) -> Waiter | None:
-        """Who may go now: the first booked start, but for those that wait for their model."""
-        passed_over: set[str] = set()
-        for first in self._line.booked:
-            if first.model in passed_over:
-                continue
-            if self._waits_for_its_model(first, now):
-                passed_over.add(first.model)
-            elif self._meters_wait(first.needs, now) > 0:
-                return None
-            else:
+        for first, own in self._in_turn(now):
+            if own <= 0 and self._shared_wait(first.needs, now) <= 0:
                 return first
         return None
 
     def _refuse_expired(self, now: float, answers: list[Granted | Refused]) -> bool:
         expired = self._line.leave_expired(now)
-        for waiter in expired:
-            self._refused += 1
-            wait = self._wait(waiter.needs, waiter.amounts, waiter.model, now)
-            answers.append(Refused(waiter.id, "past_deadline", None if wait == inf else wait))
+        answers.extend([self._refuse(waiter.id, "past_deadline", self._wait(waiter, now)) for waiter in expired])
         return bool(expired)
 
     def _grant(self, reservation: str, amounts: Amounts, needs: Needs, ttl: float, model: str, now: float) -> None:
-        cells = [meter.take(need, now) for meter, need in zip(self._meters, needs, strict=True)]
-        held = self._held[reservation] = _Held(amounts, needs, cells, now, now + ttl, model)
+        held = Reservation(amounts, needs, self._meters.take(needs, now), model, now, now + ttl)
         if (learned := self._learned.get(model)) is not None:
-            held.taken = learned.take(amounts, now)
+            held.learned = learned.take(amounts, now)
+        self._reservations.add(reservation, held)
         self._slots.take(model, amounts.concurrency)
         self._granted += 1
 
     def _release_lost(self, now: float) -> None:
         """Free the slots of holders that never came back; their charge stays."""
-        while self._held:
-            oldest = next(iter(self._held))
-            held = self._held[oldest]
-            if held.expires_at > now:
-                return
-            del self._held[oldest]
-            self._slots.give_back(held.model, held.amounts.concurrency)
-            self._lost += 1
-            self._remember(oldest)
-
-    def _remember(self, reservation: str) -> None:
-        self._settled[reservation] = None
-        if len(self._settled) > REMEMBERED:
-            self._settled.popitem(last=False)
-
-
-def _picker(units: list[str]) -> Callable[[Amounts], Needs]:
-    """What picks the needs of these units out of a vector: at every decision, so it must be quick."""
-    if not units:
-        return lambda amounts: ()
-    if len(units) == 1:
-        only = attrgetter(units[0])
-        return lambda amounts: (only(amounts),)
-    return attrgetter(*units)
+        if now >= self._reservations.no_loss_before:
+            for held in self._reservations.lose_expired(now):
+                self._slots.give_back(held.model, held.amounts.concurrency)
+                self._lost += 1

@@ -33,6 +33,7 @@ class SlidingSum:
         if cells and now - cells[-1][0] < self._cell:
             cell = cells[-1]
         else:
+            self.total(now)  # who only adds must not pile up what has passed
             cell = [floor(now / self._cell) * self._cell, 0.0]
             cells.append(cell)
         cell[1] += amount

@@ -60,7 +60,8 @@ class WaitingLine:
         # What a lane needs of each meter, then its requests, input and output: what a model's own limits are about.
         self._sums: dict[tuple[str, str], list[float]] = {}
         self._meters = meters
-        self._booked: list[Waiter] = []
+        # The first of each lane, in the order in which they go. To be read only: it is looked at before every grant.
+        self.booked: list[Waiter] = []
         self._deadlines: list[tuple[float, int, Waiter]] = []
         self._arrivals = 0
 
@@ -74,23 +75,13 @@ class WaitingLine:
         """How many wait for `model`, in all classes."""
         return sum([len(self._lanes.get((klass, model), ())) for klass in CLASSES])
 
-    @property
-    def first(self) -> Waiter | None:
-        """Who goes next."""
-        return self._booked[0] if self._booked else None
-
-    @property
-    def booked(self) -> Sequence[Waiter]:
-        """The first of each lane, in the order in which they go."""
-        return self._booked
-
     def needs_until(self, waiter: Waiter) -> tuple[Needs, Amounts]:
         """What must be granted until a newcomer has had its turn: its lane, and what the others booked.
 
         The amounts are those of its own model.
         """
         total = list(self._sums.get(waiter.lane, (0.0,) * (self._meters + 3)))
-        for other in (waiter, *self._booked):
+        for other in (waiter, *self.booked):
             if other is waiter or other.lane != waiter.lane:
                 is_same = other.model == waiter.model
                 for index, need in enumerate(_all_needs(other) if is_same else other.needs):
@@ -110,7 +101,7 @@ class WaitingLine:
         if members is None:
             members = self._lanes[waiter.lane] = OrderedDict()
             self._sums[waiter.lane] = [0.0] * (self._meters + 3)
-            self._booked.append(waiter)
+            self.booked.append(waiter)
         members[waiter.id] = self._by_id[waiter.id] = waiter
         self._add_up(waiter, 1.0)
         if waiter.deadline < inf:
@@ -124,23 +115,24 @@ class WaitingLine:
         was_first = next(iter(members)) == waiter.id
         del members[waiter.id], self._by_id[waiter.id]
         if was_first:
-            self._booked.remove(waiter)
+            self.booked.remove(waiter)
             if members:
-                self._booked.append(next(iter(members.values())))
+                self.booked.append(next(iter(members.values())))
         if members:
             self._add_up(waiter, -1.0)
         else:  # an empty lane needs nothing, exactly: no remainder of floating point may stay
             del self._lanes[waiter.lane], self._sums[waiter.lane]
 
-    def next_deadline(self) -> float | None:
+    def next_deadline(self) -> float:
+        """When the next one has waited too long; inf if nobody ever will have."""
         while self._deadlines and not self._deadlines[0][2].is_waiting:
             heapq.heappop(self._deadlines)
-        return self._deadlines[0][0] if self._deadlines else None
+        return self._deadlines[0][0] if self._deadlines else inf
 
     def leave_expired(self, now: float) -> list[Waiter]:
         """Those whose deadline has come; they have left."""
         expired = []
-        while (deadline := self.next_deadline()) is not None and deadline <= now:
+        while self.next_deadline() <= now:
             waiter = heapq.heappop(self._deadlines)[2]
             self.leave(waiter)
             expired.append(waiter)

@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +28,7 @@ from rubberduck.actors.calls import CallRunner
 from rubberduck.actors.office import Office
 from rubberduck.config import Config, ProviderConfig
 from rubberduck.core.breaker import BreakerOptions, BreakerStats, Event, State
-from rubberduck.core.keys import KeyPool
+from rubberduck.core.keys import KeyPool, QuarantineStats
 from rubberduck.core.ledger import Summary
 from rubberduck.core.limiter import LimiterOptions, LimiterStats
 from rubberduck.core.request_queue import QueueStats
@@ -48,12 +48,18 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True, slots=True)
 class ProviderStatus:
-    """One provider's health: the worst state of its breakers, its balances, and its routes one by one."""
+    """One provider's health: the worst state of its breakers, its balances, and its routes one by one.
+
+    `limiter` is of all keys together, `keys` of each by its public name. `quarantines` are the keys and models that are
+    not used for a while.
+    """
 
     state: str
     breakers: Mapping[str, BreakerStats]
     limiter: LimiterStats
     inflight: int
+    keys: Mapping[str, LimiterStats] = field(default_factory=dict)
+    quarantines: tuple[QuarantineStats, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,12 +234,15 @@ class RubberDuck:
     def _provider_status(self, name: str) -> ProviderStatus:
         from rubberduck.actors import circuit_breaker, rate_limiter
 
-        breaker = self.actor(f"circuit_breaker:{name}")
+        breaker, limiter = self.actor(f"circuit_breaker:{name}"), self.actor(f"rate_limiter:{name}")
+        keys = self._board.desks[name].keys
         return ProviderStatus(
             state=str(breaker.ask(circuit_breaker.GetState())),
             breakers=breaker.ask(circuit_breaker.GetStats()),
-            limiter=self.actor(f"rate_limiter:{name}").ask(rate_limiter.GetStats()),
+            limiter=limiter.ask(rate_limiter.GetStats()),
             inflight=self._board.desks[name].inflight,
+            keys={key: limiter.ask(rate_limiter.GetStats(number)) for number, key in enumerate(keys.names)},
+            quarantines=keys.stats(self._office.now()),
         )
 
     def tree(self) -> sup.Tree:

@@ -292,7 +292,8 @@ class Attempt:
     """One request on the wire: where it went, how it ended, how long it took, what it cost.
 
     `started` is seconds since the call was accepted, `duration` seconds. `outcome` is "success" or the
-    name of the error. `cost` is None where it is unknown or still uncertain.
+    name of the error. `cost` is None where it is unknown or still uncertain. `key` is the public name of the
+    provider's key, such as "key 2", where it has several.
     """
 
     provider: str
@@ -301,6 +302,7 @@ class Attempt:
     started: float
     duration: float
     cost: Decimal | None = None
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

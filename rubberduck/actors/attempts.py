@@ -27,6 +27,7 @@ from rubberduck.actors.wire import Exchange, Limits
 from rubberduck.core import pricing, rate_headers
 from rubberduck.core.breaker import Outcome, Permit, Rejected
 from rubberduck.core.classify import Disposition, Settlement, classify
+from rubberduck.core.keys import Barred, Quarantined, Use
 from rubberduck.core.ledger import AttemptRecord
 from rubberduck.core.limiter import Amounts, Refused
 from rubberduck.errors import (
@@ -75,6 +76,8 @@ class AttemptRun:
     is_on_the_wire: bool = False
     task: asyncio.Task[Any] | None = None
     may_wait: bool = True
+    key: int = 0
+    _use: Use | None = None
     _record: AttemptRecord | None = None
     _permit: Permit | None = None
     _entry: sup.Ask[bool] | None = None
@@ -133,7 +136,7 @@ class AttemptRun:
             return
         told = rate_headers.read(headers)
         if told:
-            message = rate_limiter.Observe(self.id, self.route.model, told, self.started)
+            message = rate_limiter.Observe(self.id, self.route.model, told, self.started, self.key)
             with suppress(sup.ActorDeadError):  # the system is being stopped; what it learned is of no use any more
                 self.office.limiter(self.route).tell(message)
 
@@ -145,6 +148,8 @@ class AttemptRun:
 
     def _first_token(self, now: float) -> None:
         self.desk.stats_of(self.route.model, now).first_token(self._out_as, now)
+        if self._use is not None:
+            self.desk.keys.accepted(self._use)
 
     # -- taking ------------------------------------------------------------------------------------
 
@@ -174,14 +179,16 @@ class AttemptRun:
         self.desk.inflight += 1
 
     async def _take(self) -> None:
-        """Reservation, permit, intent: in this order, so that waiting never holds a probe."""
+        """A key, reservation, permit, intent: in this order, so that waiting never holds a probe."""
         office, call, route = self.office, self.call, self.route
+        self._pick_key()
         ttl = call.deadline - office.now() + 5
         until = call.deadline if self.may_wait else office.now() + A_MOMENT
-        reserve = rate_limiter.Reserve(self.id, self._amounts, until, call.klass, ttl, route.model)
+        reserve = rate_limiter.Reserve(self.id, self._amounts, until, call.klass, ttl, route.model, self.key)
         granted = await _unless_resting(components.ask(office.limiter(route), reserve))
         if isinstance(granted, Refused):
             raise NotBegun(f"rate limit: {granted.reason}", granted.retry_after)
+        self._claim_key(ttl)
         acquire = circuit_breaker.Acquire(route.model, self.limits.permit_ttl)
         permit = await _unless_resting(components.ask(office.breaker(route), acquire, give_back=self._return_permit))
         if isinstance(permit, Rejected):
@@ -203,6 +210,26 @@ class AttemptRun:
             self._record = None  # it was not written, so there is nothing to take back
             raise
 
+    def _pick_key(self) -> None:
+        key = self.desk.pick_key(self._amounts, self.office.now(), self.call.klass, self.route.model)
+        if key is None:
+            raise self._without_key()
+        if key:
+            self.key, self._exchange.provider = key, self.desk.provider.for_key(key)
+
+    def _claim_key(self, ttl: float) -> None:
+        """Only now is it sure that the key will be used, unless it was put away while this one waited."""
+        now = self.office.now()
+        use = self.desk.keys.claim(self.key, self.route.model, now, now + ttl)
+        if isinstance(use, Barred):
+            raise self._without_key()
+        self._use = use
+
+    def _without_key(self) -> NotBegun:
+        barred = self.desk.keys.obstacle(self.route.model, self.office.now())
+        # Another one may do: then there is nothing to wait for.
+        return NotBegun("key quarantined", 0.0) if barred is None else NotBegun(barred.reason, barred.retry_after)
+
     def _return_permit(self, permit: Permit | Rejected) -> None:
         """Give back a permit with which nothing was sent: it decides nothing."""
         if isinstance(permit, Permit):
@@ -215,7 +242,12 @@ class AttemptRun:
             self._order(self.office.tracker(), cost_tracker.Void(self._record))
         if self._permit is not None:
             self._return_permit(self._permit)
-        self._order(self.office.limiter(self.route), rate_limiter.Cancel(self.id))
+        self._order(self.office.limiter(self.route), rate_limiter.Cancel(self.id, self.key))
+        self._return_key()
+
+    def _return_key(self) -> None:
+        if self._use is not None:
+            self.desk.keys.give_back(self._use)
 
     def _worst_case(self) -> Decimal | None:
         amounts = self.call.amounts
@@ -269,9 +301,10 @@ class AttemptRun:
         duration = now - self.started
         first_token = (now if self._exchange.first_token_at is None else self._exchange.first_token_at) - self.started
         self._teach(row, now, duration, first_token, usage)
+        put_away = self._judge_key(row, error, now)
         outcome = "success" if error is None else type(error).__name__
         began = self.started - self.call.accepted_at
-        attempt = Attempt(self.route.provider, self.route.model, outcome, began, duration, cost)
+        attempt = Attempt(self.route.provider, self.route.model, outcome, began, duration, cost, self._key_name)
         self.call.attempts.append(attempt)
         self._settle_permit(row, first_token, getattr(error, "retry_after", None))
         self._settle_reservation(row, usage, getattr(error, "retry_after", None))
@@ -279,6 +312,8 @@ class AttemptRun:
         charged = self.office.tracker().ask(entry, block=False)
         # Only now, for listeners are other people's code and may block: what is given back is on its way.
         reports.attempt_ended(self.office.system.name, self.call, attempt, usage)
+        if put_away is not None:
+            reports.put_away(self.office.system.name, self.route, put_away, getattr(error, "status", None))
         await components.see_through(self.office.tracker(), entry, self._owed_later(entry), first=charged)
 
     def _teach(self, row: Disposition, now: float, duration: float, first_token: float, usage: Usage | None) -> None:
@@ -295,6 +330,25 @@ class AttemptRun:
         elif row.shrinks and self._exchange.first_token_at is None:
             self.desk.concurrency_of(self.route.model).overloaded(inflight, self.started, now)
 
+    def _judge_key(self, row: Disposition, error: BaseException | None, now: float) -> Quarantined | None:
+        """What the provider made of the key; what was put away for it, which those who wait for it are told."""
+        keys, use = self.desk.keys, self._use
+        assert use is not None
+        if row.breaker is Outcome.SUCCESS:
+            keys.accepted(use)
+        hint, for_model = getattr(error, "retry_after", None), getattr(error, "status", None) == 403
+        told = keys.refused(use, row.quarantine, now, hint=hint, for_model=for_model)
+        keys.give_back(use)
+        if told is not None and told.key is not None:
+            self._order(self.office.limiter(self.route), rate_limiter.TurnAway(self.key, told.model))
+        return told
+
+    @property
+    def _key_name(self) -> str:
+        """By which it is told from others, where there are others."""
+        names = self.desk.keys.names
+        return names[self.key] if len(names) > 1 else ""
+
     def _settle_permit(self, row: Disposition, first_token: float, hint: float | None) -> None:
         assert self._permit is not None
         settle = circuit_breaker.Settle(self._permit, row.breaker, self.route.model, first_token, row.kind, hint)
@@ -303,13 +357,13 @@ class AttemptRun:
     def _settle_reservation(self, row: Disposition, usage: Usage | None, hint: float | None) -> None:
         limiter = self.office.limiter(self.route)
         if row.limiter is Settlement.BLOCK:
-            self._order(limiter, rate_limiter.Throttle(hint, self.route.model, self.started))
+            self._order(limiter, rate_limiter.Throttle(hint, self.route.model, self.started, self.key))
         elif hint is not None and row.limiter is Settlement.KEEP_INPUT:
-            self._order(limiter, rate_limiter.Penalise(hint, self.route.model))
+            self._order(limiter, rate_limiter.Penalise(hint, self.route.model, self.key))
         if row.limiter is Settlement.CANCEL:
-            self._order(limiter, rate_limiter.Cancel(self.id))
+            self._order(limiter, rate_limiter.Cancel(self.id, self.key))
         else:
-            self._order(limiter, rate_limiter.Commit(self.id, self._used(row.limiter, usage)))
+            self._order(limiter, rate_limiter.Commit(self.id, self._used(row.limiter, usage), self.key))
 
     def _entry_of(self, usage: Usage | None, cost: Decimal | None, price: pricing.Price | None) -> sup.Ask[bool]:
         """What the ledger is told of it."""
@@ -352,9 +406,10 @@ class AttemptRun:
             self._order(self.office.breaker(route), rest)
         elif self._permit is not None:
             self._return_permit(self._permit)
-        self._order(self.office.limiter(route), rate_limiter.Commit(self.id, self._amounts))
-        began = self.started - call.accepted_at
-        attempt = Attempt(route.provider, route.model, CallInterrupted.__name__, began, now - self.started, None)
+        self._order(self.office.limiter(route), rate_limiter.Commit(self.id, self._amounts, self.key))
+        self._return_key()
+        began, lost = self.started - call.accepted_at, CallInterrupted.__name__
+        attempt = Attempt(route.provider, route.model, lost, began, now - self.started, None, self._key_name)
         call.attempts.append(attempt)
         reports.attempt_ended(self.office.system.name, call, attempt, None)
 

@@ -18,6 +18,7 @@ from rubberduck.actors.patience import limits_of
 from rubberduck.actors.race import Answer, Race, Result
 from rubberduck.actors.rules import Rules
 from rubberduck.actors.wire import Deliver
+from rubberduck.core.classify import SameRoute
 from rubberduck.core.estimate import UNBOUNDED_OUTPUT
 from rubberduck.core.limiter import Amounts
 from rubberduck.core.plan import Fail, Plan, Sleep, Try
@@ -159,7 +160,9 @@ class Course:
         if run.disposition is None or isinstance(result, Cancelled):
             raise result
         error = run.interrupted(result) if call.delivered else result
-        plan.failed(route.name, run.disposition, self._office.now(), error, result.retry_after)
+        now, keys = self._office.now(), self._office.board.desks[route.provider].keys
+        is_other = run.disposition.same_route is SameRoute.OTHER_KEY and keys.obstacle(route.model, now) is None
+        plan.failed(route.name, run.disposition, now, error, result.retry_after, has_other_key=is_other)
         return None
 
     # -- hedging -----------------------------------------------------------------------------------
@@ -225,9 +228,11 @@ class Course:
         race.start(second)
 
     def _note_attempt(self, route: Route, step: Try, now: float) -> None:
-        """A repeat is charged to the retry budget, a first attempt earns a part of one."""
+        """A repeat is charged to the retry budget, a first attempt earns a part of one; another key is neither."""
         budget = self._office.board.desks[route.provider].budget_of(route.model)
-        if step.is_repeat:
+        if step.with_other_key:
+            pass
+        elif step.is_repeat:
             budget.spend(now)
         else:
             budget.first(now)

@@ -9,6 +9,8 @@ from typing import Any
 from rubberduck import telemetry
 from rubberduck.actors.board import Route
 from rubberduck.actors.call import Call
+from rubberduck.core.classify import Quarantine
+from rubberduck.core.keys import Quarantined
 from rubberduck.errors import RubberDuckError
 from rubberduck.telemetry import names as events
 from rubberduck.types import Attempt, Response, Usage
@@ -95,6 +97,28 @@ def not_queued(system: str, call: Call, reason: str, retry_after: float | None) 
     if telemetry.is_attached(events.QUEUE_REJECTED):
         told = {"request_id": call.id, "model": call.request.model, "reason": reason, "retry_after": retry_after}
         telemetry.execute(events.QUEUE_REJECTED, {}, {"system": system, **told})
+
+
+def put_away(system: str, route: Route, what: Quarantined, status: int | None) -> None:
+    """Tell that a key, or a model, will not be used for a while: somebody has to do something about it."""
+    subject = "the model" if what.key is None else what.key or "its key"
+    scope = "" if what.model is None else f" {what.model}" if what.key is None else f" with {what.model}"
+    why = f"{_PUT_AWAY[what.kind]}{'' if status is None else f' ({status})'}"
+    level = logging.WARNING if what.kind is Quarantine.ROUTE else logging.ERROR
+    times = "" if what.times == 1 else f", for the {what.times}. time in a row"
+    text = "%s: %s%s is left alone for %.0f s%s: %s"
+    logger.log(level, text, route.provider, subject, scope, what.seconds, times, why)
+    if telemetry.is_attached(events.KEY_QUARANTINED):
+        told = {"provider": route.provider, "key": what.key, "model": what.model, "reason": str(what.kind)}
+        measured = {"duration": int(what.seconds * 1e9), "times": what.times}
+        telemetry.execute(events.KEY_QUARANTINED, measured, {"system": system, "status": status, **told})
+
+
+_PUT_AWAY = {
+    Quarantine.KEY: "the provider refused the key; check the provider's api_key",
+    Quarantine.QUOTA: "the account's credit or spend limit is used up",
+    Quarantine.ROUTE: "the provider does not know the model; check its name and the provider's base_url",
+}
 
 
 def looked_up(system: str, call: Call, *, is_hit: bool) -> None:

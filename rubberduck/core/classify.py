@@ -57,7 +57,7 @@ class SameRoute(StrEnum):
     IF_ALONE = "if_alone"
     """Only where there is no other candidate."""
     OTHER_KEY = "other_key"
-    """Once, with another key."""
+    """With another key: once where the key was refused, with each where its account was used up."""
 
 
 class OtherRoute(StrEnum):
@@ -117,7 +117,7 @@ DISPOSITIONS = _rows(
     Disposition("cut", _F, Settlement.KEEP_RECEIVED, _N.IF_ALONE, _O.YES),
     Disposition("malformed", _F, Settlement.KEEP_RECEIVED, _N.IF_ALONE, _O.YES),
     Disposition("rate_limited", _I, Settlement.BLOCK, _N.REPEAT, _O.YES, shrinks=True),
-    Disposition("quota", _I, Settlement.RETURN_TOKENS, _N.NEVER, _O.YES, _Q.QUOTA),
+    Disposition("quota", _I, Settlement.RETURN_TOKENS, _N.OTHER_KEY, _O.YES, _Q.QUOTA),
     Disposition("auth", _I, Settlement.RETURN_TOKENS, _N.OTHER_KEY, _O.YES, _Q.KEY),
     Disposition("invalid", _I, Settlement.RETURN_TOKENS, _N.NEVER, _O.IF_DIFFERENT),
     Disposition("too_long", _I, Settlement.RETURN_TOKENS, _N.NEVER, _O.IF_LARGER),
@@ -214,8 +214,9 @@ def _kind(error: BaseException | None, sent: bool) -> str:
 
 def _as_the_provider_wishes(row: Disposition, error: BaseException | None) -> Disposition:
     wish = getattr(error, "should_retry", None)
-    if wish is False:
+    # What it says of this key says nothing of another one.
+    if wish is False and row.same_route is not SameRoute.OTHER_KEY:
         return replace(row, same_route=SameRoute.NEVER)
     if wish is True and row.same_route is SameRoute.NEVER and row.kind not in _NEVER_PERSUADED:
-        return replace(row, same_route=SameRoute.REPEAT)
+        return replace(row, same_route=SameRoute.REPEAT, quarantine=Quarantine.NOTHING)
     return row

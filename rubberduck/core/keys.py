@@ -138,6 +138,8 @@ class KeyPool:
 
     def pick(self, model: str, now: float, wait_of: Callable[[int], float] | None = None) -> int | None:
         """The key that has the least to wait, of several that which was picked longest ago; None if all are barred."""
+        if not self._terms and len(self.names) == 1:
+            return 0
         usable = self.usable(model, now)
         if len(usable) < 2 or wait_of is None:
             key = min(usable, key=self._last_used.__getitem__, default=None)
@@ -215,7 +217,7 @@ class KeyPool:
             QuarantineStats(
                 None if key is None else self.names[key], model, str(term.kind), max(0.0, term.until - now), term.times
             )
-            for (key, model), term in self._terms.items()
+            for (key, model), term in list(self._terms.items())  # who looks may be on another thread
         )
 
     # -- the terms -----------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Literal
 
-from rubberduck.core.classify import Disposition, OtherRoute, SameRoute
+from rubberduck.core.classify import Disposition, OtherRoute, Quarantine, SameRoute
 from rubberduck.core.retry import RetryOptions, backoff, hinted
 from rubberduck.core.score import Candidate, Choice, choose, with_obstacle
 from rubberduck.errors import DeadlineExceeded, NoAvailableProvider, RubberDuckError
@@ -31,7 +31,8 @@ Panic = Literal["fail_fast", "wait"]
 class Try:
     """Make an attempt on `route`: the `attempt`-th there, from 1. A repeat is charged to the retry budget.
 
-    `with_other_key`: the last key was refused, take another one. `choice` explains the route where it was chosen.
+    `with_other_key`: the last key was refused, take another one; that is charged to no budget. `choice` explains the
+    route where it was chosen.
     """
 
     route: str
@@ -69,7 +70,7 @@ class _Tried:
     kind: str = ""
     ready_at: float = -inf
     hinted_wait: float = 0.0
-    keys_tried: int = 0
+    keys_refused: int = 0
     other_key: bool = False
 
 
@@ -169,7 +170,7 @@ class Plan:
     ) -> None:
         """The attempt failed. `retry_after` is the provider's hint in seconds.
 
-        `has_other_key`: another key of the same provider is at hand, should this one have been refused.
+        `has_other_key`: another key of the same provider is at hand, should this one be refused or its account spent.
         """
         tried = self._note(route)
         tried.same, tried.kind = disposition.same_route, disposition.kind
@@ -178,7 +179,7 @@ class Plan:
         self._restrict_others(route, disposition)
         self._is_over = disposition.is_final
         if tried.same is SameRoute.OTHER_KEY:
-            self._plan_other_key(tried, route, now, has_other_key)
+            self._plan_other_key(tried, route, now, disposition.quarantine is Quarantine.KEY, has_other_key)
         elif tried.same is not SameRoute.NEVER:
             self._plan_repeat(tried, route, now, retry_after)
             if tried.same is SameRoute.REPEAT:
@@ -192,9 +193,9 @@ class Plan:
         assert route is not None
         tried = self._tried[route]
         allowed = self._may_repeat(route)
-        if allowed and another_is_eligible and not tried.other_key:
+        if allowed and another_is_eligible:
             is_soon = max(tried.hinted_wait, self._seen[route].wait) <= self._options.max_wait_for_preferred
-            allowed = tried.attempts <= self._options.same_route_repeats and is_soon
+            allowed = is_soon and (tried.other_key or tried.attempts <= self._options.same_route_repeats)
         if allowed:
             return self._go_or_sleep(route, now)
         self._pending = None
@@ -214,7 +215,10 @@ class Plan:
 
     def _may_repeat(self, route: str) -> bool:
         tried, seen = self._tried[route], self._seen.get(route)
-        if seen is None or seen.obstacle is not None or not seen.repeat_allowed:
+        if seen is None or seen.obstacle is not None:
+            return False
+        # The retry budget spares who is overloaded. A key that was not tried is rather like a route that was not.
+        if not (seen.repeat_allowed or tried.other_key):
             return False
         # No sleep starts that leaves no time for an attempt after it.
         if tried.ready_at + seen.typical >= self.deadline:
@@ -237,10 +241,10 @@ class Plan:
             tried.hinted_wait = hint
             tried.ready_at = now + hinted(seen.wait if seen else 0.0, hint, self._rng)
 
-    def _plan_other_key(self, tried: _Tried, route: str, now: float, has_other_key: bool) -> None:
-        # One re-authentication at most: two refused keys in a row are no accident.
-        tried.keys_tried += 1
-        tried.same = SameRoute.REPEAT if has_other_key and tried.keys_tried == 1 else SameRoute.NEVER
+    def _plan_other_key(self, tried: _Tried, route: str, now: float, is_refused: bool, has_other_key: bool) -> None:
+        # One re-authentication at most: two refused keys are no accident. A spent account says nothing of the others.
+        tried.keys_refused += is_refused
+        tried.same = SameRoute.REPEAT if has_other_key and tried.keys_refused <= 1 else SameRoute.NEVER
         tried.other_key = tried.same is SameRoute.REPEAT
         tried.ready_at, tried.hinted_wait = now, 0.0
         self._pending = route if tried.other_key else None

@@ -14,6 +14,7 @@ has `system`, the name of the runtime it comes from. Durations are in nanosecond
 | HEDGE | delay | request_id, provider, model, to |
 | QUEUE_REJECTED | | request_id, model, reason, retry_after |
 | BREAKER_TRANSITION | | provider, model, event |
+| KEY_QUARANTINED | duration, times | provider, key, model, reason, status |
 | CACHE_HIT, CACHE_MISS | | request_id, model |
 | LEDGER_FAILED | | subject, error |
 
@@ -38,6 +39,7 @@ FALLBACK: Event = (*_LLM, "fallback")
 HEDGE: Event = (*_LLM, "hedge")
 QUEUE_REJECTED: Event = (*_LLM, "queue", "rejected")
 BREAKER_TRANSITION: Event = (*_LLM, "breaker", "transition")
+KEY_QUARANTINED: Event = (*_LLM, "key", "quarantined")
 CACHE_HIT: Event = (*_LLM, "cache", "hit")
 CACHE_MISS: Event = (*_LLM, "cache", "miss")
 LEDGER_FAILED: Event = (*_LLM, "ledger", "failed")

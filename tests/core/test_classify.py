@@ -34,8 +34,8 @@ def invalid(status: int) -> e.InvalidRequest:
         (e.StreamInterrupted("cut"), F, "keep_received", "if_alone", "yes"),
         (e.ProtocolError("html", status=200), F, "keep_received", "if_alone", "yes"),
         (e.RateLimited("slow down", status=429), N, "block", "repeat", "yes"),
-        (e.QuotaExceeded("no credit", status=429), N, "return_tokens", "never", "yes"),
-        (e.ProviderError("pay", status=402), N, "return_tokens", "never", "yes"),
+        (e.QuotaExceeded("no credit", status=429), N, "return_tokens", "other_key", "yes"),
+        (e.ProviderError("pay", status=402), N, "return_tokens", "other_key", "yes"),
         (e.AuthenticationFailed("who", status=401), N, "return_tokens", "other_key", "yes"),
         (e.AuthenticationFailed("not you", status=403), N, "return_tokens", "other_key", "yes"),
         (invalid(400), N, "return_tokens", "never", "if_different"),
@@ -108,6 +108,8 @@ def test_the_providers_wish_is_obeyed_but_not_about_keys_bills_and_policies() ->
     assert classify(e.ModelNotFound("x", should_retry=True)).same_route is SameRoute.REPEAT
     for stubborn in (e.QuotaExceeded("x", should_retry=True), e.AuthenticationFailed("x", should_retry=True)):
         assert classify(stubborn).same_route is not SameRoute.REPEAT
+    another_key = e.QuotaExceeded("not again with this one", should_retry=False)
+    assert classify(another_key).same_route is SameRoute.OTHER_KEY
 
 
 def test_our_own_stall_is_not_held_against_the_provider() -> None:

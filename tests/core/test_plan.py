@@ -182,6 +182,25 @@ def test_a_refused_key_is_replaced_once_and_then_another_route_is_tried() -> Non
     assert healed.run() == "a"
 
 
+def test_f31_each_key_is_tried_while_their_accounts_are_used_up() -> None:
+    error = e.QuotaExceeded("no credit", status=429)
+    story = Story({"a": [error, error, None], "b": OK}, keys=3)
+    assert story.run() == "a"
+    assert (story.order, story.other_keys, story.now) == (["a"] * 3, 2, 0.0)
+    spent = Story({"a": [error], "b": OK}, keys=9)
+    assert spent.run() == "b"
+    assert spent.order == ["a"] * 3 + ["b"]
+
+
+def test_another_key_needs_no_retry_budget_but_has_to_be_free_soon_while_there_is_another_route() -> None:
+    error = e.AuthenticationFailed("who are you", status=401)
+    broke = Story({"a": [error, None]}, [Candidate("a", repeat_allowed=False)], keys=2)
+    assert broke.run() == "a"
+    busy = Story({"a": [error, None], "b": OK}, keys=2)
+    busy.look = lambda each, now: replace(each, wait=10.0) if each.route == "a" and busy.tried else each
+    assert busy.run() == "b"
+
+
 # -- hints, deadlines, caps --------------------------------------------------------------------------------
 
 
@@ -361,7 +380,8 @@ def test_whatever_fails_the_call_ends_within_its_caps(
     for name, ends in given_ends.items():
         for index in range(story.order.count(name) - 1):
             error = ends[min(index, len(ends) - 1)]
-            assert not isinstance(error, e.QuotaExceeded | e.ModelNotFound | e.InvalidRequest | KeyError)
+            assert not isinstance(error, e.ModelNotFound | e.InvalidRequest | KeyError)
+            assert keys > 1 or not isinstance(error, e.QuotaExceeded | e.AuthenticationFailed)
 
 
 @given(

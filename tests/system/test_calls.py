@@ -248,7 +248,7 @@ class TestBreaker:
         clock = ManualClock()
         duck = mock_duck(start_duck, {"error": kind}, clock=clock, retry={"max_attempts": 1})
         for _ in range(8):
-            clock.advance(120)
+            clock.advance(3600)  # the longest that a key, an account or a model is left alone
             with pytest.raises(RubberDuckError):
                 duck.complete(REQUEST)
         assert duck.actor("circuit_breaker:mock").ask(circuit_breaker.GetState()) == "closed"

@@ -21,6 +21,8 @@ from typing import Any, Self
 from rubberduck.testing.exchange import Behaviour, Call, Reply
 from rubberduck.testing.faults import Ok
 
+TLS_HANDSHAKE = b"\x16\x03"
+
 
 class FaultServer:
     """Serves a script of behaviours on 127.0.0.1 while its `with` block lasts.
@@ -141,6 +143,10 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
+        if self._received.startswith(TLS_HANDSHAKE):  # whoever wants TLS of a plain server is told what others tell
+            self._transport.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+            self._transport.close()
+            return
         self._next_request()
 
     def pause_writing(self) -> None:

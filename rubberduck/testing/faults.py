@@ -138,9 +138,7 @@ class SpendLimit:
 
     async def answer(self, call: Call, reply: Reply) -> None:
         if dialects.is_anthropic(call.path):
-            text = (
-                "You have reached your specified API usage limits. You will regain access on 2099-01-01."
-            )
+            text = "You have reached your specified API usage limits. You will regain access on 2099-01-01."
             fault = Status(400, message=text)
         else:
             fault = Status(429, code="billing_hard_limit_reached", message="Billing hard limit has been reached.")

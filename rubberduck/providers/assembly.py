@@ -61,7 +61,7 @@ class _Answer:
 
 
 class Assembly:
-    """The answer so far. Add each chunk as it comes; ask at any time."""
+    """The answer so far. Add each chunk as it comes; ask at any time. `size` is how many letters were written."""
 
     def __init__(self) -> None:
         self._answers: dict[int, _Answer] = {}
@@ -69,6 +69,7 @@ class Assembly:
         self._model = ""
         self.usage: Usage | None = None
         self.has_output = False
+        self.size = 0
 
     def add(self, chunk: Chunk) -> None:
         """Count a chunk in."""
@@ -77,6 +78,9 @@ class Assembly:
         self._id = self._id or chunk.id or ""
         self._model = self._model or chunk.model or ""
         self.usage = chunk.usage or self.usage
+        self.size += len(delta.content) + len(delta.reasoning) + len(delta.refusal)
+        for fragment in delta.tool_calls:
+            self.size += len(fragment.arguments)
         self.has_output = self.has_output or bool(
             delta.content or delta.reasoning or delta.refusal or delta.tool_calls or chunk.finish_reason
         )

@@ -34,8 +34,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger("rubberduck.providers")
 _LONGEST_ERROR_BYTES = 1024 * 1024
 _LONGEST_BODY_BYTES = 16 * 1024 * 1024
+_LONGEST_ANSWER = 16 * 1024 * 1024
+"""The most letters of one streamed answer: what a model writes is far from it, what never ends would fill memory."""
+_END_MARK_S = 2.0
+"""How long to wait for usage and end mark of an answer that gave its finish reason."""
 _DRAIN_S = 1.0
 """How long to wait, after an answer's proper end, for the end of the HTTP body that makes the socket reusable."""
+
+_USAGE_S = 2.0
+"""How long to wait, after an answer's last word, for what it has used."""
 
 OnHeaders = Callable[[str, int, Mapping[str, str]], None]
 
@@ -157,6 +164,10 @@ class HTTPProvider(Provider):
             provider=config.name,
         )
 
+    def timed_by_caller(self) -> None:
+        """Leave the times of streams to who reads them, and can tell a word from a sign of life."""
+        self._stream_timeouts = Timeouts(connect=self._timeouts.connect, first_byte=None, idle=None, total=None)
+
     def for_key(self, index: int) -> Self:
         """A view that asks with another key, over the same connections. It is good for one attempt."""
         if index == 0:
@@ -223,11 +234,18 @@ class HTTPProvider(Provider):
             async with aclosing(self._chunks(request, answer)) as chunks:
                 async for chunk in chunks:
                     answer.add(chunk)
+                    if answer.size > _LONGEST_ANSWER:
+                        raise self._too_large()
                     yield chunk
         except TransportError as error:
             raise self._lost(error, request, answer) from error
         except RubberDuckError as error:
             raise self._broken(error, request, answer) from error.__cause__
+        except asyncio.CancelledError:
+            if answer.usage is None:
+                raise
+            # Who gives it up learns from the cause what it has cost so far.
+            raise asyncio.CancelledError from self._interrupted("the stream was given up", request, answer)
         if answer.usage is None:
             await self.ready_to_count(request.model)
             yield Chunk(usage=self._estimate(request, answer.written))
@@ -300,6 +318,10 @@ class HTTPProvider(Provider):
             spent=Decimal(0) if phase == "not_sent" else None,
         )
 
+    def _too_large(self) -> errors.ProtocolError:
+        text = f"{self.name} sent an answer of more than {_LONGEST_ANSWER:,} letters"
+        return errors.ProtocolError(text, status=200, spent=None)
+
     def _interrupted(self, what: str, request: Request, answer: Assembly) -> StreamInterrupted:
         return StreamInterrupted(
             f"{self.name}: {what}; what came before is in `text`",
@@ -368,19 +390,33 @@ def _timeouts(config: ProviderConfig) -> Timeouts:
 
 async def _decoded(reply: StreamReply, decoder: StreamDecoder) -> AsyncGenerator[Chunk]:
     """The chunks of a stream, up to its proper end. A connection lost behind that end is no loss."""
+    end_by = None
     try:
-        async for data in reply:
+        while (data := await _next_piece(reply, end_by)) is not None:
             for chunk in decoder.feed(data):
                 yield chunk
             decoder.check()
             if decoder.done:
                 await _drain(reply)
                 return
+            if end_by is None and decoder.is_whole:
+                end_by = asyncio.get_running_loop().time() + _END_MARK_S
     except TransportError:
         if not decoder.is_whole:
             raise
     for chunk in decoder.end():
         yield chunk
+
+
+async def _next_piece(reply: StreamReply, by: float | None) -> bytes | None:
+    """The next bytes; None at the end of the body, or where `by` comes first: a whole answer waits for no end mark."""
+    if by is None:
+        return await anext(reply, None)
+    try:
+        async with asyncio.timeout_at(by):
+            return await anext(reply, None)
+    except TimeoutError:
+        return None
 
 
 async def _drain(reply: StreamReply) -> None:

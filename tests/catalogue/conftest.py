@@ -1,0 +1,13 @@
+"""The catalogue stands on the rigs of the whole-tree tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "system"))
+
+from tests_system_rig import start_duck
+from tests_upstreams_rig import upstreams
+
+__all__ = ["start_duck", "upstreams"]

@@ -296,6 +296,7 @@ class AttemptRun:
             sent=getattr(error, "phase", None) != "not_sent",
             delivered=self.call.delivered,
             replayable=self.call.replayable,
+            local_stall=self._exchange.was_stalled,
         )
         self.disposition = row
         duration = now - self.started

@@ -13,6 +13,10 @@ FIRST_TOKEN_LIMIT_ALONE = 60.0
 """How long an answer may take to begin, in seconds: with another route at hand, and without."""
 SLOW_PACE = 0.05
 """Seconds per token at which an answer that is not streamed is still waited for while another route is at hand."""
+IDLE_LIMIT = 15.0
+"""Seconds without any further output after which a stream counts as broken off."""
+RAISED_TO = 3.0
+"""A route that usually needs long to begin gets so many times the 95th percentile of that time."""
 TIME_TO_SETTLE = 5.0
 """Seconds beyond its time that an attempt gets to give back its permit."""
 
@@ -23,13 +27,15 @@ def limits_of(office: Office, rules: Rules, call: Call, route: Route, *, is_alon
     An answer that is not streamed shows no first token: it has the time for that and for its whole output.
     """
     config, now = rules.providers[route.provider], office.now()
-    whole = config.timeout
+    whole, stats = config.timeout, office.board.desks[route.provider].stats_of(route.model, now)
     first = config.first_token_timeout or (FIRST_TOKEN_LIMIT_ALONE if is_alone else FIRST_TOKEN_LIMIT)
-    if whole is None and not is_alone and not call.is_stream:
-        slowest = office.board.desks[route.provider].stats_of(route.model, now).quantile(0.95) or 0.0
+    if call.is_stream:
+        first = max(first, RAISED_TO * (stats.ttft_quantile(0.95) or 0.0))
+    elif whole is None and not is_alone:
+        slowest = stats.quantile(0.95) or 0.0
         whole = max(first + SLOW_PACE * call.amounts.output, 3 * slowest)
     remaining = call.deadline - now
     ttl = None
     if rules.permit_ttl is None:
         ttl = TIME_TO_SETTLE + (remaining if whole is None else min(whole, remaining))
-    return Limits(whole, first, ttl)
+    return Limits(whole, first, ttl, config.idle_timeout or IDLE_LIMIT, config.min_rate)

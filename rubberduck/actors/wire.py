@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -12,6 +12,9 @@ from typing import Any
 
 import supervision as sup
 from rubberduck.actors.board import Route
+from rubberduck.actors.vigil import Vigil
+from rubberduck.core.pulse import Pulse
+from rubberduck.core.written import about_tokens
 from rubberduck.errors import ProviderError, ProviderTimeout, RubberDuckError, ServiceUnavailable, StreamInterrupted
 from rubberduck.providers.assembly import Assembly
 from rubberduck.providers.base import HTTPProvider, OnHeaders, Provider
@@ -25,14 +28,17 @@ Deliver = Callable[[Chunk], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long an attempt may take, and how long until its first output, in seconds. None: as long as the call.
+    """How long an attempt may take, until its first output and from one to the next, in seconds. None: as the call.
 
-    `permit_ttl` is how long the breaker waits for its permit to be settled; None is what it is configured to.
+    `min_rate` is the tokens per second that a stream must keep up. `permit_ttl` is how long the breaker waits for its
+    permit to be settled; None is what it is configured to.
     """
 
     whole: float | None
     first_token: float | None
     permit_ttl: float | None = None
+    idle: float | None = None
+    min_rate: float | None = None
 
 
 @dataclass(slots=True)
@@ -40,7 +46,7 @@ class Exchange:
     """Asks a provider once. Whatever it raises is of our tree, or a cancellation.
 
     `on_head(status, headers)` hears the head of the answer, `on_first_token(now)` when a stream begins to speak.
-    `answer` is what has come so far.
+    `answer` is what has come so far. `was_stalled` says that it ran out of time while our own loop stood still.
     """
 
     clock: sup.Clock
@@ -52,6 +58,8 @@ class Exchange:
     on_first_token: Callable[[float], object]
     answer: Assembly = field(default_factory=Assembly)
     first_token_at: float | None = None
+    was_stalled: bool = False
+    _vigil: Vigil | None = None
 
     async def complete(self) -> Response:
         """The whole answer."""
@@ -70,40 +78,56 @@ class Exchange:
         return None
 
     async def _ask_for_all(self) -> Response:
-        async with self._within(self.limits.whole):
+        if self.limits.whole is None:
+            return _whole(await self.provider.complete(self._request()))
+        async with self._watch(Pulse(self.clock.now(), whole=self.limits.whole)):
             return _whole(await self.provider.complete(self._request()))
 
-    async def _ask_for_chunks(self, deliver: Callable[[Chunk], Awaitable[None]]) -> Response:
-        async with self._within(self.limits.whole), aclosing(self._chunks()) as chunks:
-            async for chunk in chunks:
-                self.answer.add(chunk)
-                await deliver(chunk)
+    async def _ask_for_chunks(self, deliver: Deliver) -> Response:
+        limits, now = self.limits, self.clock.now
+        pulse = Pulse(
+            now(), whole=limits.whole, first_token=limits.first_token, idle=limits.idle, min_rate=limits.min_rate
+        )
+        async with self._watch(pulse) as vigil, aclosing(self.provider.stream(self._request())) as chunks:
+            await self._hand_on(chunks, deliver, pulse, vigil)
         return _whole(self.answer.response(provider=self.route.provider, model=self.route.model))
 
-    async def _chunks(self) -> AsyncGenerator[Chunk]:
-        """The provider's chunks. Those before the first output are held back: until then another route may answer."""
-        held: list[Chunk] = []
-        async with aclosing(self.provider.stream(self._request())) as chunks:
-            async with self._within(self.limits.first_token):
-                async for chunk in chunks:
-                    held.append(_checked(chunk))
-                    if _is_output(chunk):
-                        break
-                else:
-                    raise TypeError("stream() ended without any output")
-            self.first_token_at = now = self.clock.now()
-            self.on_first_token(now)
-            for chunk in held:
-                yield chunk
-            async for chunk in chunks:
-                yield _checked(chunk)
+    async def _hand_on(self, chunks: AsyncIterator[Chunk], deliver: Deliver, pulse: Pulse, vigil: Vigil) -> None:
+        """Deliver chunk by chunk. Those before the first output are held back: until then another route may answer."""
+        now, held = self.clock.now, list[Chunk]()
+        async for chunk in chunks:
+            pulse.heard(_content(_checked(chunk)), now())
+            if chunk.finish_reason is not None:
+                pulse.finished()
+            if self.first_token_at is None:
+                held.append(chunk)
+                if pulse.has_begun:
+                    self._begin(vigil)
+                    for each in held:
+                        await self._give(each, deliver)
+            else:
+                vigil.was_stalled = False
+                await self._give(chunk, deliver)
+            pulse.asks(now())
+        if self.first_token_at is None:
+            raise TypeError("stream() ended without any output")
+
+    def _begin(self, vigil: Vigil) -> None:
+        self.first_token_at = now = self.clock.now()
+        vigil.look()
+        self.on_first_token(now)
+
+    async def _give(self, chunk: Chunk, deliver: Deliver) -> None:
+        self.answer.add(chunk)
+        await deliver(chunk)
 
     def _request(self) -> Request:
         request = self.request
         return request if request.model == self.route.model else request.model_copy(update={"model": self.route.model})
 
-    def _within(self, seconds: float | None) -> sup.TimeLimit:
-        return sup.TimeLimit(self.clock, None if seconds is None else self.clock.now() + seconds)
+    def _watch(self, pulse: Pulse) -> Vigil:
+        self._vigil = Vigil(self.clock, pulse)
+        return self._vigil
 
     async def _guarded(self, on_the_wire: Callable[[], Awaitable[Response]]) -> Response:
         """Only errors of our tree, and cancellation, leave the wire."""
@@ -111,7 +135,7 @@ class Exchange:
         try:
             return await on_the_wire()
         except TimeoutError as error:
-            raise self._timed_out() from error
+            raise self._timed_out(error) from error
         except (RubberDuckError, asyncio.CancelledError):
             raise
         except Exception as error:  # a provider's bug: a third party's code runs here
@@ -125,16 +149,23 @@ class Exchange:
         finally:
             _ON_THE_WIRE.set(None)
 
-    def _timed_out(self) -> ProviderError:
+    def _timed_out(self, error: TimeoutError) -> ProviderError:
         names: dict[str, Any] = {"provider": self.route.provider, "model": self.route.model, "spent": None}
+        self.was_stalled = self._vigil is not None and self._vigil.was_stalled
         if self.answer.has_output:
-            return StreamInterrupted(f"{self.route} did not finish in time", text=self.answer.text, **names)
+            why = "did not finish in time" if self._vigil is None else self._vigil.why
+            usage = None if error.__cause__ is None else self.partial_usage(error.__cause__)
+            return StreamInterrupted(f"{self.route} {why}", text=self.answer.text, usage=usage, **names)
         return ProviderTimeout(f"{self.route} did not answer in time", phase="uncertain", **names)
 
 
 def listen_to(provider: Provider) -> None:
-    """Let the limiters learn from the headers that a provider shows, beside whoever looks at them already."""
+    """Let the limiters learn from the headers that a provider shows, beside whoever looks at them already.
+
+    How long its streams may take is watched here from now on.
+    """
     if isinstance(provider, HTTPProvider):
+        provider.timed_by_caller()
         others = provider.on_headers
         provider.on_headers = _hear if others is None or others is _hear else functools.partial(_hear_too, others)
 
@@ -165,7 +196,10 @@ def _checked(chunk: Any) -> Chunk:
     return chunk
 
 
-def _is_output(chunk: Chunk) -> bool:
-    """Whether a caller learns anything from it."""
+def _content(chunk: Chunk) -> float:
+    """About how many tokens of an answer it brings: what a caller learns something from."""
     delta = chunk.delta
-    return bool(delta.content or delta.tool_calls or delta.reasoning or delta.refusal or chunk.finish_reason)
+    tokens = about_tokens(delta.content) + about_tokens(delta.reasoning) + about_tokens(delta.refusal)
+    for call in delta.tool_calls:
+        tokens += max(1.0, about_tokens(call.arguments))
+    return tokens

@@ -37,7 +37,8 @@ class ProviderConfig(Section):
     `module` is a built-in's word, the name of an entry point, or a class; without it the provider's own name
     must be a built-in's word. `models` are names beyond those the module knows. Lower `priority` is tried
     first; `weight` shares traffic within a priority. Timeouts are in seconds and of one attempt; None leaves
-    them to the runtime.
+    them to the runtime. `min_rate` is the tokens per second that a stream must keep up over 20 s; None or 0
+    asks for none.
 
     `responses` is the mock's script, `options` what a third party's provider wants to know. `http_client`
     and `transport` are objects, for use from Python only.
@@ -57,6 +58,7 @@ class ProviderConfig(Section):
     connect_timeout: _Timeout | None = None
     first_token_timeout: _Timeout | None = None
     idle_timeout: _Timeout | None = None
+    min_rate: Annotated[float, Number(0, 1_000_000)] | None = 1.0
     pool: PoolConfig = PoolConfig()
     organization: str | None = None
     version: str | None = None

@@ -181,7 +181,7 @@ def classify(
         return replace(row, limiter=Settlement.CANCEL)
     # What the breaker ignores is a refusal: the provider read the request and did not execute it.
     may_have_happened = row.breaker is Outcome.FAILURE and row.kind != "connect"
-    if local_stall and isinstance(error, ProviderTimeout):
+    if local_stall and isinstance(error, ProviderTimeout | StreamInterrupted):
         row = replace(row, kind="local_stall", breaker=Outcome.IGNORED, shrinks=False)
     if row.kind == "content_filter" and failover_on_content_filter:
         row = replace(row, other_route=OtherRoute.YES)

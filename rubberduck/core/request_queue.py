@@ -1,23 +1,31 @@
 """Decides which waiting call is sent next.
 
-Classes share what is dispatched by weight (17:2:1, in estimated tokens), tenants within a class equally, and
-a tenant's own calls go first come, first served. Calls are kept by their set of routes. A set whose routes
-are all blocked is passed over as a whole; nobody looks at the calls in it, they pay nothing and keep their place.
+Classes share what is dispatched by weight (17:2:1, in estimated tokens), tenants within a class by theirs (1 unless
+told otherwise), and a tenant's own calls go first come, first served. Calls are kept by their set of routes. A set
+whose routes are all blocked is passed over as a whole; nobody looks at the calls in it, they pay nothing and keep
+their place.
 
-A call whose time will not do is not sent while others wait: it would take a slot from one that can still be answered,
-and at three times the load nearly all that is sent would be such calls.
+Weights are shares of what is short. A class that asks for less than its share gets all that it asks for, and the
+others divide the rest; so a weight is chosen by the demand that is to be met in any case. With 17:2:1, `high` is served
+as if it were alone, but for one largest job of each other class, while it asks for up to 17/20 of what can be sent.
+Who expects more of it gives it more weight. The weight does not follow the demand by itself: those who call all that
+they send urgent would starve the others.
+
+A call whose time will not do is not sent while others wait for the same routes: it would take a slot from one that can
+still be answered, and at three times the load nearly all that is sent would be such calls.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from math import inf
 from typing import Literal, Union
 
+from rubberduck.core.adaptive_lifo import AdaptiveLifo
 from rubberduck.core.fair_share import ANYWHERE, CLASSES, Entry, FairClass, Heap, Job, Klass, Tenant
+from rubberduck.core.service_times import ServiceTimes
 
 __all__ = [
     "ANYWHERE",
@@ -35,21 +43,23 @@ __all__ = [
 WEIGHTS: Mapping[str, float] = {"high": 17.0, "normal": 2.0, "low": 1.0}
 FIRST_DRAIN_GUESS = 1.0
 LONGEST_DRAIN_GUESS = 60.0
-ENOUGH_SAMPLES, RECENT_SAMPLES, BELIEVED_FOR = 20, 128, 30.0
-"""From how many answers on, from how many at most, and until how many seconds after the last one a service time is
-believed: when nothing is sent any more because all take too long, somebody has to find out that they no longer do."""
 CUT_SHORT = 1.5
 """How many times as long a call is taken to have needed as it had, if it had too little."""
 
-Reason = Literal["full", "class_full", "tenant_full", "expired", "infeasible"]
+Reason = Literal["full", "class_full", "tenant_full", "expired", "infeasible", "evicted", "restarted", "shutdown"]
 Ready = Union[Callable[[str], bool], AbstractSet[str], "ReadyRoutes", None]
 
 
 @dataclass(frozen=True, slots=True)
 class QueueOptions:
-    """How much may wait, and who gives way. None means no bound of that kind.
+    """How much may wait, who goes first, and who gives way. None means no bound of that kind.
 
-    `when_full`: "reject" the newcomer, or "evict_lower": the newest call of the lowest class below the newcomer's.
+    `when_full`: "reject" the newcomer, or "evict_lower": the newest call of the lowest class below the newcomer's. One
+    goes for one: where tokens are what is short, it is the newest of the lowest class in which that makes room enough.
+
+    `tenants` are weights by name, 1 for those it does not name. `adaptive_lifo` gives, for each class that may turn to
+    newest first, the time in seconds that a call of it usually has. A call is taken to need what `service_quantile` of
+    the answers from the same routes stayed below.
     """
 
     max_queue_size: int = 1000
@@ -58,12 +68,21 @@ class QueueOptions:
     max_tokens: float | None = None
     when_full: Literal["reject", "evict_lower"] = "reject"
     weights: Mapping[str, float] = field(default_factory=lambda: dict(WEIGHTS))
+    tenants: Mapping[str, float] = field(default_factory=dict)
+    adaptive_lifo: Mapping[str, float] = field(default_factory=dict)
+    service_quantile: float = 0.9
 
     def __post_init__(self) -> None:
         if self.max_queue_size < 1:
             raise ValueError("max_queue_size is at least 1")
         if set(self.weights) != set(CLASSES) or not all(weight > 0 for weight in self.weights.values()):
             raise ValueError(f"weights name {', '.join(CLASSES)}, each > 0")
+        if not all(0 < weight < inf for weight in self.tenants.values()):
+            raise ValueError("a tenant's weight is a number above 0")
+        if not set(self.adaptive_lifo) <= set(CLASSES) or not all(time > 0 for time in self.adaptive_lifo.values()):
+            raise ValueError(f"adaptive_lifo gives some of {', '.join(CLASSES)} a time above 0")
+        if not 0 < self.service_quantile < 1:
+            raise ValueError("service_quantile lies between 0 and 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +96,11 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The job does not wait. `reason` is full, class_full, tenant_full, expired or infeasible.
+    """The job does not wait, or no longer.
+
+    `reason`: full, class_full and tenant_full name the bound that was hit; expired, that its time is over; infeasible,
+    that its time is shorter than such answers take; evicted, that it had to go for one of a higher class; restarted,
+    that its place was lost with the queue's own memory; shutdown, that no more is sent.
 
     `retry_after` is how many seconds what waits now should take to drain, None where trying again cannot help.
     """
@@ -89,7 +112,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """A queue as an operator sees it. `oldest_wait` is in seconds."""
+    """A queue as an operator sees it. `oldest_wait` is in seconds; the classes in `newest_first` have turned over."""
 
     enqueued: int
     processed: int
@@ -102,33 +125,7 @@ class QueueStats:
     in_process: int
     oldest_wait: float
     infeasible: int = 0
-
-
-class ServiceTimes:
-    """How long answers have taken lately, from being sent on, in seconds."""
-
-    __slots__ = ("_at", "_fresh", "_recent", "_usual")
-
-    def __init__(self) -> None:
-        self._recent: deque[float] = deque(maxlen=RECENT_SAMPLES)
-        self._usual = 0.0
-        self._fresh = 0
-        self._at = 0.0
-
-    def learn(self, seconds: float, now: float) -> None:
-        if now - self._at > BELIEVED_FOR:
-            self._recent.clear()
-            self._usual, self._fresh = 0.0, 0
-        self._recent.append(seconds)
-        self._at = now
-        self._fresh += 1
-        # Sorting at each answer would cost more than all else that is done for it.
-        if self._fresh >= ENOUGH_SAMPLES and self._fresh % 8 == 0:
-            self._usual = sorted(self._recent)[int(0.9 * len(self._recent))]
-
-    def usual(self, now: float) -> float:
-        """What nine in ten stayed below; 0 while nobody knows, or has known for long."""
-        return self._usual if now - self._at <= BELIEVED_FOR else 0.0
+    newest_first: tuple[Klass, ...] = ()
 
 
 class RequestQueue:
@@ -136,7 +133,7 @@ class RequestQueue:
 
     def __init__(self, options: QueueOptions, now: float) -> None:
         self._options = options
-        self._classes = {name: FairClass(options.weights[name]) for name in CLASSES}
+        self._classes = {name: _class(options, name) for name in CLASSES}
         self._virtual_time = 0.0
         self._entries: dict[str, Entry] = {}
         self._per_tenant: dict[str, int] = {}
@@ -144,9 +141,10 @@ class RequestQueue:
         self._deadlines = Heap()
         self._overdue: list[Job] = []
         self._shed: list[Job] = []
-        self._service = ServiceTimes()
-        self._next_seq = 1
-        self._in_process: dict[str, tuple[float, float]] = {}
+        self._service = ServiceTimes(options.service_quantile)
+        self._next_seq = self._next_number = 1
+        self._is_closed = False
+        self._in_process: dict[str, tuple[float, Job]] = {}
         self._drained_at = now
         self._was_backlogged = False
         self._seconds_per_job: float | None = None
@@ -162,35 +160,43 @@ class RequestQueue:
     # -- in ------------------------------------------------------------------------------------------------
 
     def enqueue(self, job: Job, now: float) -> Accepted | Rejected:
-        """Let `job` wait; a job that waits already keeps its place and is accepted again."""
+        """Let `job` wait; a job that waits already keeps its place and is accepted again.
+
+        One that brings its `seq` was let in before a restart: the bounds have been applied to it.
+        """
         known = self._entries.get(job.id)
         if known is not None:
             return Accepted(job.id, known.order[1])
+        if self._is_closed:
+            return self._reject(job, "shutdown")
         if job.deadline <= now:
-            return self._reject(job, "expired", now)
-        if self._entries and job.deadline - now < self._service.usual(now):
-            return self._reject(job, "infeasible", now)
+            return self._reject(job, "expired")
+        if job.seq is not None:
+            return Accepted(job.id, self._place(job))
+        if self._entries and self._is_too_late(job, now):
+            return self._reject(job, "infeasible")
         evicted = None
         refusal = self._bound_hit(job)
         if refusal == "full" and self._options.when_full == "evict_lower":
             evicted = self._evict_below(job)
         if refusal is not None and evicted is None:
-            return self._reject(job, refusal, now)
+            return self._reject(job, refusal)
         return Accepted(job.id, self._place(job), evicted)
 
     def _place(self, job: Job) -> int:
         seq = self._next_seq if job.seq is None else job.seq
         self._next_seq = max(self._next_seq, seq + 1)
-        entry = Entry(job, (job.enqueued_at, seq))
+        entry = Entry(job, (job.enqueued_at, seq), self._next_number)
+        self._next_number += 1
         self._entries[job.id] = entry
         line = self._classes[job.klass]
         if not line.depth:
             line.tag = max(line.tag, self._virtual_time)
         line.add(entry)
         if self._options.when_full == "evict_lower":
-            line.newest.push((-job.enqueued_at, -seq), seq, entry)
+            line.newest.push(entry.newest_first, entry)
         if job.deadline < inf:
-            self._deadlines.push(job.deadline, seq, entry)
+            self._deadlines.push(job.deadline, entry)
         self._per_tenant[job.tenant] = self._per_tenant.get(job.tenant, 0) + 1
         self._tokens += job.tokens
         self._enqueued += 1
@@ -201,7 +207,8 @@ class RequestQueue:
         if options.max_per_tenant is not None and self._per_tenant.get(job.tenant, 0) >= options.max_per_tenant:
             return "tenant_full"
         if options.max_per_class is not None:
-            if self._classes[job.klass].depth >= options.max_per_class.get(job.klass, options.max_queue_size):
+            most = options.max_per_class.get(job.klass)
+            if most is not None and self._classes[job.klass].depth >= most:
                 return "class_full"
         if len(self._entries) >= options.max_queue_size:
             return "full"
@@ -222,9 +229,20 @@ class RequestQueue:
         limit = self._options.max_tokens
         return limit is None or self._tokens - old.tokens + new.tokens <= limit
 
-    def _reject(self, job: Job, reason: Reason, now: float) -> Rejected:
+    def _is_too_late(self, job: Job, now: float) -> bool:
+        """Whether `job` has less time left than such answers take, and others wait for one of its routes."""
+        if job.deadline - now >= self._service.usual(job.routes, now):
+            return False
+        rivals = sum([line.waiting_for(job.routes) for line in self._classes.values()])
+        return rivals > (job.id in self._entries)
+
+    def _reject(self, job: Job, reason: Reason) -> Rejected:
         self._rejected += 1
-        return Rejected(job.id, reason, None if reason == "expired" else self.drain_seconds())
+        return self.refusal(job, reason)
+
+    def refusal(self, job: Job, reason: Reason) -> Rejected:
+        """What one hears who does not wait any more."""
+        return Rejected(job.id, reason, None if reason in ("expired", "shutdown") else self.drain_seconds())
 
     # -- out -----------------------------------------------------------------------------------------------
 
@@ -232,8 +250,8 @@ class RequestQueue:
         """Take out the job to send next, among those that have a ready route; None if there is none.
 
         `ready` tells which routes can take a job now: a set of them, or a question; None means all. A job past its
-        deadline is never handed out; `expire` returns it. Nor is one, while others wait, that has less time left than
-        nine in ten answers take: `take_shed` returns it.
+        deadline is never handed out; `expire` returns it. Nor is one, while others wait for its routes, that has less
+        time left than nine in ten answers take: `take_shed` returns it.
         """
         while True:
             found = self._next(ready)
@@ -245,15 +263,16 @@ class RequestQueue:
                 self._remove(entry)
                 self._overdue.append(job)
                 continue
-            if job.deadline - now < self._service.usual(now) and len(self._entries) > 1:
+            if len(self._entries) > 1 and self._is_too_late(job, now):
                 self._remove(entry)
                 self._shed.append(job)
                 continue
             self._virtual_time = max(self._virtual_time, line.tag)
             line.tag = self._virtual_time + job.tokens / line.weight
             line.charge(tenant, job.tokens)
+            line.note_wait(entry, now)
             self._remove(entry)
-            self._in_process[job.id] = (now, job.deadline)
+            self._in_process[job.id] = (now, job)
             self._note_drain(now)
             return job
 
@@ -265,13 +284,13 @@ class RequestQueue:
         out = self._in_process.pop(job_id, None)
         if out is None:
             return False
-        since, deadline = out
+        since, job = out
         if now is not None and ok:
-            self._service.learn(now - since, now)
-        elif now is not None and now >= deadline:
+            self._service.learn(job.routes, now - since, now)
+        elif now is not None and now >= job.deadline:
             # It would have taken longer. Were only those counted that made it, the less time they are given the
             # quicker they would seem.
-            self._service.learn(CUT_SHORT * (now - since), now)
+            self._service.learn(job.routes, CUT_SHORT * (now - since), now)
         self._processed += ok
         self._failed += not ok
         return True
@@ -300,6 +319,15 @@ class RequestQueue:
         self._infeasible += len(shed)
         return shed
 
+    def close(self) -> list[Job]:
+        """Take out all that waits, and refuse what comes from now on."""
+        left = self.waiting()
+        for job in left:
+            self._remove(self._entries[job.id])
+        self._cancelled += len(left)
+        self._is_closed = True
+        return left
+
     def next_deadline(self) -> float | None:
         """When `expire` has something to do next; None if no waiting job has a deadline."""
         if self._overdue:
@@ -320,7 +348,7 @@ class RequestQueue:
             for line in self._classes.values()
             for tenant in line.tenants.values()
             for lane in tenant.lanes.values()
-            if (entry := lane.first()) is not None
+            if (entry := lane.oldest.first()) is not None
         ]
         return QueueStats(
             enqueued=self._enqueued,
@@ -334,6 +362,7 @@ class RequestQueue:
             in_process=len(self._in_process),
             oldest_wait=max(0.0, now - min(heads, default=now)),
             infeasible=self._infeasible,
+            newest_first=tuple([name for name, line in self._classes.items() if line.lifo and line.lifo.is_on]),
         )
 
     def waiting(self) -> list[Job]:
@@ -372,6 +401,11 @@ class RequestQueue:
             self._seconds_per_job = seconds if known is None else known + 0.05 * (seconds - known)
         self._drained_at = now
         self._was_backlogged = bool(self._entries)
+
+
+def _class(options: QueueOptions, name: Klass) -> FairClass:
+    timeout = options.adaptive_lifo.get(name)
+    return FairClass(options.weights[name], options.tenants, None if timeout is None else AdaptiveLifo(timeout))
 
 
 @dataclass(frozen=True, slots=True)

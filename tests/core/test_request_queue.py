@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rubberduck.core.request_queue import CLASSES, Accepted, Job, QueueOptions, ReadyRoutes, Rejected, RequestQueue
 
@@ -278,7 +280,7 @@ def test_cancelled_jobs_do_not_pile_up_behind_one_that_stays() -> None:
         line.enqueue(job(str(number), deadline=1e9), 0.0)
         line.cancel(str(number))
     lane = line._classes["normal"].tenants[""].lanes[frozenset()]
-    assert len(lane._items) < 200
+    assert len(lane.oldest._items) < 200
     assert len(line._deadlines._items) < 200
 
 
@@ -295,11 +297,237 @@ def test_tenants_that_left_are_forgotten() -> None:
     assert len(line._per_tenant) <= len(line)
 
 
+def test_who_asks_and_gives_up_for_ever_leaves_nothing_behind() -> None:
+    """What is remembered of a tenant that owes its last job was noted again each time it left: without end."""
+    line = queue()
+    line.enqueue(job("owes", tenant="x", tokens=1e9), 0.0)
+    line.enqueue(job("stays", tenant="y", routes=A), 0.0)
+    line.dispatch(0.0)
+    for number in range(5000):
+        line.enqueue(job(str(number), tenant="x"), 0.0)
+        line.cancel(str(number))
+    normal = line._classes["normal"]
+    assert len(normal._in_debt) <= 2
+    assert len(normal.tenants) <= 2
+
+
+def test_routes_that_nobody_waits_for_any_more_are_forgotten() -> None:
+    """They were looked through at each decision for as long as their class was not empty."""
+    line = queue()
+    line.enqueue(job("stays", routes=A), 0.0)
+    for number in range(5000):
+        line.enqueue(job(str(number), tenant=f"tenant {number}", routes=frozenset({f"model {number}"})), 0.0)
+        line.enqueue(job(f"a{number}", tenant=f"tenant {number}", routes=A), 0.0)
+        line.cancel(str(number))
+        line.cancel(f"a{number}")
+    normal = line._classes["normal"]
+    assert list(normal.by_routes) == [A]
+    assert len(normal.by_routes[A]._heap) < 200
+
+
+def events(decide: Callable[[], object]) -> int:
+    """How many calls, of Python and of C, a decision makes: its cost, whatever else the machine does."""
+    count = 0
+
+    def note(frame: Any, event: str, arg: Any) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        decide()
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+def cost_at(depth: int, **options: Any) -> float:
+    """Mean cost of coming, going, giving up and ending while `depth` others wait, of all classes and ten tenants."""
+    line = queue(max_queue_size=2 * depth, **options)
+
+    def come(number: int) -> None:
+        about = {"tenant": f"tenant {number % 10}", "routes": (A, B, A | B)[number // 3 % 3], "deadline": 1e9}
+        line.enqueue(job(str(number), CLASSES[number % 3], tokens=5.0, enqueued_at=float(number), **about), 0.0)
+
+    for number in range(depth):
+        come(number)
+
+    def decide() -> None:
+        for number in range(depth, depth + 200):
+            come(number)
+            sent = line.dispatch(0.0, A | B)
+            assert sent is not None
+            line.done(sent.id, True)
+        for number in range(depth + 150, depth + 160):
+            line.cancel(str(number))
+
+    return events(decide) / 200
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"max_queue_size": 0}, {"weights": {"high": 1}}, {"weights": dict.fromkeys(CLASSES, 0)}]
+    "options", [{}, {"when_full": "evict_lower"}, {"adaptive_lifo": dict.fromkeys(CLASSES, 60.0)}], ids=str
+)
+def test_a_decision_costs_the_same_however_many_wait(options: dict[str, Any]) -> None:
+    assert cost_at(10_000, **options) <= 1.1 * cost_at(100, **options)
+
+
+# -- shares -------------------------------------------------------------------------------------------------
+
+
+def test_another_tenants_job_goes_within_its_share_however_many_jobs_one_floods_the_queue_with() -> None:
+    line = queue(max_queue_size=20_000)
+    for number in range(10_000):
+        line.enqueue(job(f"flood {number}", tenant="flood", tokens=800.0), 0.0)
+    for number in range(100):
+        line.dispatch(0.0)
+        line.enqueue(job(f"other {number}", tenant="other", tokens=800.0), 0.0)
+        gone = [each.id for _ in range(2) if (each := line.dispatch(0.0))]
+        assert f"other {number}" in gone
+
+
+def test_tenants_share_by_their_weights() -> None:
+    line = queue(max_queue_size=10_000, tenants={"gold": 3.0})
+    for number in range(1000):
+        for tenant in ("gold", "plain", "other"):
+            line.enqueue(job(f"{tenant} {number}", tenant=tenant, tokens=10.0), 0.0)
+    order = [each.tenant for _ in range(500) if (each := line.dispatch(0.0))]
+    assert Counter(order) == {"gold": 300, "plain": 100, "other": 100}
+
+
+@given(st.lists(st.tuples(st.sampled_from("xyz"), st.integers(1, 50)), min_size=60, max_size=60))
+@settings(deadline=None)
+def test_no_tenant_falls_behind_its_share_by_more_than_one_largest_job(jobs: list[tuple[str, int]]) -> None:
+    weights = {"x": 1.0, "y": 1.0, "z": 5.0}
+    line = queue(tenants=weights)
+    for number, (tenant, tokens) in enumerate(jobs):
+        line.enqueue(job(str(number), tenant=tenant, tokens=float(tokens)), 0.0)
+    left = Counter(tenant for tenant, _ in jobs)
+    backlogged = set(left)
+    served = dict.fromkeys(weights, 0.0)
+    largest = {name: max((t for n, t in jobs if n == name), default=0) / weights[name] for name in weights}
+    while all(left[name] for name in backlogged):
+        each = line.dispatch(0.0)
+        assert each is not None
+        left[each.tenant] -= 1
+        served[each.tenant] += each.tokens / weights[each.tenant]
+        for one in backlogged:
+            for other in backlogged:
+                assert served[one] - served[other] <= largest[one] + largest[other] + 1e-9
+
+
+@given(st.lists(st.integers(1, 40), min_size=5, max_size=40))
+@settings(deadline=None)
+def test_high_waits_for_one_job_of_each_while_it_asks_for_no_more_than_its_share(sizes: list[int]) -> None:
+    """Its share is 17/20; one that is served token by token, one a second, is asked for no more than that."""
+    line = queue(max_queue_size=10_000)
+    for number in range(400):
+        line.enqueue(job(f"normal {number}", tokens=40.0), 0.0)
+        line.enqueue(job(f"low {number}", "low", tokens=40.0), 0.0)
+    now, coming, owed = 0.0, 0.0, list(enumerate(sizes))
+    while owed or any(each.klass == "high" for each in line.waiting()):
+        while owed and coming <= now:
+            number, tokens = owed.pop(0)
+            line.enqueue(job(f"high {number}", "high", tokens=float(tokens), enqueued_at=coming), now)
+            coming += tokens * 20 / 17
+        each = line.dispatch(now)
+        assert each is not None
+        if each.klass == "high":
+            assert now - each.enqueued_at <= 2 * 40 + 40 + 1e-6
+        now += each.tokens
+
+
+def test_a_job_far_above_all_others_keeps_its_place_until_its_turn_comes() -> None:
+    line = queue()
+    line.enqueue(job("huge", tenant="x", tokens=1e6), 0.0)
+    line.enqueue(job("after it", tenant="x"), 0.0)
+    for number in range(50):
+        line.enqueue(job(f"small {number}", tenant="y"), 0.0)
+    order = drain(line)
+    assert order.index("huge") <= 1
+    assert order[-1] == "after it", "its tenant has had its share for long"
+
+
+# -- newest first -------------------------------------------------------------------------------------------
+
+
+def overloaded(line: RequestQueue, seconds: int, begin: float = 0.0) -> list[float]:
+    """Four come in a second and two go; the wait of each that went."""
+    waits = []
+    for step in range(seconds * 4):
+        now = begin + step / 4
+        line.enqueue(job(f"{now}", enqueued_at=now, deadline=now + 100.0), now)
+        if step % 2 and (each := line.dispatch(now)):
+            waits.append(now - each.enqueued_at)
+    return waits
+
+
+def test_a_class_in_which_all_wait_too_long_turns_to_newest_first() -> None:
+    line = queue(adaptive_lifo={"normal": 100.0})
+    waits = overloaded(line, 30)
+    assert max(waits) == pytest.approx(5.5, abs=1.0), "5 % of its time, and the second in which it showed"
+    assert waits[-20:] == [0.0] * 20
+    assert line.stats(30.0).newest_first == ("normal",)
+
+
+def test_without_the_option_a_class_stays_in_its_order() -> None:
+    line = queue(adaptive_lifo={"low": 100.0})
+    assert overloaded(line, 30)[-1] > 10.0
+    assert line.stats(30.0).newest_first == ()
+
+
+def test_one_who_hardly_waited_in_a_second_keeps_the_order() -> None:
+    line = queue(adaptive_lifo={"normal": 100.0})
+    for number in range(40):
+        now = 10.0 + number / 4
+        line.enqueue(job(f"old {number}", enqueued_at=0.0, tenant="x"), now)
+        line.enqueue(job(f"new {number}", enqueued_at=now, tenant="y"), now)
+        for _ in range(2):
+            line.dispatch(now)
+        line.enqueue(job(f"stays {number}", routes=A), now)
+    assert line.stats(20.0).newest_first == ()
+
+
+def test_a_class_turns_back_when_its_oldest_wait_less_than_half_of_that() -> None:
+    line = queue(adaptive_lifo={"normal": 100.0})
+    overloaded(line, 30)
+    line.expire(130.0)
+    assert len(line) == 0
+    overloaded(line, 2, begin=200.0)
+    assert line.stats(202.0).newest_first == (), "nobody was left, so it began anew"
+    overloaded(line, 28, begin=202.0)
+    for name in [each.id for each in line.waiting()][:-4]:
+        line.cancel(name)
+    overloaded(line, 3, begin=230.0)
+    assert line.stats(233.0).newest_first == ()
+
+
+def test_newest_first_leaves_shares_and_deadlines_alone() -> None:
+    line = queue(adaptive_lifo={"normal": 100.0}, max_queue_size=10_000)
+    overloaded(line, 30)
+    for number in range(100):
+        line.enqueue(job(f"x{number}", tenant="x", enqueued_at=30.0 + number / 1000), 30.2)
+    order = [each for _ in range(40) if (each := line.dispatch(30.25))]
+    assert Counter(each.tenant for each in order) == {"": 20, "x": 20}
+    assert [each.id for each in order if each.tenant == "x"] == [f"x{number}" for number in range(99, 79, -1)]
+    assert len(line.expire(1e6)) == 40
+    assert {each.tenant for each in line.waiting()} == {"x"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_queue_size": 0},
+        {"weights": {"high": 1}},
+        {"weights": dict.fromkeys(CLASSES, 0)},
+        {"tenants": {"x": 0}},
+        {"adaptive_lifo": {"urgent": 1.0}},
+        {"adaptive_lifo": {"low": 0.0}},
+        {"service_quantile": 1.0},
+    ],
 )
 def test_senseless_options_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"at least 1|weights"):
+    with pytest.raises(ValueError, match=r"at least 1|weight|adaptive_lifo|service_quantile"):
         queue(**wrong)
 
 
@@ -322,126 +550,6 @@ def test_no_class_falls_behind_its_share_by_more_than_one_largest_job(jobs: list
         for one in backlogged:
             for other in backlogged:
                 assert served[one] - served[other] <= largest[one] + largest[other] + 1e-9
-
-
-class QueueAgainstModel(RuleBasedStateMachine):
-    """The model is one list of jobs, looked through from front to back at every question."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now, self.count = 0.0, 0
-        self.real = queue(max_queue_size=12)
-        self.jobs: list[Job] = []
-        self.out: list[str] = []
-        self.class_tag = dict.fromkeys(CLASSES, 0.0)
-        self.class_time = 0.0
-        self.tenant_tag: dict[tuple[str, str], float] = {}
-        self.tenant_time = dict.fromkeys(CLASSES, 0.0)
-
-    def drop(self, name: str) -> None:
-        self.jobs = [each for each in self.jobs if each.id != name]
-        for klass in CLASSES:
-            if not any(each.klass == klass for each in self.jobs):
-                self.tenant_time[klass] = 0.0
-                self.tenant_tag = {key: tag for key, tag in self.tenant_tag.items() if key[0] != klass}
-
-    @rule(step=st.sampled_from([0.0, 1.0, 5.0]))
-    def time_passes(self, step: float) -> None:
-        self.now += step
-
-    @rule(
-        klass=st.sampled_from(["normal", "normal", "normal", "high", "low"]),
-        tenant=st.sampled_from("xy"),
-        tokens=st.sampled_from([1.0, 3.0, 40.0]),
-        routes=st.sampled_from([A | B, A | B, A, B]),
-        patience=st.sampled_from([1000.0, 1000.0, 20.0, 2.0]),
-    )
-    def enqueue(self, klass: str, tenant: str, tokens: float, routes: frozenset[str], patience: float) -> None:
-        self.count += 1
-        each = job(
-            str(self.count),
-            klass,
-            tenant=tenant,
-            tokens=tokens,
-            routes=routes,
-            deadline=self.now + patience,
-            enqueued_at=self.now,
-        )
-        answer = self.real.enqueue(each, self.now)
-        assert isinstance(answer, Accepted) == (len(self.jobs) < 12)
-        if isinstance(answer, Accepted):
-            if not any(other.klass == klass for other in self.jobs):
-                self.class_tag[klass] = max(self.class_tag[klass], self.class_time)  # type: ignore[index]
-            if not any((other.klass, other.tenant) == (klass, tenant) for other in self.jobs):
-                old = self.tenant_tag.get((klass, tenant), 0.0)
-                self.tenant_tag[klass, tenant] = max(old, self.tenant_time[klass])  # type: ignore[index]
-            self.jobs.append(each)
-
-    @rule(ready=st.sampled_from([A | B, A | B, A, B, frozenset()]))
-    def dispatch(self, ready: frozenset[str]) -> None:
-        got = self.real.dispatch(self.now, ready)
-        able = [each for each in self.jobs if each.routes & ready and each.deadline > self.now]
-        if any(each.routes & ready and each.deadline <= self.now for each in self.jobs):
-            self.expire()  # who is found overdue on the way has left, which frees shares; compare only the rest
-            if got is not None:
-                self.take(got)
-            return
-        if not able:
-            assert got is None
-            return
-        assert got is not None
-        tags = {klass: max(self.class_tag[klass], self.class_time) for klass in {each.klass for each in able}}
-        klass = min(tags, key=lambda name: (tags[name], CLASSES.index(name)))
-        assert got.klass == klass
-        able = [each for each in able if each.klass == klass]
-        least = min(self.tenant_tag[klass, each.tenant] for each in able)
-        assert self.tenant_tag[klass, got.tenant] == least
-        assert got == next(each for each in able if each.tenant == got.tenant)
-        self.take(got)
-
-    def take(self, got: Job) -> None:
-        klass, weight = got.klass, {"high": 17.0, "normal": 2.0, "low": 1.0}[got.klass]
-        self.class_time = max(self.class_time, self.class_tag[klass])
-        self.class_tag[klass] = self.class_time + got.tokens / weight
-        self.tenant_time[klass] = max(self.tenant_time[klass], self.tenant_tag[klass, got.tenant])
-        self.tenant_tag[klass, got.tenant] = self.tenant_time[klass] + got.tokens
-        self.drop(got.id)
-        self.out.append(got.id)
-
-    @rule()
-    def expire(self) -> None:
-        due = [each.id for each in self.jobs if each.deadline <= self.now]
-        assert sorted(each.id for each in self.real.expire(self.now)) == sorted(due)
-        for name in due:
-            self.drop(name)
-
-    @precondition(lambda self: self.count)
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
-        name = str(data.draw(st.integers(1, self.count)))
-        assert self.real.cancel(name) == any(each.id == name for each in self.jobs)
-        self.drop(name)
-
-    @precondition(lambda self: self.out)
-    @rule(ok=st.booleans())
-    def done(self, ok: bool) -> None:
-        assert self.real.done(self.out.pop(), ok)
-
-    @invariant()
-    def same_jobs(self) -> None:
-        assert [each.id for each in self.real.waiting()] == [each.id for each in self.jobs]
-        stats = self.real.stats(self.now)
-        assert stats.in_process == len(self.out)
-        assert stats.depth == {klass: sum(each.klass == klass for each in self.jobs) for klass in CLASSES}
-        assert (
-            stats.enqueued
-            == len(self.jobs) + len(self.out) + stats.processed + stats.failed + stats.expired + stats.cancelled
-        )
-        assert self.real.next_deadline() == min((each.deadline for each in self.jobs), default=None)
-
-
-TestQueueAgainstModel = QueueAgainstModel.TestCase
-TestQueueAgainstModel.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 
 
 # -- calls whose time will not do -----------------------------------------------------------------------------
@@ -487,6 +595,44 @@ def test_where_others_wait_a_call_without_the_time_is_refused_at_the_door() -> N
     assert isinstance(refusal, Rejected)
     assert refusal.reason == "infeasible"
     assert isinstance(line.enqueue(Job("in time", deadline=11.0), 5.0), Accepted)
+
+
+def test_a_slow_model_says_nothing_about_a_fast_one() -> None:
+    """Judged by one figure for all, the calls for the fast one were turned away for want of time."""
+    line = queue()
+    for number in range(60):
+        line.enqueue(job(str(number), routes=B if number % 2 else A), 0.0)
+    for number in range(60):
+        line.dispatch(0.0)
+    for number in range(60):
+        line.done(str(number), True, 20.0 if number % 2 else 1.0)
+    for number, routes in enumerate((A, B)):
+        line.enqueue(job(f"waits {number}", routes=routes), 20.0)
+    short = {"deadline": 25.0}
+    assert isinstance(line.enqueue(job("fast", routes=A, **short), 20.0), Accepted)
+    assert line.enqueue(job("slow", routes=B, **short), 20.0).reason == "infeasible"  # type: ignore[union-attr]
+
+
+def test_who_takes_nothing_from_those_who_wait_may_go_whatever_its_time() -> None:
+    line = experienced()
+    line.enqueue(job("waits for another", routes=B), 5.0)
+    for number in range(20):
+        line.enqueue(job(str(number), routes=A), 5.0)
+        line.dispatch(5.0, A)
+        line.done(str(number), True, 10.0)
+    assert isinstance(line.enqueue(job("short", routes=A, deadline=11.0), 10.0), Accepted)
+    assert line.dispatch(10.0, A).id == "short"  # type: ignore[union-attr]
+
+
+def test_a_stricter_quantile_turns_more_away() -> None:
+    for quantile, expected in ((0.9, Accepted), (0.95, Rejected)):
+        line = queue(service_quantile=quantile)
+        for number in range(100):
+            line.enqueue(job(str(number)), 0.0)
+            line.dispatch(0.0)
+            line.done(str(number), True, (number % 20 + 1) / 2)
+        line.enqueue(job("waits"), 10.0)
+        assert isinstance(line.enqueue(job("short", deadline=19.3), 10.0), expected)
 
 
 def test_too_few_answers_and_old_ones_say_nothing() -> None:

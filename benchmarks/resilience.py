@@ -20,6 +20,7 @@ from math import inf
 from rubberduck.core.breaker import BreakerOptions, CircuitBreaker, Outcome, Permit
 from rubberduck.core.concurrency import Concurrency
 from rubberduck.core.limiter import Amounts, Limiter, LimiterOptions
+from rubberduck.core.rate_headers import Quota, RateHeaders
 from rubberduck.core.request_queue import CLASSES, Job, QueueOptions, RequestQueue
 from rubberduck.core.route_stats import RouteStats
 from rubberduck.core.score import Candidate, choose
@@ -57,8 +58,22 @@ def breaker(out: int) -> Decide:
 AMOUNTS, ACTUAL = Amounts(1, 500, 300, 1), Amounts(1, 500, 200, 1)
 
 
+SAID = RateHeaders((("requests", Quota(1e12, 1e12, 1.0)), ("tokens", Quota(1e12, 1e12, 1.0))))
+
+
 def limiter(out: int) -> Decide:
     """With limits on requests, input and output per minute, beside a ceiling."""
+    return reserving(out, configured_limiter())
+
+
+def taught_limiter(out: int) -> Decide:
+    """The same, with the limits on requests and tokens that a provider's headers teach."""
+    books = configured_limiter()
+    books.observe(SAID, 0.0, 0.0)
+    return reserving(out, books)
+
+
+def configured_limiter() -> Limiter:
     options = LimiterOptions(
         requests_per_min=1e12,
         input_tokens_per_min=1e12,
@@ -66,7 +81,10 @@ def limiter(out: int) -> Decide:
         max_concurrency=100_000,
         reservation_ttl=1e9,
     )
-    books = Limiter(options, 0.0)
+    return Limiter(options, 0.0)
+
+
+def reserving(out: int, books: Limiter) -> Decide:
     for number in range(out):
         books.reserve(f"out {number}", AMOUNTS, 0.0)
     names = iter(range(10**9))
@@ -156,6 +174,7 @@ def concurrency(limit: int) -> Decide:
 DECISIONS = (
     Decision("breaker: acquire and settle", 3.0, 100, breaker),
     Decision("limiter: reserve and commit", 5.0, 100, limiter),
+    Decision("the same, with learned limits", 5.0, 100, taught_limiter),
     Decision("limiter: get in line and leave it", 10.0, 1_000, waiting_limiter),
     Decision("choice among 8 candidates", 20.0, 10, choice),
     Decision("queue: enqueue and dispatch", 10.0, 1_000, queue),

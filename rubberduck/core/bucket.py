@@ -160,8 +160,7 @@ class MinuteWindow(SlidingSum):
                 return at
         raise AssertionError("the last step has no end")
 
-    def take(self, amount: float, now: float) -> list[float]:
-        return self.add(amount, now)
+    take = SlidingSum.add
 
     def settle(self, cell: Cell, taken: float, actual: float, now: float) -> None:
         if actual > taken:

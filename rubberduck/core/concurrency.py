@@ -21,19 +21,16 @@ SHRINK = 0.7
 class Concurrency:
     """The limit of one route. `now` and `started` are monotonic seconds."""
 
-    __slots__ = ("_cut_at", "_limit", "ceiling")
+    __slots__ = ("_cut_at", "_exact", "ceiling", "limit")
 
     def __init__(self, ceiling: int) -> None:
         if ceiling < 1:
             raise ValueError(f"a ceiling is at least 1, not {ceiling}")
         self.ceiling = ceiling
-        self._limit = float(ceiling)
+        self._exact = float(ceiling)
+        self.limit = ceiling
+        """How many may be out at once, 1 to the ceiling. To be read only."""
         self._cut_at = -inf
-
-    @property
-    def limit(self) -> int:
-        """How many may be out at once, 1 to the ceiling."""
-        return int(self._limit)
 
     def has_room(self, inflight: int) -> bool:
         """Whether one more may be sent while `inflight` are out."""
@@ -41,8 +38,8 @@ class Concurrency:
 
     def answered(self, inflight: int) -> None:
         """An attempt was answered while `inflight` were out, itself included."""
-        if self._limit < self.ceiling and inflight >= self._limit / 2:
-            self._limit = min(float(self.ceiling), self._limit + 1 / self._limit)
+        if self._exact < self.ceiling and inflight >= self._exact / 2:
+            self._set(min(float(self.ceiling), self._exact + 1 / self._exact))
 
     def overloaded(self, inflight: int, started: float, now: float) -> bool:
         """An attempt begun at `started` was too many, while `inflight` were out, itself included.
@@ -54,5 +51,9 @@ class Concurrency:
         if started < self._cut_at:
             return False
         self._cut_at = now
-        self._limit = max(1.0, min(self._limit, inflight) * SHRINK)
+        self._set(max(1.0, min(self._exact, inflight) * SHRINK))
         return True
+
+    def _set(self, limit: float) -> None:
+        self._exact = limit
+        self.limit = int(limit)

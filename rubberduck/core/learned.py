@@ -10,7 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from math import inf
 
-from rubberduck.core.bucket import WINDOW_SECONDS, Cell
+from rubberduck.core.bucket import WINDOW_SECONDS
 from rubberduck.core.meters import Meters
 from rubberduck.core.observed import ObservedWindow, WindowSnapshot
 from rubberduck.core.pace import Pace
@@ -20,6 +20,8 @@ from rubberduck.core.waiting_line import Amounts, Needs
 LONGEST_BLOCK = 86_400.0
 """Seconds that a reset or a hint is believed for at most; the response after that teaches anew."""
 LONGEST_BACKOFF = 60.0
+EVERYTHING = "everything"
+"""What a block counts that is not about one limit only."""
 MODELS = 1000
 """Of how many models the limits are remembered; names come from users."""
 
@@ -28,8 +30,7 @@ MODELS = 1000
 class LearnedSnapshot:
     """What was learned of one model, by times relative to now; `sent_before` None: nothing was applied yet."""
 
-    blocked_for: float
-    dimensions_blocked_for: dict[str, float]
+    blocked_for: dict[str, float]
     pace: tuple[float, float]
     refusals: int
     refused_before: float | None
@@ -40,14 +41,14 @@ class LearnedSnapshot:
 class Learned:
     """The limits of one model, as far as its responses told, and how it is treated after a refusal."""
 
-    __slots__ = ("_blocked", "_refusals", "_refused_at", "_sent_at", "blocked_until", "meters", "pace", "windows")
+    __slots__ = ("_blocked", "_refusals", "_refused_at", "_rests_until", "_sent_at", "meters", "pace", "windows")
 
     def __init__(self) -> None:
-        self.blocked_until = -inf
         self.pace = Pace()
         self.meters = Meters()
         self.windows: dict[str, ObservedWindow] = {}
-        self._blocked: dict[str, float] = {}
+        self._blocked: dict[str, float] = {}  # until when, by what it counts
+        self._rests_until = -inf
         self._refusals = 0
         self._refused_at = -inf
         self._sent_at = -inf
@@ -56,26 +57,29 @@ class Learned:
 
     def wait(self, amounts: Amounts, now: float) -> float:
         """Seconds until one request of `amounts` may go. One larger than a limit goes when nothing else counts."""
-        wait = self.meters.wait(self.meters.needs(amounts), now)
-        rest = self._rest(amounts, now)
-        return max(wait, rest)
+        return self.wait_for(self.meters.needs(amounts), amounts, now)
+
+    def wait_for(self, needs: Needs, amounts: Amounts, now: float) -> float:
+        """The same, for who has picked the needs of its `meters` already."""
+        wait = self.meters.wait(needs, now)
+        return wait if now >= self._rests_until else max(wait, self._rest(amounts, now))
 
     def wait_for_all(self, amounts: Amounts, now: float) -> float:
         """About how many seconds it takes until requests of `amounts` together have gone."""
         return max(self.meters.wait_for_all(self.meters.needs(amounts), now), self._rest(amounts, now))
 
-    def take(self, amounts: Amounts, now: float) -> tuple[Meters, Needs, list[Cell]]:
-        """Charge it; what is returned is needed to settle."""
-        needs = self.meters.needs(amounts)
-        return self.meters, needs, self.meters.take(needs, now)
-
     def _rest(self, amounts: Amounts, now: float) -> float:
         """Seconds for which the provider said to wait, whatever we have used."""
-        longest = self.blocked_until - now if self.blocked_until > now else 0.0
-        for counts, until in self._blocked.items():
-            if until - now > longest and getattr(amounts, unit_of(counts)) > 0:
-                longest = until - now
-        return longest
+        waits = [
+            until - now
+            for counts, until in self._blocked.items()
+            if counts == EVERYTHING or getattr(amounts, unit_of(counts)) > 0
+        ]
+        return max(waits, default=0.0)
+
+    def _block(self, counts: str, until: float) -> None:
+        self._blocked[counts] = max(until, self._blocked.get(counts, -inf))
+        self._rests_until = max(until, self._rests_until)
 
     def output_limits(self) -> list[float]:
         """The limits that output counts against."""
@@ -93,7 +97,7 @@ class Learned:
         for counts, quota in quotas:
             reset = None if quota.reset is None else min(quota.reset, LONGEST_BLOCK)
             if quota.remaining == 0 and reset:
-                self._blocked[counts] = max(self._blocked.get(counts, -inf), now + reset)
+                self._block(counts, now + reset)
             window = self._window(counts, quota, unseen, now)
             if window is not None and quota.remaining is not None:
                 until = now + (WINDOW_SECONDS if reset is None else reset)
@@ -127,12 +131,12 @@ class Learned:
             self.pace.halve(now)
         if hint is None:
             hint = min(LONGEST_BACKOFF, 2.0 ** max(0, min(self._refusals - 1, 10)))
-        self.blocked_until = max(self.blocked_until, now + min(hint, LONGEST_BLOCK))
+        self._block(EVERYTHING, now + min(hint, LONGEST_BLOCK))
         return is_new
 
     def penalise(self, until: float) -> None:
         """Nothing goes before `until`: the provider said so. Never shortens an earlier penalty."""
-        self.blocked_until = max(self.blocked_until, until)
+        self._block(EVERYTHING, until)
 
     def answered(self, sent_at: float) -> None:
         """An answer ends a row of refusals, if it was asked for after the last one."""
@@ -143,8 +147,7 @@ class Learned:
 
     def snapshot(self, now: float) -> LearnedSnapshot:
         return LearnedSnapshot(
-            blocked_for=max(0.0, self.blocked_until - now),
-            dimensions_blocked_for={counts: until - now for counts, until in self._blocked.items() if until > now},
+            blocked_for={counts: until - now for counts, until in self._blocked.items() if until > now},
             pace=self.pace.snapshot(now),
             refusals=self._refusals,
             refused_before=None if self._refused_at == -inf else now - self._refused_at,
@@ -155,8 +158,8 @@ class Learned:
     @classmethod
     def restore(cls, snapshot: LearnedSnapshot, now: float) -> Learned:
         learned = cls()
-        learned.blocked_until = now + snapshot.blocked_for if snapshot.blocked_for else -inf
-        learned._blocked = {counts: now + wait for counts, wait in snapshot.dimensions_blocked_for.items()}
+        for counts, seconds in snapshot.blocked_for.items():
+            learned._block(counts, now + seconds)
         learned.pace = Pace.restore(snapshot.pace, now)
         learned._refusals = snapshot.refusals
         learned._refused_at = -inf if snapshot.refused_before is None else now - snapshot.refused_before

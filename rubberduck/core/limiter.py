@@ -23,7 +23,7 @@ from rubberduck.core.configured import Configured, ConfiguredSnapshot
 from rubberduck.core.learned import LearnedModels, LearnedSnapshot
 from rubberduck.core.limits import Granted, LimiterOptions, LimiterStats, Refused, Wait
 from rubberduck.core.rate_headers import RateHeaders
-from rubberduck.core.reservations import LearnedCharge, Reservation, Reservations
+from rubberduck.core.reservations import Reservation, Reservations
 from rubberduck.core.slots import Slots
 from rubberduck.core.waiting_line import Amounts, Klass, Needs, Waiter, WaitingLine
 
@@ -92,14 +92,14 @@ class Limiter:
         """Take `amounts` now, or get in line for them. A wait that would end after `deadline` is refused at once."""
         if self._reservations.was_granted(reservation):
             return Granted(reservation)
-        needs = self._meters.needs(amounts)
         ttl = self._options.reservation_ttl if ttl is None else ttl
         self._release_lost(now)
-        if now <= deadline and self._may_go_first(amounts, needs, model, now):
-            # Who waits and asks again is among those that go first, so it does not get here.
-            self._grant(reservation, amounts, needs, ttl, model, now)
+        ask = self._asked(amounts, model, ttl, now)
+        if now <= deadline and self._may_go_first(ask, now):
+            # Who waits and asks again is among those before it, or is itself the first: it does not get here.
+            self._grant(reservation, ask, now)
             return Granted(reservation)
-        return self._get_in_line(Waiter(reservation, amounts, needs, deadline, klass, ttl, model), now)
+        return self._get_in_line(Waiter(reservation, amounts, ask.needs, deadline, klass, ttl, model), now)
 
     def _get_in_line(self, waiter: Waiter, now: float) -> Wait | Refused:
         known = self._line.get(waiter.id)
@@ -201,16 +201,12 @@ class Limiter:
             return False
         self._meters.settle(held.needs, held.cells, actual, now)
         if held.learned is not None:
-            self._settle_learned(held.learned, held, actual, now)
+            held.learned.meters.settle(held.learned_needs, held.learned_cells, actual, now)
+            if actual.output > 0:
+                held.learned.answered(held.since)
         self._slots.give_back(held.model, held.amounts.concurrency)
         self._mean_hold += 0.1 * (now - held.since - self._mean_hold)
         return True
-
-    def _settle_learned(self, charge: LearnedCharge, held: Reservation, actual: Amounts, now: float) -> None:
-        meters, needs, cells = charge
-        meters.settle(needs, cells, actual, now)
-        if actual.output > 0 and (learned := self._learned.get(held.model)) is not None:
-            learned.answered(held.since)
 
     # -- what the provider says ----------------------------------------------------------------------------
 
@@ -307,11 +303,8 @@ class Limiter:
 
     def _hold_again(self, id: str, amounts: Amounts, remaining: float, model: str, now: float) -> None:
         """It was charged in the former life; when is forgotten, so that no minute gets a surplus back."""
-        needs = self._meters.needs(amounts)
-        held = Reservation(amounts, needs, [None] * len(needs), model, now, now + remaining)
-        if (learned := self._learned.get(model)) is not None:
-            needs = learned.meters.needs(amounts)
-            held.learned = learned.meters, needs, [None] * len(needs)
+        held = self._asked(amounts, model, remaining, now)
+        held.cells, held.learned_cells = [None] * len(held.needs), [None] * len(held.learned_needs)
         self._reservations.add(id, held)
         self._slots.take(model, amounts.concurrency)
 
@@ -320,19 +313,22 @@ class Limiter:
     def _can_ever_fit(self, amounts: Amounts, needs: Needs) -> bool:
         return amounts.concurrency <= self._options.max_concurrency and self._meters.can_ever_fit(needs)
 
-    def _may_go_first(self, amounts: Amounts, needs: Needs, model: str, now: float) -> bool:
+    def _may_go_first(self, ask: Reservation, now: float) -> bool:
         """Whether one who asks now gets it at once. What is larger than a limit never does."""
-        if self._blocked_until > now or self._meters.wait(needs, now) > 0:
+        if self._blocked_until > now or self._meters.wait(ask.needs, now) > 0:
             return False
-        if (learned := self._learned.get(model)) is not None and learned.wait(amounts, now) > 0:
+        if ask.learned is not None and ask.learned.wait_for(ask.learned_needs, ask.amounts, now) > 0:
             return False
-        if self._line.booked and self._is_somebody_before(model, now):
+        if self._line.booked and self._is_somebody_before(ask.model, now):
             return False
-        return self._slots.has_room(model, amounts.concurrency)
+        return self._slots.has_room(ask.model, ask.amounts.concurrency)
 
     def _is_somebody_before(self, model: str, now: float) -> bool:
         """Whether a newcomer has to wait its turn: for one of its own model, or one who waits for what all share."""
-        return any(first.model == model or self._own_wait(first, now) <= 0 for first in self._line.booked)
+        for first in self._line.booked:  # noqa: SIM110 (asked before every grant; a generator costs twice as much)
+            if first.model == model or self._own_wait(first, now) <= 0:
+                return True
+        return False
 
     def _in_turn(self, now: float) -> Iterator[tuple[Waiter, float]]:
         """Who may be next, and the wait for its own model: the first of each, up to one that waits for nothing own."""
@@ -390,7 +386,7 @@ class Limiter:
     def _grant_booked(self, now: float, answers: list[Granted | Refused]) -> None:
         while (first := self._next_in_turn(now)) is not None:
             self._line.leave(first)
-            self._grant(first.id, first.amounts, first.needs, first.ttl, first.model, now)
+            self._grant(first.id, self._asked(first.amounts, first.model, first.ttl, now), now)
             answers.append(Granted(first.id))
 
     def _next_in_turn(self, now: float) -> Waiter | None:
@@ -404,12 +400,18 @@ class Limiter:
         answers.extend([self._refuse(waiter.id, "past_deadline", self._wait(waiter, now)) for waiter in expired])
         return bool(expired)
 
-    def _grant(self, reservation: str, amounts: Amounts, needs: Needs, ttl: float, model: str, now: float) -> None:
-        held = Reservation(amounts, needs, self._meters.take(needs, now), model, now, now + ttl)
-        if (learned := self._learned.get(model)) is not None:
-            held.learned = learned.take(amounts, now)
-        self._reservations.add(reservation, held)
-        self._slots.take(model, amounts.concurrency)
+    def _asked(self, amounts: Amounts, model: str, ttl: float, now: float) -> Reservation:
+        """The reservation that is asked for; nothing is charged yet."""
+        learned = self._learned.get(model)
+        learned_needs = () if learned is None else learned.meters.needs(amounts)
+        return Reservation(amounts, self._meters.needs(amounts), model, now, now + ttl, learned, learned_needs)
+
+    def _grant(self, id: str, ask: Reservation, now: float) -> None:
+        ask.cells = self._meters.take(ask.needs, now)
+        if ask.learned is not None:
+            ask.learned_cells = ask.learned.meters.take(ask.learned_needs, now)
+        self._reservations.add(id, ask)
+        self._slots.take(ask.model, ask.amounts.concurrency)
         self._granted += 1
 
     def _release_lost(self, now: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter, gt
 
 from rubberduck.core.bucket import Cell, Meter
@@ -34,7 +34,7 @@ class Meters:
     def wait(self, needs: Needs, now: float) -> float:
         """Seconds until each has what one request needs of it."""
         longest = 0.0
-        for meter, need in zip(self._meters, needs, strict=True):
+        for meter, need in zip(self._meters, needs):  # noqa: B905 (as many by the picker; the check costs as much again)
             if need > 0 and (wait := meter.wait(need, now)) > longest:
                 longest = wait
         return longest
@@ -46,9 +46,9 @@ class Meters:
 
     def take(self, needs: Needs, now: float) -> list[Cell]:
         """Take without asking; what it returns is needed to settle."""
-        return [meter.take(need, now) for meter, need in zip(self._meters, needs, strict=True)]
+        return [meter.take(need, now) for meter, need in zip(self._meters, needs)]  # noqa: B905 (as in `wait`)
 
-    def settle(self, taken: Needs, cells: list[Cell], actual: Amounts, now: float) -> None:
+    def settle(self, taken: Needs, cells: Sequence[Cell], actual: Amounts, now: float) -> None:
         """Correct an earlier taking. A meter that was added since then was asked for nothing."""
         for meter, need, cell, used in zip(self._meters, taken, cells, self.needs(actual)):  # noqa: B905 (see above)
             if need != used:

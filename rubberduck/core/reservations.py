@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
 from rubberduck.core.bucket import Cell
-from rubberduck.core.meters import Meters
+from rubberduck.core.learned import Learned
 from rubberduck.core.waiting_line import Amounts, Needs
 
 REMEMBERED = 4096
 """How many settled ids are remembered at least, so that a repeated question is recognised; twice as many at most."""
 
-LearnedCharge = tuple[Meters, Needs, list[Cell]]
-"""What was charged to the limits that were learned by then, and where in time it stands."""
-
 
 @dataclass(slots=True)
 class Reservation:
-    """One that is out. Times are monotonic seconds.
+    """One that is out, or asked for. Times are monotonic seconds.
 
-    `needs` and `cells` are what was charged to the configured limits, and where in time that stands. `is_seen` says
-    that a response has told of it.
+    `needs` and `cells` are what is charged to the configured limits, and where in time that stands; `learned_needs` and
+    `learned_cells` the same to what is `learned` of the model by then. `is_seen`: a response has told of it.
     """
 
     amounts: Amounts
     needs: Needs
-    cells: list[Cell]
     model: str
     since: float
     expires_at: float
-    learned: LearnedCharge | None = None
+    learned: Learned | None
+    learned_needs: Needs
+    cells: Sequence[Cell] = ()
+    learned_cells: Sequence[Cell] = ()
     is_seen: bool = False
 
 

@@ -41,7 +41,7 @@ class Slots:
 
         What wants more than there are goes when it is alone: a limit that has shrunk is no refusal.
         """
-        taken = self._taken.get(model, 0)
+        taken = self._taken.get(model)
         return not taken or not wanted or taken + wanted <= self._concurrency_of(model).limit
 
     def take(self, model: str, wanted: int) -> None:

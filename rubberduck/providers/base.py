@@ -41,9 +41,6 @@ _END_MARK_S = 2.0
 _DRAIN_S = 1.0
 """How long to wait, after an answer's proper end, for the end of the HTTP body that makes the socket reusable."""
 
-_USAGE_S = 2.0
-"""How long to wait, after an answer's last word, for what it has used."""
-
 OnHeaders = Callable[[str, int, Mapping[str, str]], None]
 
 _OWN_FIELDS = frozenset({"model", "messages", "stream"})
@@ -104,6 +101,10 @@ class Provider(ABC):
     def for_key(self, index: int) -> Self:
         """The same provider, asking with the key of that place in `key_names`."""
         return self
+
+    def accepts_prefill(self, model: str) -> bool:
+        """Whether it is known to go on with an answer that is sent as the last message, and the assistant's own."""
+        return False
 
     def children(self) -> Sequence[sup.ChildSpec]:
         """The actors that it needs, such as a local engine; they live beside its limiter and breaker."""
@@ -308,6 +309,7 @@ class HTTPProvider(Provider):
             "timeout": errors.ProviderTimeout,
             "too_large": errors.ProtocolError,
             "malformed": errors.ProtocolError,
+            "cut": errors.ProtocolError,  # an answer had begun: more than an outage, and it may be billed
         }
         phase = "uncertain" if error.phase == "after_output" else error.phase
         return kinds.get(error.kind, errors.ServiceUnavailable)(

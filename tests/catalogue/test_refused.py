@@ -17,6 +17,7 @@ from rubberduck.errors import (
 from rubberduck.testing import Behaviour
 from rubberduck.testing.faults import (
     TEXT,
+    ByKey,
     ContextExceeded,
     Filtered,
     Html,
@@ -139,6 +140,38 @@ def test_with_nobody_else_to_ask_the_error_is_the_providers_own(
     assert error.spent == 0
 
 
+# --- other keys ----------------------------------------------------------------------------------------------------
+
+SPENT = {"out of quota": OutOfQuota(), "spend limit": SpendLimit(), "payment required": Status(402)}
+
+
+@BOTH_VERBS
+@pytest.mark.parametrize("fault", SPENT)
+@BOTH_DIALECTS
+def test_a_used_up_account_is_left_for_the_account_of_another_key_and_not_asked_again(
+    upstreams: Upstreams, module: str, fault: str, verb: str
+) -> None:
+    keys = {"api_key": None, "api_keys": ["first", "second"]}
+    pair = upstreams(ByKey({"first": SPENT[fault]}), primary=keys, dialects=(module, "openai"))
+    assert attempts(pair.ask(verb)) == [("primary", "QuotaExceeded"), ("primary", "success")]
+    assert attempts(pair.ask(verb)) == [("primary", "success")]
+    assert [call.key for call in pair.primary.calls] == ["first", "second", "second"]
+
+
+@BOTH_VERBS
+@pytest.mark.parametrize("fault", SPENT)
+@BOTH_DIALECTS
+def test_with_all_accounts_used_up_each_key_is_tried_once_and_then_the_route_left_alone(
+    upstreams: Upstreams, module: str, fault: str, verb: str
+) -> None:
+    keys = {"api_key": None, "api_keys": ["first", "second"]}
+    pair = upstreams(SPENT[fault], primary=keys, dialects=(module, "openai"))
+    assert attempts(pair.ask(verb)) == [("primary", "QuotaExceeded")] * 2 + [("fallback", "success")]
+    assert sorted(call.key for call in pair.primary.calls) == ["first", "second"]
+    assert attempts(pair.ask(verb)) == [("fallback", "success")]
+    assert len(pair.primary.calls) == 2
+
+
 # --- what waiting and repeating cannot cure -------------------------------------------------------------------------
 
 
@@ -166,9 +199,9 @@ def test_an_answer_that_a_policy_ended_says_so_and_is_not_asked_for_again(
     assert not pair.fallback.calls
 
 
-@pytest.mark.parametrize("fault", [Status(400), ContextExceeded(), Status(402), Status(404)], ids=repr)
+@pytest.mark.parametrize("fault", [Status(400), ContextExceeded(), Status(409)], ids=["400", "context", "409"])
 def test_refusals_that_are_no_failures_count_for_no_breaker(upstreams: Upstreams, fault: Behaviour) -> None:
-    pair = upstreams(fault, alone=True)
+    pair = upstreams(fault, alone=True, retry={"max_attempts": 1})
     for _ in range(6):
         with pytest.raises(RubberDuckError):
             pair.ask("complete")

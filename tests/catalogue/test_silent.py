@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from tests_upstreams_rig import (
 
 from rubberduck.core.ledger import State
 from rubberduck.errors import DeadlineExceeded, ProviderTimeout, RubberDuckError, StreamInterrupted
-from rubberduck.testing import Behaviour
+from rubberduck.testing import Behaviour, Call, Reply, dialects
 from rubberduck.testing.faults import TEXT, Drip, Hold, Ok, Silence, Stall, Status
 from supervision.testing import ManualClock
 
@@ -77,16 +78,30 @@ class answering:
     """Asks in a thread while the block lasts; the list holds the answer afterwards."""
 
     def __init__(self, pair: Pair, verb: str) -> None:
-        self._answer: list[Any] = []
-        self._thread = threading.Thread(target=lambda: self._answer.append(pair.ask(verb)))
+        self._ended: list[Any] = []
+        self._thread = threading.Thread(target=lambda: self._ended.append(self._ask(pair, verb)))
+
+    def _ask(self, pair: Pair, verb: str) -> Any:
+        return pair.ask(verb)
 
     def __enter__(self) -> list[Any]:
         self._thread.start()
-        return self._answer
+        return self._ended
 
     def __exit__(self, *_: object) -> None:
         self._thread.join(10)
-        assert self._answer
+        assert self._ended
+
+
+class ending(answering):
+    """The same for a call that must fail."""
+
+    def __init__(self, pair: Pair, verb: str, expected: type[RubberDuckError]) -> None:
+        super().__init__(pair, verb)
+        self._expected = expected
+
+    def _ask(self, pair: Pair, verb: str) -> Any:
+        return pair.failure(verb, self._expected)
 
 
 @BOTH_VERBS
@@ -128,6 +143,75 @@ def test_drops_that_are_no_content_do_not_keep_an_answer_waiting(upstreams: Upst
     pair = upstreams(Drip(0.02), dialects=(module, "openai"))
     assert attempts(pair.ask(verb)) == [("primary", "ProviderTimeout"), ("fallback", "success")]
     assert len(pair.primary.calls) == 1
+
+
+class Pinging:
+    """The beginning of an answer, and then comments for ever."""
+
+    async def answer(self, call: Call, reply: Reply) -> None:
+        await reply.head(200, {"content-type": "text/event-stream"})
+        for event in dialects.events(call.path, "m", TEXT)[:4]:
+            await reply.body(event)
+        while True:
+            await reply.body(b": ping\n\n")
+            await reply.wait(0.02)
+
+
+@BOTH_DIALECTS
+def test_pings_after_some_output_are_no_progress_and_fifteen_seconds_of_them_end_the_stream(
+    upstreams: Upstreams, module: str
+) -> None:
+    """On a clock that the test moves, so that fifteen seconds are fifteen."""
+    clock = ManualClock(start=time.monotonic())
+    pair = upstreams(Pinging(), clock=clock, primary=UNHURRIED, timeout=120, dialects=(module, "openai"))
+    with ending(pair, "stream", StreamInterrupted) as caught:
+        pair.primary.wait_for(lambda calls: calls and b": ping" in calls[0].said)
+        wait_until(lambda: pair.duck.status().calls == 1)
+        time_goes_by(pair, clock, 14.5)
+        assert pair.primary.calls[0].disconnected_at is None
+        time_goes_by(pair, clock, 1.0)
+    assert TEXT.startswith(caught[0].text)
+    assert caught[0].text
+
+
+@BOTH_DIALECTS
+def test_a_trickle_of_less_than_a_token_a_second_is_cut_after_twenty_seconds(upstreams: Upstreams, module: str) -> None:
+    clock = ManualClock(start=time.monotonic())
+    pair = upstreams(TRICKLE, clock=clock, primary=UNHURRIED, timeout=120, dialects=(module, "openai"))
+    began = clock.now()
+    with pytest.raises(StreamInterrupted, match="tokens a second") as caught:
+        list(words_at_a_pace_of(3.0, pair, clock))
+    assert caught.value.text
+    assert TRICKLE.text.startswith(caught.value.text)
+    assert 20 <= clock.now() - began <= 20 + 4 * 3.0
+
+
+def test_a_trickle_of_two_words_a_second_is_left_to_come_to_its_end(upstreams: Upstreams) -> None:
+    clock = ManualClock(start=time.monotonic())
+    pair = upstreams(TRICKLE, clock=clock, primary=UNHURRIED, timeout=120)
+    assert "".join(words_at_a_pace_of(0.5, pair, clock)) == TRICKLE.text
+
+
+TRICKLE = Ok("quack " * 60, between=0.01)
+
+
+def words_at_a_pace_of(seconds: float, pair: Pair, clock: ManualClock) -> Iterator[str]:
+    """Reads a stream while the clock goes on by so much with each word."""
+    with pair.duck.stream(REQUEST) as stream:
+        for chunk in stream:
+            yield chunk.delta.content
+            clock.advance(seconds)
+
+
+UNHURRIED = {"first_token_timeout": None, "idle_timeout": None}
+"""The defaults."""
+
+
+def time_goes_by(pair: Pair, clock: ManualClock, seconds: float) -> None:
+    """So much of it, in steps between which the actors' loop gets its turn."""
+    for _ in range(10):
+        clock.advance(seconds / 10)
+        pair.duck.status()
 
 
 # --- the caller does not wait ---------------------------------------------------------------------------------------

@@ -222,6 +222,7 @@ class Upstreams:
         }
         providers["primary"] |= {"first_token_timeout": f"{LIMIT}s", "idle_timeout": f"{LIMIT}s", **(primary or {})}
         providers["fallback"] |= secondary or {}
+        providers = {name: {k: v for k, v in each.items() if v is not None} for name, each in providers.items()}
         sections = {
             "models": {"smart": ["primary/m"] if alone else ["primary/m", "fallback/m"]},
             "retry": {"base_delay": "20ms", "max_delay": "40ms"},

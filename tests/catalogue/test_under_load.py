@@ -1,0 +1,166 @@
+"""Providers that are down, flaky, slow or hanging while many calls are made: who is asked how often, and who waits."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+from tests_upstreams_rig import REQUEST, Pair, Upstreams, attempts, wait_until
+
+from rubberduck.errors import RubberDuckError
+from rubberduck.testing.faults import TEXT, Flaky, Ok, Silence, Status
+
+QUICK = {"base_delay": "1ms", "max_delay": "2ms"}
+NO_REPEATS = {"same_route_repeats": 0}
+SAME_PRIORITY = {"priority": 1}
+
+
+async def ask_many(pair: Pair, calls: int, at_once: int) -> list[Any]:
+    """The answers and errors of so many calls, by turns whole and streamed; `seconds` of each is in the list, too."""
+    gate = asyncio.Semaphore(at_once)
+
+    async def one(number: int) -> tuple[Any, float]:
+        async with gate:
+            began = time.monotonic()
+            try:
+                ended: Any = await (whole(pair) if number % 2 else streamed(pair))
+            except RubberDuckError as error:
+                ended = error
+            pair.asked.append(ended)
+            return ended, time.monotonic() - began
+
+    async with asyncio.timeout(30):
+        return await asyncio.gather(*(one(number) for number in range(calls)))
+
+
+async def whole(pair: Pair) -> Any:
+    response = await pair.duck.acomplete(REQUEST)
+    assert response.text == TEXT
+    return response
+
+
+async def streamed(pair: Pair) -> Any:
+    async with pair.duck.astream(REQUEST) as stream:
+        text = "".join([chunk.delta.content async for chunk in stream])
+    assert text == TEXT
+    return stream.response
+
+
+def run(pair: Pair, calls: int, at_once: int) -> tuple[float, list[float]]:
+    """The share of calls that were answered, and how long each took."""
+    ended = asyncio.run(ask_many(pair, calls, at_once))
+    answered = [each for each, _ in ended if not isinstance(each, RubberDuckError)]
+    return len(answered) / calls, [seconds for _, seconds in ended]
+
+
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+# --- down and up again ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["complete", "stream"])
+def test_while_the_primary_is_down_only_probes_reach_it_and_afterwards_it_is_back_with_the_first_probe(
+    upstreams: Upstreams, verb: str
+) -> None:
+    """An outage of three times the reset time: 0.9 s for three minutes."""
+    reset, pause = 0.3, 0.03
+    breaker = {"failure_threshold": 3, "reset_timeout": f"{reset}s"}
+    pair = upstreams(Status(503), circuit_breaker=breaker, retry=NO_REPEATS)
+    began = time.monotonic()
+    while time.monotonic() < began + 3 * reset:
+        assert pair.ask(verb).provider == "fallback"
+        time.sleep(pause)
+    during = [call.arrived_at for call in pair.primary.calls]
+    opened, probes = during[:3], during[3:]
+    assert len(probes) in (2, 3)
+    assert all(later - earlier >= reset for earlier, later in itertools.pairwise(during[2:])), during
+    assert pair.duck.status().providers["primary"].state != "closed"
+    pair.primary.play(Ok())
+    back_at = time.monotonic()
+    while pair.ask(verb).provider != "primary":
+        time.sleep(pause)
+        assert time.monotonic() - back_at < reset + 10 * pause
+    for _ in range(3):
+        assert pair.ask(verb).provider == "primary"
+    assert pair.duck.status().providers["primary"].state == "closed"
+    assert len(opened) == 3
+
+
+def test_a_storm_of_calls_at_a_provider_that_fails_makes_few_repeats(upstreams: Upstreams) -> None:
+    """The breaker is off, so that only the retry budget stands between the callers and the provider."""
+    pair = upstreams(Status(500), alone=True, retry=QUICK, circuit_breaker={"failure_threshold": None})
+    calls = 100
+    answered, seconds = run(pair, calls, at_once=25)
+    assert answered == 0
+    assert calls <= len(pair.primary.calls) <= 1.2 * calls + 3
+    assert max(seconds) < 10
+
+
+def test_a_storm_of_calls_spares_each_of_two_providers_that_fail(upstreams: Upstreams) -> None:
+    off = {"failure_threshold": None}
+    pair = upstreams(Status(500), fallback=Status(503), retry=QUICK, circuit_breaker=off)
+    calls = 60
+    run(pair, calls, at_once=20)
+    for server in (pair.primary, pair.fallback):
+        assert calls <= len(server.calls) <= 1.2 * calls + 3
+
+
+# --- failing at once, and now and then -----------------------------------------------------------------------------
+
+
+def test_a_provider_that_fails_at_once_does_not_draw_the_traffic(upstreams: Upstreams) -> None:
+    """It is the fastest of all, and it answers nobody."""
+    pair = upstreams(Status(500), fallback=Ok(delay=0.01), secondary=SAME_PRIORITY, retry=QUICK)
+    answered, _ = run(pair, 200, at_once=10)
+    assert answered >= 0.95
+    assert len(pair.primary.calls) <= 0.1 * 200
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["one of two", "both"])
+def test_with_four_in_ten_requests_failing_nineteen_calls_in_twenty_are_answered(
+    upstreams: Upstreams, together: bool
+) -> None:
+    """Where both are flaky, repeats have to be affordable for that: the budget keeps most of them from being made."""
+    fallback = Flaky(0.4, seed=4) if together else Ok()
+    retry = {**QUICK, "retry_budget": 1.0, "retry_budget_floor": 100} if together else QUICK
+    pair = upstreams(Flaky(0.4, seed=3), fallback=fallback, retry=retry, circuit_breaker={"reset_timeout": "50ms"})
+    answered, _ = run(pair, 120, at_once=6)
+    assert answered >= 0.95
+
+
+# --- slow and hanging ----------------------------------------------------------------------------------------------
+
+FAST, SLOW = 0.03, 0.24
+
+
+def test_a_provider_that_is_eight_times_slower_gets_little_and_delays_few(upstreams: Upstreams) -> None:
+    pair = upstreams(Ok(delay=FAST), fallback=Ok(delay=FAST), secondary=SAME_PRIORITY, primary={"timeout": "5s"})
+    answered, before = run(pair, 60, at_once=3)
+    assert answered == 1
+    pair.primary.play(Ok(delay=SLOW))
+    answered, _ = run(pair, 40, at_once=3)  # in which it is noticed
+    earlier = len(pair.primary.calls)
+    rate, seconds = run(pair, 200, at_once=3)
+    assert min(answered, rate) >= 0.98
+    assert len(pair.primary.calls) - earlier <= 0.05 * 200
+    assert percentile(seconds, 0.95) <= 2 * percentile(before, 0.99)
+
+
+def test_a_provider_that_hangs_costs_few_calls_and_no_slots(upstreams: Upstreams) -> None:
+    pair = upstreams(Ok(delay=0.01), fallback=Ok(delay=0.01), secondary=SAME_PRIORITY)
+    answered, _ = run(pair, 60, at_once=10)
+    assert answered == 1
+    pair.primary.play(Silence())
+    answered, seconds = run(pair, 200, at_once=10)
+    assert answered >= 0.98
+    assert max(seconds) < 2
+    assert sum(call.behaviour == Silence() for call in pair.primary.calls) <= 0.1 * 200
+    pair.primary.wait_for(lambda calls: all(call.disconnected_at or call.finished_at for call in calls))
+    wait_until(lambda: pair.duck.status().providers["primary"].inflight == 0)
+    assert Counter(attempts(each)[-1][1] for each in pair.asked)["success"] >= 0.98 * 260

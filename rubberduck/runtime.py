@@ -245,6 +245,15 @@ class RubberDuck:
             quarantines=keys.stats(self._office.now()),
         )
 
+    def readmit_keys(self, name: str) -> int:
+        """Use what was left alone of a provider again, as after a bill was paid. How many keys and models it was."""
+        self.provider(name)
+
+        async def readmit() -> int:  # on the actors' loop, which the board belongs to
+            return self._board.desks[name].keys.readmit()
+
+        return cast("int", self.actor("calls").run(readmit).get())
+
     def tree(self) -> sup.Tree:
         """The live tree as data; `str()` draws it."""
         return self.system.tree()

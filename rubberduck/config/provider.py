@@ -40,6 +40,9 @@ class ProviderConfig(Section):
     them to the runtime. `min_rate` is the tokens per second that a stream must keep up over 20 s; None or 0
     asks for none.
 
+    `api_keys`, or `api_key` for one, take turns, and each has the provider's rate limits for itself. One that is
+    refused or whose account is used up is left alone for a while; nothing names it but its place: "key 1".
+
     `responses` is the mock's script, `options` what a third party's provider wants to know. `http_client`
     and `transport` are objects, for use from Python only.
 

@@ -289,12 +289,30 @@ def at_once(world: Keyed, count: int) -> Counter[str]:
 
 
 def test_all_who_were_refused_together_get_the_other_key_whatever_the_retry_budget(keyed: Start) -> None:
-    world = keyed({A: Status(401)})
-    assert at_once(world, 60) == {TEXT: 60}
+    world = keyed({A: Hold(Status(401)), B: Hold()})
+    request = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+    futures = [world.duck.service.ask({"complete": request}, block=False) for _ in range(40)]
+    world.server.wait_for(lambda calls: len(calls) == 40)
+    assert Counter(world.seen) == {A: 20, B: 20}
+    world.server.release()
+    assert [future.get(timeout=5).text for future in futures] == [TEXT] * 40
     [away] = world.status.quarantines
     assert away.times == 1
-    assert Counter(world.seen)[B] == 60
+    assert Counter(world.seen) == {A: 20, B: 40}
     world.assert_books_agree()
+
+
+def test_who_looks_again_and_learns_nothing_leaves_the_key_to_the_next(keyed: Start) -> None:
+    clock = ManualClock()
+    world = keyed({A: Status(401)}, (A,), clock=clock, retry={"max_attempts": 1})
+    with pytest.raises(AuthenticationFailed):
+        world.ask()
+    clock.advance(300)
+    world.ways[A] = Status(500)
+    with pytest.raises(ServiceUnavailable):
+        world.ask()
+    world.ways.clear()
+    assert world.ask(timeout=0.5).text == TEXT
 
 
 def test_when_the_time_of_a_bad_key_is_over_one_of_a_hundred_calls_looks_again(keyed: Start) -> None:
@@ -441,3 +459,14 @@ def test_while_the_limiter_keeps_being_killed_calls_are_answered_and_booked_once
     assert [call.status for call in world.server.calls].count(200) == 60
     assert world.status.limiter.in_flight == 0
     world.assert_books_agree()
+
+
+def test_a_bill_that_was_paid_need_not_be_waited_for(keyed: Start) -> None:
+    world = keyed({A: OutOfQuota(), B: Status(401)})
+    with pytest.raises(AuthenticationFailed):
+        world.ask()
+    world.ways.clear()
+    with pytest.raises(KeyError):
+        world.duck.readmit_keys("nobody")
+    assert (world.duck.readmit_keys("vendor"), world.duck.readmit_keys("vendor")) == (2, 0)
+    assert world.ask().text == TEXT

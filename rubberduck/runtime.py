@@ -26,6 +26,7 @@ from rubberduck.actors import cost_tracker, request_queue, service, tree
 from rubberduck.actors.board import Board, ProviderDesk
 from rubberduck.actors.calls import CallRunner
 from rubberduck.actors.office import Office
+from rubberduck.actors.trace import Trace
 from rubberduck.config import Config, ProviderConfig
 from rubberduck.core.breaker import BreakerOptions, BreakerStats, Event, State
 from rubberduck.core.keys import KeyPool, QuarantineStats
@@ -206,6 +207,17 @@ class RubberDuck:
             raise CallInterrupted(f"{name} is not there: it failed so often that it was given up, or rests for a while")
         known = ", ".join(names)
         raise KeyError(f"there is no actor {name!r}; there are {known}")
+
+    def explain(self, request_id: str) -> Trace:
+        """Why a call goes or went its way: every candidate with its score, waits, attempts, the bill; `str()` tells it.
+
+        Calls that run are known, and the last 1,000 that ended. Ids are in `response.request_id`, in an error's and a
+        stream's `request_id`, and in telemetry.
+
+        Raises:
+            KeyError: the call is not known, or not any more.
+        """
+        return self._runner.explain(request_id)
 
     def provider(self, name: str) -> Provider:
         """The provider of this name in the configuration."""

@@ -35,7 +35,7 @@ class Answers:
         if kept is None:
             return None
         usage = replace(kept.usage, cost=Decimal(0))
-        return replace(kept, usage=usage, cached=True, attempts=(), request_id=call.id, trace=call.trace())
+        return replace(kept, usage=usage, cached=True, attempts=(), request_id=call.id, trace=call.trace(now, "cached"))
 
     def keep(self, key: str | None, response: Response, now: float) -> None:
         """Remember a whole answer."""

@@ -12,7 +12,7 @@ import functools
 import itertools
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -23,13 +23,15 @@ from rubberduck.actors.arrears import Arrears
 from rubberduck.actors.board import ProviderDesk, Route
 from rubberduck.actors.call import Call
 from rubberduck.actors.office import Office
+from rubberduck.actors.trace import Leg
+from rubberduck.actors.second_look import EVERY, Left, SecondLook
 from rubberduck.actors.wire import Exchange, Limits
 from rubberduck.core import pricing, rate_headers
 from rubberduck.core.breaker import Outcome, Permit, Rejected
 from rubberduck.core.classify import Disposition, Settlement, classify
 from rubberduck.core.keys import Barred, Quarantined, Use
 from rubberduck.core.ledger import AttemptRecord
-from rubberduck.core.limiter import Amounts, Refused
+from rubberduck.core.limiter import Amounts, Granted, Refused, Wait
 from rubberduck.errors import (
     CallInterrupted,
     Cancelled,
@@ -47,6 +49,7 @@ RESTING = 1.0
 """Seconds after which an actor that is not there is asked for again: what its supervisor gives it to rest."""
 
 
+ELSEWHERE = "rate limit: another route was free first"
 A_MOMENT = 0.1
 """Seconds that an attempt which may not wait gives the limiter to say yes."""
 
@@ -62,7 +65,11 @@ class NotBegun(Exception):
 
 @dataclass(slots=True)
 class AttemptRun:
-    """The life of one attempt of one call."""
+    """The life of one attempt of one call.
+
+    `leaves(waited, still)` says whether an attempt that has waited so long for its limiter, and has so long to go as far
+    as is known, had better be made elsewhere. `is_last_resort`: an open circuit is asked for its extra probe.
+    """
 
     office: Office
     arrears: Arrears
@@ -76,6 +83,8 @@ class AttemptRun:
     is_on_the_wire: bool = False
     task: asyncio.Task[Any] | None = None
     may_wait: bool = True
+    is_last_resort: bool = False
+    leaves: Callable[[float, float | None], bool] | None = None
     key: int = 0
     _use: Use | None = None
     _record: AttemptRecord | None = None
@@ -84,12 +93,14 @@ class AttemptRun:
     # Who takes the first number ends the attempt: its task, or who does so in its place.
     _endings: Iterator[int] = field(default_factory=itertools.count)
     _out_as: int = 0
+    leg: Leg = field(init=False)
     _amounts: Amounts = field(init=False)
     _exchange: Exchange = field(init=False)
 
     def __post_init__(self) -> None:
         self.number = self.call.begun
         self._amounts = reserved(self.call, self.desk, self.route)
+        self.leg = Leg(self.route.name, self.number, self._amounts)
         self._exchange = Exchange(
             self.office.clock,
             self.desk.provider,
@@ -169,7 +180,7 @@ class AttemptRun:
 
     def _begin(self) -> None:
         """Here the attempt may still be held back; from here on nobody knows what has become of it but its end."""
-        self.started = self.office.now()
+        self.leg.sent_at = self.started = self.office.now()
         self.is_on_the_wire = True  # before looking: who loses the call looks at it after having said so
         if self.call.is_lost:
             self._give_up()
@@ -184,12 +195,16 @@ class AttemptRun:
         self._pick_key()
         ttl = call.deadline - office.now() + 5
         until = call.deadline if self.may_wait else office.now() + A_MOMENT
-        reserve = rate_limiter.Reserve(self.id, self._amounts, until, call.klass, ttl, route.model, self.key)
+        tells = self.leaves is not None and self.may_wait
+        reserve = rate_limiter.Reserve(self.id, self._amounts, until, call.klass, ttl, route.model, self.key, tells)
         granted = await _unless_resting(components.ask(office.limiter(route), reserve))
+        if isinstance(granted, Wait):
+            granted = await self._stand_in_line(replace(reserve, tells_wait=False), granted.at)
         if isinstance(granted, Refused):
             raise NotBegun(f"rate limit: {granted.reason}", granted.retry_after)
+        self.leg.granted_at = office.now()
         self._claim_key(ttl)
-        acquire = circuit_breaker.Acquire(route.model, self.limits.permit_ttl)
+        acquire = circuit_breaker.Acquire(route.model, self.limits.permit_ttl, self.is_last_resort)
         permit = await _unless_resting(components.ask(office.breaker(route), acquire, give_back=self._return_permit))
         if isinstance(permit, Rejected):
             raise NotBegun(f"circuit {permit.reason}", permit.retry_after)
@@ -229,6 +244,22 @@ class AttemptRun:
         barred = self.desk.keys.obstacle(self.route.model, self.office.now())
         # Another one may do: then there is nothing to wait for.
         return NotBegun("key quarantined", 0.0) if barred is None else NotBegun(barred.reason, barred.retry_after)
+
+    async def _stand_in_line(self, reserve: rate_limiter.Reserve, at: float | None) -> Granted | Refused | Wait:
+        """Wait for the limiter, as long as there is nothing better to be had."""
+        now, since, leaves = self.office.now, self.office.now(), self.leaves
+
+        def leaves_now() -> bool:
+            still = None if at is None else max(0.0, at - now())
+            return leaves is not None and leaves(now() - since, still)
+
+        if leaves_now():
+            raise NotBegun(ELSEWHERE, EVERY)
+        try:
+            async with SecondLook(self.office.clock, leaves_now):
+                return await _unless_resting(components.ask(self.office.limiter(self.route), reserve))
+        except Left:
+            raise NotBegun(ELSEWHERE, EVERY) from None
 
     def _return_permit(self, permit: Permit | Rejected) -> None:
         """Give back a permit with which nothing was sent: it decides nothing."""
@@ -306,6 +337,7 @@ class AttemptRun:
         outcome = "success" if error is None else type(error).__name__
         began = self.started - self.call.accepted_at
         attempt = Attempt(self.route.provider, self.route.model, outcome, began, duration, cost, self._key_name)
+        self.leg.attempt = attempt
         self.call.attempts.append(attempt)
         self._settle_permit(row, first_token, getattr(error, "retry_after", None))
         self._settle_reservation(row, usage, getattr(error, "retry_after", None))
@@ -364,7 +396,8 @@ class AttemptRun:
         if row.limiter is Settlement.CANCEL:
             self._order(limiter, rate_limiter.Cancel(self.id, self.key))
         else:
-            self._order(limiter, rate_limiter.Commit(self.id, self._used(row.limiter, usage), self.key))
+            used = self.leg.settled = self._used(row.limiter, usage)
+            self._order(limiter, rate_limiter.Commit(self.id, used, self.key))
 
     def _entry_of(self, usage: Usage | None, cost: Decimal | None, price: pricing.Price | None) -> sup.Ask[bool]:
         """What the ledger is told of it."""
@@ -411,6 +444,7 @@ class AttemptRun:
         self._return_key()
         began, lost = self.started - call.accepted_at, CallInterrupted.__name__
         attempt = Attempt(route.provider, route.model, lost, began, now - self.started, None, self._key_name)
+        self.leg.attempt = attempt
         call.attempts.append(attempt)
         reports.attempt_ended(self.office.system.name, call, attempt, None)
 

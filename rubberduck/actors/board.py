@@ -242,6 +242,7 @@ class Board:
             repeat_allowed=desk.budget_of(model).affords(now),
             family=f"{desk.kind}/{model}",
             typical=desk.typical_of(model, stats, now),
+            may_probe=isinstance(blocked, Rejected) and desk.breakers[model].may_probe(now),
         )
 
     def routes(self, model: str, only: Iterable[str] | None = None) -> tuple[Route, ...]:

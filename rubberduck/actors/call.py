@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from rubberduck.actors.trace import Step, Trace, doing
 from rubberduck.core.limiter import Amounts, Klass
-from rubberduck.core.score import Choice
 from rubberduck.stream import Pipe
 from rubberduck.types import Attempt, Request
 
@@ -18,32 +18,14 @@ if TYPE_CHECKING:
 ONE_REQUEST = Amounts()
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """Why a call went the way it did: each choice with every term of its scores, the waits, the attempts."""
-
-    request_id: str
-    queue_wait: float
-    choices: tuple[Choice, ...]
-    attempts: tuple[Attempt, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """All of it as plain data."""
-        return {
-            "request_id": self.request_id,
-            "queue_wait": self.queue_wait,
-            "choices": [choice.trace() for choice in self.choices],
-            "attempts": list(self.attempts),
-        }
-
-
 @dataclass(slots=True)
 class Call:
     """One accepted question. Times are the system clock's seconds.
 
     `amounts` is the most that one attempt takes. `begun` counts the attempts that were begun, refused ones
     included. `pipe` leads to the reader of a stream, once a part of the answer has come. `out` are the attempts under
-    way, or the last ones: two where one was hedged. `replayable` False: to send it twice could do something twice.
+    way, or the last ones: two where one was hedged. `steps` are what was decided and attempted, and when; `place` is how
+    many waited before it in the queue. `replayable` False: to send it twice could do something twice.
     Once the call `is_lost`, its task has been left behind on a loop that is blocked, and others have ended the call:
     whatever that task still does counts for nothing.
     """
@@ -58,10 +40,11 @@ class Call:
     tenant: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     amounts: Amounts = ONE_REQUEST
-    queue_wait: float = 0.0
+    queue_wait: float | None = None
+    place: int | None = None
     begun: int = 0
     attempts: list[Attempt] = field(default_factory=list)
-    choices: list[Choice] = field(default_factory=list)
+    steps: list[tuple[float, Step]] = field(default_factory=list)
     pipe: Pipe | None = None
     out: list[AttemptRun] = field(default_factory=list)
     replayable: bool = True
@@ -82,5 +65,22 @@ class Call:
             total += attempt.cost
         return total
 
-    def trace(self) -> Trace:
-        return Trace(self.id, self.queue_wait, tuple(self.choices), tuple(self.attempts))
+    def trace(self, now: float, outcome: str | None = None) -> Trace:
+        """Why it went, or goes, the way it does; `outcome` None: it runs."""
+        steps = tuple(self.steps)
+        waited = self.queue_wait
+        return Trace(
+            request_id=self.id,
+            model=self.request.model,
+            priority=self.klass,
+            tenant=self.tenant,
+            accepted_at=self.accepted_at,
+            looked_at=now,
+            ended_after=None if outcome is None else now - self.accepted_at,
+            outcome=outcome or doing(steps, waited),
+            queue_wait=now - self.accepted_at if waited is None else waited,
+            place=self.place,
+            steps=steps,
+            attempts=tuple(self.attempts),
+            spent=self.spent,
+        )

@@ -19,6 +19,8 @@ from rubberduck.actors.course import Course, tell_queue
 from rubberduck.actors.delivery import Delivery
 from rubberduck.actors.office import Office
 from rubberduck.actors.rules import Rules
+from rubberduck.actors.trace import Trace
+from rubberduck.actors.trace_log import TraceLog
 from rubberduck.config import Config
 from rubberduck.errors import RubberDuckError
 from rubberduck.types import Response
@@ -36,6 +38,7 @@ class CallRunner:
         self.arrears = Arrears(office)
         self._rules = Rules.of(config)
         self._answers = Answers(config.cache)
+        self._traces = TraceLog()
         self._in_flight: dict[str, tuple[asyncio.Task[Any], reports.CallReport]] = {}
         self._drained: Waker | None = None
         # Ids that grow are written into the ledger's index faster than random ones.
@@ -48,6 +51,15 @@ class CallRunner:
     def calls(self) -> sup.ActorRef:
         """Where calls become tasks."""
         return self._office.calls()
+
+    def explain(self, request_id: str) -> Trace:
+        """Why a call that runs, or ended not long ago, goes or went its way. On any thread.
+
+        Raises:
+            KeyError: it is not known, or not any more.
+        """
+        _, report = self._in_flight.get(request_id, (None, None))
+        return self._traces.find(request_id) if report is None else report.call.trace(self._office.now())
 
     async def drain(self, until: float) -> None:
         """Wait until no call is in flight; those that are at `until` (real monotonic time) are cancelled."""
@@ -81,6 +93,7 @@ class CallRunner:
             self._fail(call, reply, report, endings.of_error(call, error, self._office.now()))
         else:
             if not call.is_lost:
+                self._traces.keep(response.trace)
                 endings.succeed(call, reply, response)
                 report.success(response)
         finally:
@@ -97,14 +110,16 @@ class CallRunner:
         lost = [run.lose(is_culprit=run.task is not None and _is_running(run.task)) for run in call.out]
         tell_queue(self._office, call, request_queue.Cancel(call.id))
         tell_queue(self._office, call, request_queue.Done(call.id, ok=False))
-        error = endings.fail(call, reply, endings.of_loss(call, reason, was_sent=any(lost)))
+        error = endings.fail(call, reply, endings.of_loss(call, reason, was_sent=any(lost)), self._office.now())
+        self._traces.keep(error.trace)
         if report is not None:
             report.failure(error)
         self._leave(call)
 
     def _fail(self, call: Call, reply: sup.Reply, report: reports.CallReport, error: RubberDuckError) -> None:
         if not call.is_lost:
-            report.failure(endings.fail(call, reply, error))
+            report.failure(endings.fail(call, reply, error, self._office.now()))
+            self._traces.keep(error.trace)
         elif call.pipe is not None:  # it may have been opened in the moment of the loss
             call.pipe.fail(error)
 
@@ -122,8 +137,10 @@ class CallRunner:
             return kept
         course = Course(self._office, self.arrears, self._rules, call, Delivery(call, reply))
         response, usage = await course.answer()
-        response = replace(response, usage=usage, attempts=tuple(call.attempts), request_id=call.id, trace=call.trace())
-        self._answers.keep(key, response, self._office.now())
+        now = self._office.now()
+        trace = call.trace(now, "success")
+        response = replace(response, usage=usage, attempts=trace.attempts, request_id=call.id, trace=trace)
+        self._answers.keep(key, response, now)
         return response
 
 

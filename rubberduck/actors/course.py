@@ -17,6 +17,7 @@ from rubberduck.actors.office import Office
 from rubberduck.actors.patience import limits_of
 from rubberduck.actors.race import Answer, Race, Result
 from rubberduck.actors.rules import Rules
+from rubberduck.actors.trace import noted
 from rubberduck.actors.wire import Deliver
 from rubberduck.core.classify import SameRoute
 from rubberduck.core.estimate import UNBOUNDED_OUTPUT
@@ -75,7 +76,7 @@ class Course:
         if isinstance(turn, Rejected):
             reports.not_queued(self._office.system.name, call, turn.reason, turn.retry_after)
             raise endings.of_refusal(turn)
-        call.queue_wait = self._office.now() - call.accepted_at
+        call.queue_wait, call.place = self._office.now() - call.accepted_at, turn.place
         return turn
 
     async def _estimate(self) -> Amounts:
@@ -101,16 +102,16 @@ class Course:
         holds = turn.route
         while True:
             now = office.now()
-            match plan.next(now, [self._candidate(route, now) for route in routes]):
-                case Try(choice=choice) as step:
+            decision = plan.next(now, [self._candidate(route, now) for route in routes])
+            call.steps.append((now, noted(decision)))
+            match decision:
+                case Try() as step:
                     route = by_name[step.route]
-                    if choice is not None:
-                        call.choices.append(choice)
                     if route.name != holds:
                         holds = route.name
                         tell_queue(self._office, call, request_queue.Moved(call.id, holds))
                     self._note_attempt(route, step, now)
-                    answer = await self._attempt(route)
+                    answer = await self._attempt(route, is_last_resort=step.is_last_resort)
                     if answer is not None:
                         return answer
                 case Sleep(until=until):
@@ -122,9 +123,12 @@ class Course:
         call, board = self._call, self._office.board
         return board.candidate(route, reserved(call, board.desks[route.provider], route), call.klass, now)
 
-    async def _attempt(self, route: Route) -> Answer | None:
+    async def _attempt(self, route: Route, *, is_last_resort: bool) -> Answer | None:
         """Try one route. None if it failed: the plan has been told, and knows what is next."""
         run = self._prepare(route)
+        run.is_last_resort = is_last_resort
+        if len(self._routes) > 1:
+            run.leaves = functools.partial(self._leaves, route)
         self._call.out = [run]
         delay = self._silence_before_hedge(route)
         if delay is not None:
@@ -132,10 +136,18 @@ class Course:
         run.task = asyncio.current_task()
         return self._judge(run, await self._send(run, functools.partial(self._delivery.deliver, route)))
 
+    def _leaves(self, route: Route, waited: float, still: float | None) -> bool:
+        """Whether a call that waits for the limiter of `route` had better go elsewhere."""
+        now = self._office.now()
+        views = [self._candidate(each, now) for each in self._routes]
+        return self._plan.leaves(now, views, route.name, waited, still)
+
     def _prepare(self, route: Route) -> AttemptRun:
         self._call.begun += 1
         limits = limits_of(self._office, self._rules, self._call, route, is_alone=len(self._routes) == 1)
-        return AttemptRun(self._office, self._arrears, self._call, route, limits)
+        run = AttemptRun(self._office, self._arrears, self._call, route, limits)
+        self._call.steps.append((self._office.now(), run.leg))
+        return run
 
     async def _send(self, run: AttemptRun, deliver: Deliver) -> Result:
         """Make the attempt. How it is refused or fails is a value, for the plan to judge."""
@@ -150,6 +162,7 @@ class Course:
         """Tell the plan. The answer, None if there is to be another attempt; raises what ends the call at once."""
         call, plan, route = self._call, self._plan, run.route
         if isinstance(result, NotBegun):
+            run.leg.refused, run.leg.retry_after = result.reason, result.retry_after
             plan.refused(route.name, result.reason, result.retry_after, self._office.now())
             return None
         told = str(result) if isinstance(result, RubberDuckError) else result[0]
@@ -218,7 +231,7 @@ class Course:
         if choice is None:
             return
         hedges.spend()
-        call.choices.append(choice)
+        call.steps.append((now, choice))
         route = next(route for route in self._routes if route.name == choice.route)
         board.desks[route.provider].budget_of(route.model).spend(now)
         reports.hedged(self._office.system.name, call, first.route, route, now - first.started)

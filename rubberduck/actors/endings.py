@@ -31,11 +31,11 @@ def succeed(call: Call, reply: sup.Reply, response: Response) -> None:
         reply.set(response)
 
 
-def fail(call: Call, reply: sup.Reply, error: RubberDuckError) -> RubberDuckError:
+def fail(call: Call, reply: sup.Reply, error: RubberDuckError, now: float) -> RubberDuckError:
     """Tell the caller, with all that is known about the call."""
     error.attempts = tuple(call.attempts)
     error.request_id = error.request_id or call.id
-    error.trace = call.trace()
+    error.trace = call.trace(now, type(error).__name__)
     if not isinstance(error, CallInterrupted):  # which knows less than the attempts that ended
         error.spent = call.spent
     if call.pipe is not None:

@@ -29,8 +29,11 @@ class CheckRate(sup.Ask[Granted | RateLimited]):
 
 
 @dataclass(frozen=True, slots=True)
-class Reserve(sup.Ask[Granted | Refused]):
-    """Take `amounts`, waiting for them until `deadline` (the system clock). Repeating an id charges once."""
+class Reserve(sup.Ask[Granted | Refused | Wait]):
+    """Take `amounts`, waiting for them until `deadline` (the system clock). Repeating an id charges once.
+
+    With `tells_wait` who has to wait hears it at once, stands in line meanwhile, and asks again without it.
+    """
 
     id: str
     amounts: Amounts = ONE_REQUEST
@@ -39,6 +42,7 @@ class Reserve(sup.Ask[Granted | Refused]):
     ttl: float | None = None
     model: str = ""
     key: int = 0
+    tells_wait: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,7 @@ class RateLimiterActor(sup.Actor):
         self._limiters: dict[int, Limiter] = {}
         self._turn = 0
         self._waiting: dict[str, _Waiting] = {}
+        self._told: set[str] = set()
         self._poll_at: float | None = None
 
     def on_start(self) -> None:
@@ -183,6 +188,7 @@ class RateLimiterActor(sup.Actor):
             case Cancel(id=id, key=key):
                 settled = self._of(key).cancel(id, now)
                 self._waiting.pop(id, None)
+                self._told.discard(id)
                 self._answer_due(now)
                 return settled
             case CheckRate(tokens=tokens):
@@ -213,6 +219,10 @@ class RateLimiterActor(sup.Actor):
         )
         if not isinstance(answer, Wait):
             return answer
+        if message.tells_wait:
+            self._told.add(message.id)
+            return answer
+        self._told.discard(message.id)
         reply = self.owe()
         self._waiting[message.id] = _Waiting(reply, message.key, message.model)
         self._wake_when_due(now)
@@ -241,6 +251,8 @@ class RateLimiterActor(sup.Actor):
         waiting = self._waiting.pop(answer.id, None)
         if waiting is not None and waiting.reply.is_wanted:
             waiting.reply.set(answer)
+        elif answer.id in self._told:
+            self._told.discard(answer.id)  # the question that it asks again is on its way, and will be answered so
         elif isinstance(answer, Granted):
             limiter.cancel(answer.id, now)
 

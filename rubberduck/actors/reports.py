@@ -30,6 +30,10 @@ class CallReport:
         if telemetry.is_attached(events.REQUEST_START):
             telemetry.execute(events.REQUEST_START, {"system_time": time.time_ns()}, self._about(None))
 
+    @property
+    def call(self) -> Call:
+        return self._call
+
     def success(self, response: Response) -> None:
         if not telemetry.is_attached(events.REQUEST_STOP):
             return
@@ -49,6 +53,7 @@ class CallReport:
             "message": str(error),
             "attempts": len(self._call.attempts),
             "spent": error.spent,
+            "trace": error.trace,
         }
         telemetry.execute(events.REQUEST_EXCEPTION, self._duration(), self._about(error.provider) | told)
 

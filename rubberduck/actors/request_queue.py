@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
@@ -61,11 +61,15 @@ class TakeTurn(sup.Ask["Turn | Rejected"]):
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Go. A slot of `route` is held until Done, or until Moved takes it elsewhere."""
+    """Go. A slot of `route` is held until Done, or until Moved takes it elsewhere.
+
+    `place` is how many waited already when it came.
+    """
 
     id: str
     route: str
     waited: float
+    place: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,7 @@ class RequestQueueActor(sup.Actor):
         self._options = options
         self._slots_of = slots_of
         self._pulled: dict[str, Enqueue] = {}
-        self._waiting: dict[str, tuple[sup.Reply, float]] = {}
+        self._waiting: dict[str, tuple[sup.Reply, float, int]] = {}
         self._expire_at: float | None = None
         self._ids = itertools.count(1)
 
@@ -180,7 +184,7 @@ class RequestQueueActor(sup.Actor):
             return answer
         self._turn_away(answer.evicted)
         reply = self.owe()
-        self._waiting[job.id] = (reply, now)
+        self._waiting[job.id] = (reply, now, len(self._waiting))
         self._dispatch(now)
         self._wake_at_deadline(now)
         return reply
@@ -188,13 +192,13 @@ class RequestQueueActor(sup.Actor):
     def _dispatch(self, now: float) -> None:
         """Hand out turns as long as somebody who waits could use a free slot."""
         while self._waiting and (job := self._queue.dispatch(now, self._ready)) is not None:
-            reply, since = self._waiting.pop(job.id, (None, now))
+            reply, since, place = self._waiting.pop(job.id, (None, now, 0))
             if reply is None or not reply.is_wanted:
                 self._queue.done(job.id, False)
                 continue
             route = min(self._ready.among(job.routes), key=self._in_use.__getitem__)
             self._hold(job.id, route)
-            reply.set(Turn(job.id, route, now - since))
+            reply.set(Turn(job.id, route, now - since, place))
         self._turn_away_shed()
 
     def _has_slot(self, route: str) -> bool:
@@ -230,7 +234,7 @@ class RequestQueueActor(sup.Actor):
             self._answer(job.id, Rejected(job.id, "infeasible", self._queue.drain_seconds()))
 
     def _answer(self, id: str, value: Any) -> None:
-        reply, _ = self._waiting.pop(id, (None, 0.0))
+        reply, _, _ = self._waiting.pop(id, (None, 0.0, 0))
         if reply is not None:
             reply.set(value)
 

@@ -15,16 +15,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Literal
 
 from rubberduck.core.classify import Disposition, OtherRoute, Quarantine, SameRoute
 from rubberduck.core.retry import RetryOptions, backoff, hinted
-from rubberduck.core.score import Candidate, Choice, choose, with_obstacle
+from rubberduck.core.score import Candidate, Choice, choose, cost, with_obstacle
 from rubberduck.errors import DeadlineExceeded, NoAvailableProvider, RubberDuckError
 
-Panic = Literal["fail_fast", "wait"]
+Panic = Literal["fail_fast", "wait", "probe_best"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Try:
     """Make an attempt on `route`: the `attempt`-th there, from 1. A repeat is charged to the retry budget.
 
     `with_other_key`: the last key was refused, take another one; that is charged to no budget. `choice` explains the
-    route where it was chosen.
+    route where it was chosen. `is_last_resort`: every circuit is open, ask this one for its extra probe.
     """
 
     route: str
@@ -40,22 +40,31 @@ class Try:
     is_repeat: bool
     with_other_key: bool = False
     choice: Choice | None = field(default=None, repr=False, compare=False)
+    is_last_resort: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Nothing to do before `until`. `route` is what is waited for, None if it is whichever comes free first."""
+    """Nothing to do before `until`. `route` is what is waited for, None if it is whichever comes free first.
+
+    `views` are the candidates as they looked to the call.
+    """
 
     until: float
     route: str | None
+    views: tuple[Candidate, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """The call ends with `error`. `reasons` says for each route why it was not tried (again)."""
+    """The call ends with `error`. `reasons` says for each route why it was not tried (again).
+
+    `views` are the candidates as they looked to the call.
+    """
 
     error: BaseException
     reasons: dict[str, str]
+    views: tuple[Candidate, ...] = field(default=(), repr=False, compare=False)
 
 
 Step = Try | Sleep | Fail
@@ -78,7 +87,8 @@ class Plan:
     """The course of one call. `now` and `deadline` are monotonic seconds.
 
     `panic` says what to do while every candidate is blocked for a time: "fail_fast" gives up unless the
-    wait is at most `max_wait_for_preferred`, "wait" waits as long as the deadline allows.
+    wait is at most `max_wait_for_preferred`, "wait" waits as long as the deadline allows, "probe_best" asks the best of
+    those whose circuit is open for its extra probe, and where none is to be had does as "fail_fast".
     """
 
     def __init__(
@@ -104,6 +114,7 @@ class Plan:
         self._tried: dict[str, _Tried] = {}
         self._set_aside: dict[str, tuple[str, float | None]] = {}
         self._pending: str | None = None
+        self._has_probed = False
         self._is_over = False
         self._needs_more_than: tuple[int, str] | None = None
         self._needs_other_family: set[str] = set()
@@ -142,6 +153,32 @@ class Plan:
         ]
         return choose(ready, self._rng, self._out_est, price_weight=self._price_weight)
 
+    def leaves(
+        self, now: float, candidates: Sequence[Candidate], route: str, waited: float, still: float | None
+    ) -> bool:
+        """Whether a call that has `waited` for the limiter of `route` had better go to another one now.
+
+        `still` is how long it will have to wait, as far as that is known: another one must have it begin sooner. In its
+        own tier or an earlier one that must be the better choice, too; after `max_wait_for_preferred` any tier will do.
+        """
+        here = next((each for each in candidates if each.route == route), None)
+        if here is None:
+            return False
+        here = replace(here, wait=here.wait if still is None else still)
+        is_kept_long = waited >= self._options.max_wait_for_preferred
+        limit = cost(here, self._out_est, self._price_weight)
+        for each in candidates:
+            if each.route == route or each.route in self._tried:
+                continue
+            view = self._view(each, now)
+            if view.obstacle is not None or view.wait >= here.wait:
+                continue
+            if is_kept_long or (
+                view.priority <= here.priority and cost(view, self._out_est, self._price_weight) < limit
+            ):
+                return True
+        return False
+
     # -- what happened -------------------------------------------------------------------------------------
 
     def refused(self, route: str, reason: str, retry_after: float | None, now: float) -> None:
@@ -175,6 +212,7 @@ class Plan:
         tried = self._note(route)
         tried.same, tried.kind = disposition.same_route, disposition.kind
         tried.other_key = False
+        self._has_probed = False
         self.last_error = error
         self._restrict_others(route, disposition)
         self._is_over = disposition.is_final
@@ -228,7 +266,7 @@ class Plan:
     def _go_or_sleep(self, route: str, now: float) -> Step:
         tried = self._tried[route]
         if now < tried.ready_at:
-            return Sleep(tried.ready_at, route)
+            return Sleep(tried.ready_at, route, tuple(self._seen.values()))
         self._blocked_since = None
         return Try(route, tried.attempts + 1, True, tried.other_key)
 
@@ -307,15 +345,31 @@ class Plan:
 
     def _wait_or_fail(self, now: float, views: list[Candidate]) -> Step:
         """Every route is blocked: wait for the one that frees itself first, if that is soon enough."""
+        if self._panic == "probe_best" and not self._has_probed:
+            probe = self._last_resort(now, views)
+            if probe is not None:
+                return probe
         waits = [each.retry_after for each in views if self._frees_itself(each)]
         soonest = min((wait for wait in waits if wait is not None), default=None)
         if soonest is not None and now + soonest < self.deadline:
             since = now if self._blocked_since is None else self._blocked_since
             if self._panic == "wait" or now + soonest - since <= self._options.max_wait_for_preferred:
-                self._blocked_since = since
+                self._blocked_since, self._has_probed = since, False
                 # Not at the very instant: what frees itself must have done so when we look.
-                return Sleep(now + max(soonest, 0.001), None)
+                return Sleep(now + max(soonest, 0.001), None, tuple(views))
         return self._fail(now, {each.route: self._reason(each) for each in views}, soonest)
+
+    def _last_resort(self, now: float, views: list[Candidate]) -> Try | None:
+        """One look at the best of the open circuits, though it is not its time; None where no probe is to be had."""
+        open_to_probes = [
+            replace(each, obstacle=None) if each.may_probe and each.route not in self._tried else each for each in views
+        ]
+        choice = choose(open_to_probes, self._rng, self._out_est, price_weight=self._price_weight)
+        if choice is None:
+            return None
+        self._has_probed = True
+        self._set_aside.pop(choice.route, None)
+        return Try(choice.route, 1, False, choice=choice, is_last_resort=True)
 
     def _frees_itself(self, view: Candidate) -> bool:
         if view.obstacle is None or view.retry_after is None:
@@ -332,7 +386,7 @@ class Plan:
     def _fail(self, now: float, reasons: dict[str, str], retry_after: float | None = None) -> Fail:
         self._is_over = True
         if self.last_error is not None:
-            return Fail(self.last_error, reasons)
+            return Fail(self.last_error, reasons, tuple(self._seen.values()))
         error: RubberDuckError
         if now >= self.deadline:
             error = DeadlineExceeded("the call's time was over before an attempt could be made")
@@ -341,7 +395,7 @@ class Plan:
             error = NoAvailableProvider(
                 f"no provider can take the call ({told})", reasons=reasons, retry_after=retry_after
             )
-        return Fail(error, reasons)
+        return Fail(error, reasons, tuple(self._seen.values()))
 
     def _note(self, route: str) -> _Tried:
         self.attempts += 1

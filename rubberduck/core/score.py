@@ -36,7 +36,7 @@ class Candidate:
     waiting). `wait` is what its limiter would make the call wait. `health` is the decayed share of successes,
     `hit` the share of the prompt expected in the provider's cache. `context_limit` and `family` say how
     the route differs from others: tokens it can read, and whose capabilities it has; None is unknown.
-    `typical` is the median duration of a whole attempt.
+    `typical` is the median duration of a whole attempt. `may_probe`: its open circuit has an extra probe to give.
     """
 
     route: str
@@ -56,6 +56,7 @@ class Candidate:
     context_limit: int | None = None
     family: str | None = None
     typical: float = 0.0
+    may_probe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +77,21 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The chosen route, and all that is needed to explain why it was chosen."""
+    """The chosen route, and all that is needed to explain why it was chosen, or to choose again.
+
+    `sticky` is the route that was to be kept if it cost little more than the best.
+    """
 
     route: str
     candidates: tuple[Candidate, ...]
     out_est: float
     price_weight: float
+    sticky: str | None = None
 
     def trace(self) -> list[dict[str, Any]]:
-        """For each candidate all terms of its score, or the obstacle that kept it out."""
+        """For each candidate all terms of its score, and the obstacle that kept it out."""
         return [
-            {"route": each.route, "priority": each.priority, "obstacle": each.obstacle}
-            if each.obstacle is not None
-            else _as_dict(score(each, self.out_est, self.price_weight)) | {"chosen": each.route == self.route}
+            terms(each, self.out_est, self.price_weight) | {"chosen": each.route == self.route}
             for each in self.candidates
         ]
 
@@ -140,7 +143,7 @@ def choose(
     if sticky is not None and sticky != best.route:
         limit = STICKY_SLACK * cost(best, out_est, price_weight)
         best = next((c for c in tier if c.route == sticky and cost(c, out_est, price_weight) <= limit), best)
-    return Choice(best.route, tuple(candidates), out_est, price_weight)
+    return Choice(best.route, tuple(candidates), out_est, price_weight, sticky)
 
 
 def with_obstacle(candidate: Candidate, obstacle: str, retry_after: float | None = None) -> Candidate:
@@ -181,5 +184,9 @@ def _cheapest(tier: list[Candidate], rng: random.Random, out_est: float, price_w
     return tied[0] if len(tied) == 1 else tied[int(rng.random() * len(tied))]
 
 
-def _as_dict(value: Score) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in value.__slots__}
+def terms(candidate: Candidate, out_est: float, price_weight: float = 0.0) -> dict[str, Any]:
+    """Every term of a candidate's score by name, and the obstacle that keeps it out, if there is one."""
+    known = score(candidate, out_est, price_weight)
+    told: dict[str, Any] = {name: getattr(known, name) for name in Score.__slots__}
+    told |= {"inflight": candidate.inflight, "weight": candidate.weight, "hit": candidate.hit, "usd": candidate.usd}
+    return told | {"obstacle": candidate.obstacle, "retry_after": candidate.retry_after}

@@ -132,4 +132,7 @@ def canonical_fields(measurements: Mapping[str, Any], metadata: Mapping[str, Any
 def _plain(value: Any) -> Any:
     from decimal import Decimal
 
+    as_dict = getattr(value, "as_dict", None)  # the trace of a call, which is put into words only for who reads it
+    if as_dict is not None:
+        return as_dict()
     return format(value, "f") if isinstance(value, Decimal) else value

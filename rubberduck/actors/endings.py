@@ -92,6 +92,8 @@ def of_refusal(answer: Rejected) -> RubberDuckError:
     """The error for a call that the queue did not take."""
     if answer.reason == "expired":
         return DeadlineExceeded("the call's time was over before its turn came")
+    if answer.reason == "shutdown":
+        return CallInterrupted("the queue is closed and takes no further calls")
     return QueueFull(
         f"too many calls wait already ({answer.reason})", reason=answer.reason, retry_after=answer.retry_after
     )

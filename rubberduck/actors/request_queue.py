@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
 
@@ -18,6 +18,7 @@ from rubberduck.core.request_queue import (
     QueueOptions,
     QueueStats,
     ReadyRoutes,
+    Reason,
     Rejected,
     RequestQueue,
 )
@@ -101,6 +102,22 @@ class Stats(sup.Ask[QueueStats]):
 
 
 @dataclass(frozen=True, slots=True)
+class Close(sup.Ask[int]):
+    """Turn away all who wait and whoever comes from now on, for the reason shutdown. The reply is how many waited."""
+
+
+@dataclass(slots=True)
+class _Waiter:
+    """A call that waits: `seq` and `since` are its place. After a restart nobody listens until it asks again."""
+
+    job: Job
+    seq: int
+    since: float
+    place: int
+    reply: sup.Reply | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Expire:
     """A deadline has come."""
 
@@ -111,10 +128,10 @@ class RequestQueueActor(sup.Actor):
     """Lets calls wait by class and tenant until a route can take them.
 
     Why an actor: one order for all calls, whichever thread they come from.
-    Asks: no one. Restart: calls that wait ask again and get the place that their time of arrival gives them; slots
-    in use and requests to be pulled are remembered. A crash over ProcessNext loses the request that it was about to
-    hand out: it is handed out at most once. A message that it does not know, or cannot use, is answered with
-    InvalidRequest.
+    Asks: no one. Restart: who waits, slots in use and requests to be pulled are remembered with their places; calls
+    that wait ask again, and hear what has become of them meanwhile. The numbers of Stats begin anew, and so does what
+    was learned of times. A crash over ProcessNext loses the request that it was about to hand out: it is handed out at
+    most once. A message that it does not know, or cannot use, is answered with InvalidRequest.
 
     `slots_of` tells how many calls a route takes at once; it is asked anew each time. `is_blocked` tells of a route
     that would refuse any call now: its free slots do not count for calls that can go elsewhere.
@@ -129,21 +146,32 @@ class RequestQueueActor(sup.Actor):
         self._ready = ReadyRoutes(self._has_slot, is_blocked)
         self._options = options
         self._slots_of = slots_of
-        self._pulled: dict[str, Enqueue] = {}
-        self._waiting: dict[str, tuple[sup.Reply, float, int]] = {}
+        self._pulled: dict[str, tuple[Enqueue, Job]] = {}
+        self._waiting: dict[str, _Waiter] = {}
+        self._unheard: dict[str, Rejected] = {}
         self._expire_at: float | None = None
         self._ids = itertools.count(1)
 
     def on_start(self) -> None:
         self._queue = RequestQueue(self._options, self.context.clock.now())
         self._holders: dict[str, str] = {}
-        self._pulled = {}
         if self.context.snapshot is not None:
-            self._holders, left, self._ids = self.context.snapshot
-            for id, message in left.items():
-                self._enqueue(id, message, self.context.clock.now())
+            self._holders, pulled, waiting, self._unheard, self._ids = self.context.snapshot
+            self._put_back(pulled, waiting, self.context.clock.now())
         self._in_use = Counter(self._holders.values())
-        self.remember((self._holders, self._pulled, self._ids))
+        self.remember((self._holders, self._pulled, self._waiting, self._unheard, self._ids))
+
+    def _put_back(self, pulled: dict[str, tuple[Enqueue, Job]], waiting: dict[str, _Waiter], now: float) -> None:
+        """All who waited, at their old places. Whose time is over meanwhile hears it when it asks again."""
+        for id, entry in pulled.items():
+            if isinstance(self._queue.enqueue(entry[1], now), Accepted):
+                self._pulled[id] = entry
+        for id, waiter in waiting.items():
+            if id not in self._holders:
+                job = replace(waiter.job, seq=waiter.seq)
+                if isinstance(self._queue.enqueue(job, now), Accepted):
+                    self._waiting[id] = _Waiter(job, waiter.seq, waiter.since, waiter.place, None)
+        self._wake_at_deadline(now)
 
     def on_receive(self, message: Any) -> Any:
         now = self.context.clock.now()
@@ -151,6 +179,7 @@ class RequestQueueActor(sup.Actor):
             case TakeTurn(job=job):
                 return self._take_turn(job, now)
             case Done(id=id, ok=ok):
+                self._unheard.pop(id, None)
                 self._release(id)
                 self._queue.done(id, ok, now)
                 self._dispatch(now)
@@ -166,6 +195,8 @@ class RequestQueueActor(sup.Actor):
                 return self._process_next(now)
             case Stats():
                 return self._queue.stats(now)
+            case Close():
+                return self._close()
             case _Expire(at=at):
                 if self._expire_at == at:
                     self._expire_at = None
@@ -179,12 +210,19 @@ class RequestQueueActor(sup.Actor):
     def _take_turn(self, job: Job, now: float) -> Any:
         if job.id in self._holders:
             return Turn(job.id, self._holders[job.id], 0.0)
+        if job.id in self._unheard:
+            return self._unheard.pop(job.id)
         answer = self._queue.enqueue(job, now)
         if isinstance(answer, Rejected):
             return answer
-        self._turn_away(answer.evicted)
+        if answer.evicted is not None:
+            self._turn_away(answer.evicted, "evicted")
         reply = self.owe()
-        self._waiting[job.id] = (reply, now, len(self._waiting))
+        known = self._waiting.get(job.id)
+        if known is not None:
+            known.reply = reply
+        else:
+            self._waiting[job.id] = _Waiter(job, answer.seq, now, len(self._waiting), reply)
         self._dispatch(now)
         self._wake_at_deadline(now)
         return reply
@@ -192,13 +230,17 @@ class RequestQueueActor(sup.Actor):
     def _dispatch(self, now: float) -> None:
         """Hand out turns as long as somebody who waits could use a free slot."""
         while self._waiting and (job := self._queue.dispatch(now, self._ready)) is not None:
-            reply, since, place = self._waiting.pop(job.id, (None, now, 0))
-            if reply is None or not reply.is_wanted:
+            waiter = self._waiting[job.id]
+            if waiter.reply is not None and not waiter.reply.is_wanted:
+                del self._waiting[job.id]
                 self._queue.done(job.id, False)
                 continue
             route = min(self._ready.among(job.routes), key=self._in_use.__getitem__)
+            # At each moment it is known to wait or to hold a slot: a crash between the two must not lose it.
             self._hold(job.id, route)
-            reply.set(Turn(job.id, route, now - since, place))
+            del self._waiting[job.id]
+            if waiter.reply is not None:  # else it will ask again, and hear of the slot that it holds
+                waiter.reply.set(Turn(job.id, route, now - waiter.since, waiter.place))
         self._turn_away_shed()
 
     def _has_slot(self, route: str) -> bool:
@@ -219,31 +261,37 @@ class RequestQueueActor(sup.Actor):
     def _cancel(self, id: str) -> bool:
         self._pulled.pop(id, None)
         self._waiting.pop(id, None)
+        self._unheard.pop(id, None)
         return bool(self._queue.cancel(id))
 
-    def _turn_away(self, evicted: Job | None) -> None:
-        """A job had to go for a better one: whoever waits for it must hear of it."""
-        if evicted is not None:
-            self._pulled.pop(evicted.id, None)
-            self._answer(evicted.id, Rejected(evicted.id, "full", self._queue.drain_seconds()))
+    def _close(self) -> int:
+        left = self._queue.close()
+        for job in left:
+            self._turn_away(job, "shutdown")
+        return len(left)
 
     def _turn_away_shed(self) -> None:
         """Their time will not do: they hear it now, not when it is over."""
         for job in self._queue.take_shed():
-            self._pulled.pop(job.id, None)
-            self._answer(job.id, Rejected(job.id, "infeasible", self._queue.drain_seconds()))
+            self._turn_away(job, "infeasible")
 
-    def _answer(self, id: str, value: Any) -> None:
-        reply, _, _ = self._waiting.pop(id, (None, 0.0, 0))
-        if reply is not None:
-            reply.set(value)
+    def _turn_away(self, job: Job, reason: Reason) -> None:
+        """It does not wait any more: whoever waits for it must hear of it, if only when it asks again."""
+        self._pulled.pop(job.id, None)
+        waiter = self._waiting.pop(job.id, None)
+        if waiter is None:
+            return
+        refusal = self._queue.refusal(job, reason)
+        if waiter.reply is not None:
+            waiter.reply.set(refusal)
+        else:
+            self._unheard[job.id] = refusal
 
     # -- deadlines ---------------------------------------------------------------------------------
 
     def _expire(self, now: float) -> None:
         for job in self._queue.expire(now):
-            self._pulled.pop(job.id, None)
-            self._answer(job.id, Rejected(job.id, "expired", None))
+            self._turn_away(job, "expired")
         self._wake_at_deadline(now)
 
     def _wake_at_deadline(self, now: float) -> None:
@@ -263,8 +311,9 @@ class RequestQueueActor(sup.Actor):
         job = Job(id, message.priority, message.tenant, message.tokens, PULLED, message.deadline, enqueued_at=now)
         answer = self._queue.enqueue(job, now)
         if isinstance(answer, Accepted):
-            self._turn_away(answer.evicted)
-            self._pulled[id] = message
+            if answer.evicted is not None:
+                self._turn_away(answer.evicted, "evicted")
+            self._pulled[id] = message, replace(job, seq=answer.seq)
             self._wake_at_deadline(now)
         return answer
 
@@ -273,6 +322,6 @@ class RequestQueueActor(sup.Actor):
         self._turn_away_shed()
         if job is None:
             return None
-        message = self._pulled.pop(job.id)
+        message, _ = self._pulled.pop(job.id)
         self._queue.done(job.id, True)
         return Queued(job.id, message.request, message.priority)

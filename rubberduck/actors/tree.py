@@ -126,6 +126,9 @@ def _queue_options(config: Config) -> QueueOptions:
         max_tokens=queue.max_tokens,
         when_full=queue.when_full,
         weights=dict(queue.weights),
+        tenants=queue.tenants,
+        adaptive_lifo={name: time for name, time in dict(queue.adaptive_lifo).items() if time is not None},
+        service_quantile=queue.service_quantile,
     )
 
 

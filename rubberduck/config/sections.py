@@ -150,14 +150,31 @@ class ClassBounds(Section):
     low: Annotated[int, Whole(1, 10_000_000)] | None = None
 
 
+class ClassTimes(Section):
+    """The time that calls of a class usually have; None leaves the class as it is."""
+
+    high: Annotated[float, Duration()] | None = None
+    normal: Annotated[float, Duration()] | None = None
+    low: Annotated[float, Duration()] | None = None
+
+
 class QueueConfig(Section):
-    """How calls wait for a provider, beside the common bound `max_queue_size`. `max_tokens` are estimated ones."""
+    """How calls wait for a provider, beside the common bound `max_queue_size`. `max_tokens` are estimated ones.
+
+    `tenants` are the weights of tenants among those of their class, 1 for all that are not named. A class in
+    `adaptive_lifo` is served from the newest call on while even the shortest wait in a second exceeds 5 % of the time
+    that is given for it. While others wait, a call is turned away whose time is shorter than `service_quantile` of the
+    answers from its routes took.
+    """
 
     when_full: Literal["reject", "evict_lower"] = "reject"
     max_per_class: ClassBounds = ClassBounds()
     max_per_tenant: Annotated[int, Whole(1, 10_000_000)] | None = None
     max_tokens: Annotated[int, Whole(1, 10**12)] | None = None
     weights: ClassWeights = ClassWeights()
+    tenants: dict[str, Annotated[float, Number(0, 1000, above=True)]] = Field(default_factory=dict)
+    adaptive_lifo: ClassTimes = ClassTimes()
+    service_quantile: Annotated[float, Number(0.5, 0.99)] = 0.9
 
 
 class CacheConfig(Section):

@@ -279,12 +279,8 @@ class FairClass:
         while self._in_debt and self._in_debt[0][0] <= self.virtual_time:
             tenant = heapq.heappop(self._in_debt)[2]
             tenant.is_in_debt = False
-            if tenant.depth:
-                continue
-            if tenant.tag <= self.virtual_time:
+            if not tenant.depth:
                 del self.tenants[tenant.name]
-            else:
-                self._note_debt(tenant)
 
     def _start_afresh(self) -> None:
         """Among none, none owes anything."""

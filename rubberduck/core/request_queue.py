@@ -36,6 +36,7 @@ __all__ = [
     "QueueOptions",
     "QueueStats",
     "ReadyRoutes",
+    "Reason",
     "Rejected",
     "RequestQueue",
 ]
@@ -190,8 +191,6 @@ class RequestQueue:
         self._next_number += 1
         self._entries[job.id] = entry
         line = self._classes[job.klass]
-        if not line.depth:
-            line.tag = max(line.tag, self._virtual_time)
         line.add(entry)
         if self._options.when_full == "evict_lower":
             line.newest.push(entry.newest_first, entry)

@@ -8,6 +8,7 @@ import pytest
 
 from rubberduck.actors.request_queue import (
     Cancel,
+    Close,
     Done,
     Enqueue,
     Moved,
@@ -85,7 +86,9 @@ def test_who_is_evicted_is_told_whatever_evicted_it(start_actor: Any) -> None:
     queue = start_actor(RequestQueueActor, QueueOptions(max_queue_size=1, when_full="evict_lower"), lambda _: 1)
     _, low = take(queue, job("1"), job("2", klass="low"))
     assert isinstance(queue.ask(Enqueue("pulled", "normal")), Accepted)
-    assert low.get(timeout=5).reason == "full"
+    refusal = low.get(timeout=5)
+    assert (refusal.id, refusal.reason) == ("2", "evicted")
+    assert refusal.retry_after > 0
     take(queue, job("3", klass="high"))
     assert queue.ask(ProcessNext()) is None
 
@@ -135,6 +138,78 @@ def test_after_a_restart_those_who_ask_again_get_the_place_of_their_arrival(queu
     queue.ask(Done("0"))
     assert after["early"].get(timeout=5).id == "early"
     assert not after["late"].done
+
+
+def test_after_a_restart_a_full_queue_still_has_room_for_all_who_waited(queue: Any, kill: Any) -> None:
+    """Who came first after the crash took the places of those who had waited, and they were refused as too many."""
+    jobs = [job(str(number), enqueued_at=float(number)) for number in range(6)]
+    lost = take(queue, *jobs)
+    lost[0].get(timeout=5)
+    queue.ask(Stats())
+    kill(queue)
+    assert queue.ask(TakeTurn(job("new", routes="b", deadline=9.0))).reason == "full"
+    again = take(queue, *reversed(jobs))[::-1]
+    for number in range(6):
+        assert again[number].get(timeout=5).id == str(number)
+        queue.ask(Done(str(number)))
+
+
+def test_a_turn_that_comes_before_its_call_asks_again_is_kept_for_it(queue: Any, kill: Any) -> None:
+    take(queue, job("0"))[0].get(timeout=5)
+    take(queue, job("1"), job("2"))
+    queue.ask(Stats())
+    kill(queue)
+    queue.ask(Done("0"))
+    second, first = take(queue, job("2"), job("1"))
+    assert first.get(timeout=5).route == "a"
+    assert not second.done
+    queue.ask(Done("1"))
+    assert second.get(timeout=5).route == "a"
+
+
+def test_who_is_away_after_a_restart_hears_later_what_became_of_it(
+    start_actor: Any, kill: Any, clock: ManualClock
+) -> None:
+    options = QueueOptions(max_queue_size=2, when_full="evict_lower")
+    queue = start_actor(RequestQueueActor, options, {"a": 1}.__getitem__)
+    jobs = [job("0"), job("evicted", klass="low"), job("late", deadline=5.0)]
+    take(queue, *jobs)
+    queue.ask(Stats())
+    kill(queue)
+    take(queue, job("urgent", klass="high"))
+    queue.ask(Stats())
+    clock.advance(6.0)
+    _, evicted, late = take(queue, *jobs)
+    assert evicted.get(timeout=5).reason == "evicted"
+    assert late.get(timeout=5) == Rejected("late", "expired", None)
+
+
+def test_who_gave_up_while_it_was_away_leaves_nothing_behind(queue: Any, kill: Any) -> None:
+    take(queue, job("0"), job("1"), job("2"))
+    queue.ask(Stats())
+    kill(queue)
+    assert queue.ask(Cancel("1")) is True
+    queue.ask(Done("1", ok=False))
+    queue.ask(Done("0"))
+    for message in (Cancel("2"), Done("2", ok=False)):  # it holds a slot by now, and gives back both
+        queue.ask(message)
+    assert take(queue, job("3"))[0].get(timeout=5) == Turn("3", "a", 0.0)
+
+
+def test_requests_to_be_pulled_keep_their_place_over_a_restart(queue: Any, kill: Any) -> None:
+    for text in ("first", "second"):
+        queue.ask(Enqueue(text))
+    kill(queue)
+    queue.ask(Enqueue("third"))
+    kill(queue)
+    assert [queue.ask(ProcessNext()).request for _ in range(3)] == ["first", "second", "third"]
+
+
+def test_a_closed_queue_turns_all_away(queue: Any) -> None:
+    _, waits = take(queue, job("1"), job("2"))
+    assert queue.ask(Close()) == 1
+    assert waits.get(timeout=5) == Rejected("2", "shutdown", None)
+    assert queue.ask(TakeTurn(job("3", "b"))) == Rejected("3", "shutdown", None)
 
 
 def test_a_message_that_it_does_not_know_restarts_nobody(queue: Any) -> None:

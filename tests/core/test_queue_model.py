@@ -285,6 +285,7 @@ class QueueAgainstModel(RuleBasedStateMachine):
         refused = self.real.enqueue(Job("late"), self.now)
         assert (refused.reason, refused.retry_after) == ("shutdown", None)  # type: ignore[union-attr]
         assert self.real.dispatch(self.now) is None
+        assert self.real.stats(self.now).cancelled == self.ends["cancelled"] + len(self.model.jobs)
         self.begin_anew()
 
     @invariant()

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rubberduck.core.adaptive_lifo import AdaptiveLifo
 from rubberduck.core.request_queue import CLASSES, Accepted, Job, QueueOptions, ReadyRoutes, Rejected, RequestQueue
 
 A, B = frozenset({"a"}), frozenset({"b"})
@@ -263,6 +264,16 @@ def test_after_a_restart_everyone_gets_the_old_place_whoever_asks_first() -> Non
     assert drain(after) == ["0", "1", "2", "3", "4", "new"]
 
 
+def test_after_a_restart_nobody_who_waited_is_refused_for_want_of_room() -> None:
+    """One larger than the bound had been let into the empty queue; coming back after another it was refused."""
+    before, after = [queue(max_tokens=10.0, max_per_tenant=2) for _ in range(2)]
+    places = [before.enqueue(job(name, tokens=tokens), 0.0) for name, tokens in (("huge", 50.0), ("small", 1.0))]
+    assert isinstance(places[1], Rejected)
+    for name, tokens in (("small", 1.0), ("huge", 50.0), ("third", 1.0)):
+        assert isinstance(after.enqueue(job(name, tokens=tokens, seq=7), 0.0), Accepted)
+    assert isinstance(after.enqueue(job("new"), 0.0), Rejected)
+
+
 def test_stats_tell_depth_and_the_oldest_wait() -> None:
     line = queue()
     line.enqueue(job("a", "low", enqueued_at=1.0), 1.0)
@@ -500,6 +511,21 @@ def test_a_class_turns_back_when_its_oldest_wait_less_than_half_of_that() -> Non
         line.cancel(name)
     overloaded(line, 3, begin=230.0)
     assert line.stats(233.0).newest_first == ()
+
+
+def test_between_half_of_the_limit_and_the_whole_everything_stays_as_it_is() -> None:
+    for first, then, expected in (
+        (6.0, 2.4, [True, False]),
+        (6.0, 2.6, [True, True]),
+        (4.9, 2.4, [False, False]),
+        (2.6, 5.1, [False, True]),
+    ):
+        lifo, seen = AdaptiveLifo(100.0), []
+        for second, wait in enumerate((first, then, 0.0)):
+            lifo.waited(wait, float(second))
+            if second:
+                seen.append(lifo.is_on)
+        assert seen == expected
 
 
 def test_newest_first_leaves_shares_and_deadlines_alone() -> None:

@@ -96,6 +96,7 @@ class TestQueue:
         high = duck.service.ask({"complete": ask_for("high"), "priority": "high"}, block=False)
         error = outcome_of(low)
         assert isinstance(error, QueueFull)
+        assert error.reason == "evicted"
         assert error.retry_after is not None
         provider.open(2)
         assert (first.get(timeout=5).text, high.get(timeout=5).text) == ("re: first", "re: high")

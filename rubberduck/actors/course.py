@@ -19,7 +19,7 @@ from rubberduck.actors.race import Answer, Race, Result
 from rubberduck.actors.rules import Rules
 from rubberduck.actors.trace import noted
 from rubberduck.actors.wire import Deliver
-from rubberduck.core.classify import SameRoute
+from rubberduck.core.classify import SameRoute, Settlement
 from rubberduck.core.estimate import UNBOUNDED_OUTPUT
 from rubberduck.core.limiter import Amounts
 from rubberduck.core.plan import Fail, Plan, Sleep, Try
@@ -175,7 +175,10 @@ class Course:
         error = run.interrupted(result) if call.delivered else result
         now, keys = self._office.now(), self._office.board.desks[route.provider].keys
         is_other = run.disposition.same_route is SameRoute.OTHER_KEY and keys.obstacle(route.model, now) is None
-        plan.failed(route.name, run.disposition, now, error, result.retry_after, has_other_key=is_other)
+        hint = result.retry_after
+        if len(keys.names) > 1 and run.disposition.limiter is Settlement.BLOCK:
+            hint = None  # it is about that key, which the limiter holds back so long; another one need not wait
+        plan.failed(route.name, run.disposition, now, error, hint, has_other_key=is_other)
         return None
 
     # -- hedging -----------------------------------------------------------------------------------

@@ -241,11 +241,14 @@ class RateLimiterActor(sup.Actor):
         self._wake_when_due(now)
 
     def _in_turn(self) -> Iterable[Limiter]:
-        """All limiters, each time with another one first: a slot that comes free may go to any of them."""
+        """All limiters, each time with another one first: a slot that comes free may go to any of them.
+
+        Several go round twice: what one gives up as lost may be what one before it waits for.
+        """
         if self._keys == 1:
             return self._limiters.values()
         self._turn += 1
-        return [self._limiters[(self._turn + key) % self._keys] for key in range(self._keys)]
+        return [self._limiters[(self._turn + key) % self._keys] for key in range(2 * self._keys)]
 
     def _answer(self, answer: Granted | Refused, limiter: Limiter, now: float) -> None:
         waiting = self._waiting.pop(answer.id, None)

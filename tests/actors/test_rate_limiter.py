@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 
-from rubberduck.actors.rate_limiter import Cancel, CheckRate, Commit, GetStats, Penalise, RateLimiterActor, Reserve
+from rubberduck.actors.rate_limiter import (
+    Cancel,
+    CheckRate,
+    Commit,
+    GetStats,
+    Penalise,
+    RateLimiterActor,
+    Reserve,
+    TurnAway,
+)
+from rubberduck.core.concurrency import Concurrency
 from rubberduck.core.limiter import Amounts, Granted, Limiter, LimiterOptions, Refused
 from rubberduck.errors import InvalidRequest, RateLimited
 from supervision.testing import ManualClock
@@ -122,3 +132,60 @@ def test_a_message_that_it_does_not_know_restarts_nobody(bucket: Any) -> None:
         with pytest.raises(InvalidRequest):
             bucket.ask(message)
     assert bucket.name.restarts == 0
+
+
+def two_keys(start_actor: Any, options: LimiterOptions) -> Any:
+    concurrency = Concurrency(options.max_concurrency)
+    return start_actor(RateLimiterActor, "openai", options, keys=2, concurrency_of=lambda model: concurrency)
+
+
+def test_each_key_has_books_of_its_own_and_the_slots_are_common(start_actor: Any, clock: ManualClock) -> None:
+    limiter = two_keys(start_actor, BUCKET)
+    assert [limiter.ask(Reserve(f"{key}{number}", key=key)).id for key in (0, 1) for number in (1, 2)]
+    assert [limiter.ask(GetStats(key)).tokens for key in (None, 0, 1)] == [0, 0, 0]
+    assert limiter.ask(Cancel("11", key=1)) is True
+    assert [limiter.ask(GetStats(key)).tokens for key in (None, 0, 1)] == [1, 0, 1]
+    assert isinstance(limiter.ask(CheckRate()), Granted)
+    assert limiter.ask(CheckRate()).retry_after == 2
+    with pytest.raises(InvalidRequest):
+        limiter.ask(Reserve("x", key=2))
+
+
+def test_a_slot_of_one_key_goes_to_who_waits_with_another(start_actor: Any, clock: ManualClock) -> None:
+    limiter = two_keys(start_actor, SLOTS)
+    assert limiter.ask(Reserve("a", ttl=5.0)) == Granted("a")
+    second, third = (limiter.ask(Reserve(name, key=1), block=False) for name in "bc")
+    assert waiting(limiter) == 2
+    limiter.ask(Commit("a", ONE))
+    assert second.get(timeout=5) == Granted("b")
+    limiter.ask(Commit("b", ONE, key=1))
+    assert third.get(timeout=5) == Granted("c")
+
+
+def test_a_slot_lost_with_one_key_goes_to_who_waits_with_another(start_actor: Any, clock: ManualClock) -> None:
+    limiter = two_keys(start_actor, SLOTS)
+    limiter.ask(Reserve("lost", ttl=5.0))
+    second = limiter.ask(Reserve("b", key=1), block=False)
+    assert waiting(limiter) == 1
+    clock.advance(5)
+    assert second.get(timeout=5) == Granted("b")
+
+
+def test_who_waits_for_a_key_and_a_model_is_turned_away_and_nobody_else(start_actor: Any, clock: ManualClock) -> None:
+    limiter = two_keys(start_actor, BUCKET)
+    for key in (0, 1):
+        limiter.ask(Penalise(60.0, key=key))
+    names = [("a", "m", 0), ("b", "n", 0), ("c", "m", 1)]
+    futures = [limiter.ask(Reserve(id, model=model, key=key), block=False) for id, model, key in names]
+    assert limiter.ask(TurnAway(0, "m")) == 1
+    assert futures[0].get(timeout=5) == Refused("a", "key_quarantined", 0.0)
+    assert (waiting(limiter), limiter.ask(TurnAway(0, "m"))) == (2, 0)
+    assert (limiter.ask(TurnAway(0)), waiting(limiter)) == (1, 1)
+
+
+def test_every_key_comes_back_no_fuller_than_it_was(start_actor: Any, clock: ManualClock, kill: Any) -> None:
+    limiter = two_keys(start_actor, BUCKET)
+    limiter.ask(Reserve("a", key=1))
+    kill(limiter)
+    assert [limiter.ask(GetStats(key)).tokens for key in (0, 1)] == [2, 1]
+    assert limiter.ask(Commit("a", ONE, key=1)) is True

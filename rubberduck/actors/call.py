@@ -42,6 +42,7 @@ class Call:
     amounts: Amounts = ONE_REQUEST
     queue_wait: float | None = None
     place: int | None = None
+    session: str | None = None
     begun: int = 0
     attempts: list[Attempt] = field(default_factory=list)
     steps: list[tuple[float, Step]] = field(default_factory=list)

@@ -13,6 +13,7 @@ from rubberduck.actors.attempts import AttemptRun, NotBegun, reserved
 from rubberduck.actors.board import Route
 from rubberduck.actors.call import Call
 from rubberduck.actors.delivery import Delivery
+from rubberduck.actors.habits import priced
 from rubberduck.actors.office import Office
 from rubberduck.actors.patience import limits_of
 from rubberduck.actors.race import Answer, Race, Result
@@ -35,7 +36,7 @@ LONGEST_ESTIMATE = 1024.0
 class Course:
     """The way of one call through the tree. Used once, by the call's task."""
 
-    __slots__ = ("_arrears", "_call", "_delivery", "_office", "_plan", "_routes", "_rules")
+    __slots__ = ("_arrears", "_call", "_conversation", "_delivery", "_office", "_plan", "_routes", "_rules")
 
     def __init__(self, office: Office, arrears: Arrears, rules: Rules, call: Call, delivery: Delivery) -> None:
         self._office = office
@@ -44,6 +45,7 @@ class Course:
         self._call = call
         self._delivery = delivery
         self._routes: tuple[Route, ...] = ()
+        self._conversation = rules.habits.of(call)
 
     async def answer(self) -> Answer:
         """The whole answer and its usage with the cost. Raises how the call failed."""
@@ -96,13 +98,19 @@ class Course:
     async def _attempts(self, turn: request_queue.Turn) -> Answer:
         call, routes, office, board = self._call, self._routes, self._office, self._office.board
         plan = self._plan = Plan(
-            call.deadline, self._rules.retry, board.rng, out_est=min(call.amounts.output, LONGEST_ESTIMATE)
+            call.deadline,
+            self._rules.retry,
+            board.rng,
+            out_est=min(call.amounts.output, LONGEST_ESTIMATE),
+            price_weight=self._rules.habits.price_weight,
+            panic=self._rules.habits.panic,
+            sticky=None if self._conversation is None else self._conversation.route(office.now()),
         )
         by_name = {route.name: route for route in routes}
         holds = turn.route
         while True:
             now = office.now()
-            decision = plan.next(now, [self._candidate(route, now) for route in routes])
+            decision = plan.next(now, self._candidates(now))
             call.steps.append((now, noted(decision)))
             match decision:
                 case Try() as step:
@@ -118,6 +126,13 @@ class Course:
                     await sup.sleep(office.clock, max(0.0, until - now))
                 case Fail(error=error):
                     raise endings.of_plan(error, routes)
+
+    def _candidates(self, now: float) -> list[Candidate]:
+        """All routes as they look to this call."""
+        habits, views = self._rules.habits, [self._candidate(route, now) for route in self._routes]
+        if self._conversation is not None:
+            views = self._conversation.expecting(views, now)
+        return priced(self._office, self._call, self._routes, views) if habits.price_weight else views
 
     def _candidate(self, route: Route, now: float) -> Candidate:
         call, board = self._call, self._office.board
@@ -139,8 +154,7 @@ class Course:
     def _leaves(self, route: Route, waited: float, still: float | None) -> bool:
         """Whether a call that waits for the limiter of `route` had better go elsewhere."""
         now = self._office.now()
-        views = [self._candidate(each, now) for each in self._routes]
-        return self._plan.leaves(now, views, route.name, waited, still)
+        return self._plan.leaves(now, self._candidates(now), route.name, waited, still)
 
     def _prepare(self, route: Route) -> AttemptRun:
         self._call.begun += 1
@@ -169,6 +183,8 @@ class Course:
         self._rules.debug.response(route.provider, told, request_id=call.id, model=route.model)
         if not isinstance(result, RubberDuckError):
             plan.succeeded(route.name)
+            if self._conversation is not None:
+                self._conversation.answered(route.name, result[1], self._office.now())
             return result
         if run.disposition is None or isinstance(result, Cancelled):
             raise result
@@ -230,7 +246,7 @@ class Course:
         call, board, now, hedges = self._call, self._office.board, self._office.now(), self._rules.hedges
         if hedges is None or not hedges.affords:
             return
-        choice = self._plan.hedge(now, [self._candidate(route, now) for route in self._routes], first.route.name)
+        choice = self._plan.hedge(now, self._candidates(now), first.route.name)
         if choice is None:
             return
         hedges.spend()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from rubberduck.actors.habits import Habits
 from rubberduck.config import Config, ProviderConfig
 from rubberduck.core.hedge import HedgeOptions, Hedges
 from rubberduck.core.retry import RetryOptions
@@ -16,7 +17,8 @@ from rubberduck.telemetry.debug import DebugLog
 class Rules:
     """Read once, at the start. `permit_ttl` is in seconds; None leaves it to the time of the attempt.
 
-    `hedges` is what all calls together may spend on second attempts; None means that there are none.
+    `hedges` is what all calls together may spend on second attempts; None means that there are none. `habits` is what
+    is remembered of conversations.
     """
 
     providers: Mapping[str, ProviderConfig]
@@ -24,10 +26,11 @@ class Rules:
     permit_ttl: float | None
     debug: DebugLog
     hedges: Hedges | None
+    habits: Habits
 
     @classmethod
     def of(cls, config: Config) -> Self:
         options = dict(config.retry)
         retry = RetryOptions(**{name: options[name] for name in RetryOptions.__slots__})
         hedges = None if config.hedge is None else Hedges(HedgeOptions(config.hedge.share, config.hedge.least_delay))
-        return cls(config.providers, retry, config.circuit_breaker.permit_ttl, DebugLog.of(config), hedges)
+        return cls(config.providers, retry, config.circuit_breaker.permit_ttl, DebugLog.of(config), hedges, Habits(config.choice))

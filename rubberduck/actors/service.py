@@ -25,6 +25,8 @@ LONGEST_TEXT = 1000
 class Order:
     """A question and how it is to be answered: `timeout` seconds for everything, `providers` the only ones allowed.
 
+    Calls of one `session` stay on one route while that is not much worse than the best.
+
     `replayable` False says that to send it twice could do something twice: it is neither hedged, nor sent again once
     it may have been executed.
     """
@@ -36,6 +38,7 @@ class Order:
     tenant: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     replayable: bool = True
+    session: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Drain(sup.Ask[None]):
 
 
 _VERBS: dict[str, type[Complete | OpenStream]] = {"complete": Complete, "stream": OpenStream}
-_OPTIONS = ("priority", "timeout", "providers", "tenant", "tags", "replayable")
+_OPTIONS = ("priority", "timeout", "providers", "tenant", "tags", "session", "replayable")
 
 
 class ServiceActor(sup.Actor):
@@ -107,6 +110,7 @@ class ServiceActor(sup.Actor):
             providers=_providers(order.providers),
             tenant=_text(order.tenant, "tenant"),
             tags=_tags(order.tags),
+            session=None if order.session is None else _text(order.session, "session"),
             replayable=_flag(order.replayable, "replayable"),
         )
 

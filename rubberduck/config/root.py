@@ -13,6 +13,7 @@ from rubberduck.config.provider import ProviderConfig
 from rubberduck.config.scalars import Duration, Flag, Whole
 from rubberduck.config.sections import (
     CacheConfig,
+    ChoiceConfig,
     CircuitBreakerConfig,
     HedgeConfig,
     LedgerConfig,
@@ -27,7 +28,7 @@ from rubberduck.config.sections import (
 Source = Mapping[str, Any] | str | FilePath | None
 """What a configuration is read from: a mapping, a path to YAML or TOML, or nothing (the mock provider)."""
 
-_MAY_BE_EMPTY = ("models", "rate_limits", "circuit_breaker", "retry", "queue", "ledger", "prices", "supervision")
+_MAY_BE_EMPTY = ("models", "choice", "rate_limits", "circuit_breaker", "retry", "queue", "ledger", "prices", "supervision")
 
 
 def _listed(value: Any) -> Any:
@@ -50,6 +51,7 @@ class Config(Section):
     rate_limits: dict[str, LimiterConfig] = Field(default_factory=dict)
     circuit_breaker: CircuitBreakerConfig = CircuitBreakerConfig()
     retry: RetryConfig = RetryConfig()
+    choice: ChoiceConfig = ChoiceConfig()
     max_queue_size: Annotated[int, Whole(1, 10_000_000)] = 1000
     queue: QueueConfig = QueueConfig()
     cache: CacheConfig | None = None

@@ -101,6 +101,22 @@ class RetryConfig(Section):
         return self
 
 
+class ChoiceConfig(Section):
+    """How a route is chosen among several, beside priority, weight, health and speed.
+
+    `price_weight` is how many seconds are worth waiting to save one USD. `sticky`: a conversation stays on its route
+    while that is not much worse than the best: by the `session` that the call names, by what its prompt begins with
+    ("prefix", if it names none), or "off"; for `sticky_for` after its last answer. `panic` is what to do while the
+    circuits of all routes are open: fail at once ("fail_fast"; a short wait is waited), "wait" as long as the deadline
+    allows, or "probe_best": ask the best of them, one call at a time.
+    """
+
+    price_weight: Annotated[float, Number(0, 1e9)] = 0.0
+    sticky: Literal["session", "prefix", "off"] = "session"
+    sticky_for: Annotated[float, Duration(high=86400.0)] = 300.0
+    panic: Literal["fail_fast", "wait", "probe_best"] = "fail_fast"
+
+
 class HedgeConfig(Section):
     """Asking a second route where the first one is slow to answer.
 

@@ -19,16 +19,19 @@ from types import TracebackType
 from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
+import pykka
+
 import supervision as sup
 from rubberduck import prices as prices_list
 from rubberduck import telemetry
-from rubberduck.actors import cost_tracker, request_queue, service, tree
+from rubberduck.actors import cost_tracker, deliveries, jobs, outcomes, request_queue, service, tree
 from rubberduck.actors.board import Board, ProviderDesk
 from rubberduck.actors.calls import CallRunner
 from rubberduck.actors.office import Office
 from rubberduck.actors.trace import Trace
 from rubberduck.config import Config, ProviderConfig
 from rubberduck.core.breaker import BreakerOptions, BreakerStats, Event, State
+from rubberduck.core.jobs import Job, JobState
 from rubberduck.core.keys import KeyPool, QuarantineStats
 from rubberduck.core.ledger import Summary
 from rubberduck.core.limiter import LimiterOptions, LimiterStats
@@ -38,7 +41,9 @@ from rubberduck.prices import PriceBook
 from rubberduck.providers import resolve
 from rubberduck.providers.base import HTTPProvider, Provider
 from rubberduck.storage import Ledger
+from rubberduck.storage.jobs import SqliteJobs
 from rubberduck.storage.sqlite import SqliteLedger
+from rubberduck.storage.sqlite_file import MEMORY
 from rubberduck.stream import OpeningStream, Stream
 from rubberduck.telemetry import names as events
 from rubberduck.types import Request, Response
@@ -117,14 +122,14 @@ class RubberDuck:
         system = sup.System(f"rubberduck-{next(_numbers)}", clock=clock, loop_limit=loaded.supervision.loop_limit)
         try:
             duck = cls(loaded, Office(system, board, prices))
-            duck._supervise(open_ledger)
+            duck._supervise(open_ledger, _jobs_of(loaded))
         except BaseException:
             system.stop(5.0)
             raise
         return duck
 
-    def _supervise(self, open_ledger: Callable[[], Ledger]) -> None:
-        children = tree.children(self.config, self._office, self._runner, open_ledger, self._breaker_event)
+    def _supervise(self, open_ledger: Callable[[], Ledger], open_jobs: Callable[[], SqliteJobs]) -> None:
+        children = tree.children(self.config, self._office, self._runner, open_ledger, self._breaker_event, open_jobs)
         limits = self.config.supervision
         try:
             self.system.supervise(*children, max_restarts=limits.max_restarts, max_seconds=limits.max_seconds)
@@ -134,6 +139,8 @@ class RubberDuck:
                 raise ConfigError(reason.message) from None  # an actor's own word about what it was given
             raise ConfigError(f"RubberDuck could not start: {error}") from None
         self._office.open()
+        if self.config.jobs is not None:
+            self._office.deliveries().tell(deliveries.Go())
 
     # -- calls -------------------------------------------------------------------------------------
 
@@ -161,6 +168,52 @@ class RubberDuck:
     def astream(self, request: Request | dict[str, Any], **options: Any) -> OpeningStream:
         """As `stream`, on any event loop: `async with duck.astream(request) as stream: async for chunk in stream`."""
         return OpeningStream(functools.partial(self._asking, {"stream": request, **options}))
+
+    # -- durable jobs ------------------------------------------------------------------------------
+
+    def submit(self, request: Request | dict[str, Any], **options: Any) -> str:
+        """Accept a request as a durable job; its id. It is on the disk, and is answered whatever ends in between.
+
+        Options as of `complete`, and `key` (the submitter's own: the same key is the same job), `safety`
+        ("at_most_once": what may have been executed is not sent again; "at_least_once": it is).
+
+        Raises:
+            ConfigError: the configuration has no section `jobs`.
+        """
+        return cast("Job", self._blocking({"submit": request, **options})).id
+
+    async def asubmit(self, request: Request | dict[str, Any], **options: Any) -> str:
+        """As `submit`, on any event loop."""
+        return cast("Job", await self._asking({"submit": request, **options})).id
+
+    def result(self, job_id: str, timeout: float | None = None) -> Response:
+        """Wait for the answer of a durable job, whichever process gives it, for `timeout` seconds (None: until then).
+
+        Raises:
+            RubberDuckError: how the job failed.
+            KeyError: there is no job of this id, or it ended so long ago that it has been forgotten.
+            TimeoutError: it has not ended yet.
+        """
+        if asyncio._get_running_loop() is not None:
+            raise RuntimeError("this would block the event loop: use `duck.aresult` in a coroutine")
+        future = self.actor("jobs").ask(jobs.WaitFor(job_id), block=False)
+        try:
+            return _result(job_id, future.get(timeout=timeout))
+        except pykka.Timeout:
+            _give_up(future)
+            raise TimeoutError(f"the job {job_id} has not ended within {timeout} s") from None
+
+    async def aresult(self, job_id: str, timeout: float | None = None) -> Response:
+        """As `result`, on any event loop."""
+        async with asyncio.timeout(timeout):
+            return _result(job_id, await self.actor("jobs").ask(jobs.WaitFor(job_id), block=False))
+
+    def job(self, job_id: str) -> Job:
+        """A durable job as it stands now. Raises KeyError if there is none of this id."""
+        found = self.actor("jobs").ask(jobs.Find(job_id))
+        if found is None:
+            raise KeyError(f"there is no job {job_id!r}")
+        return cast("Job", found)
 
     def _blocking(self, message: dict[str, Any]) -> Any:
         if asyncio._get_running_loop() is not None:
@@ -285,9 +338,11 @@ class RubberDuck:
 
     def _drain(self, until: float) -> None:
         """Let everybody finish. What fails here has ended already, and must not keep the rest from being stopped."""
+        resting = None if self.config.jobs is None else self._rest()
         steps: list[tuple[str, Callable[[], Any], float]] = [
             ("service", lambda: self.actor("service").ask(service.Drain(), block=False), 5.0),
             ("calls", lambda: self.actor("calls").run(self._runner.drain, until), until - time.monotonic() + 10.0),
+            *([("deliveries", lambda: resting, 5.0)] if self.config.jobs is not None else []),
             *[(name, functools.partial(self._close_provider, name), 5.0) for name in self._board.desks],
             ("cost_tracker", self._settle_books, 5.0),
         ]
@@ -296,6 +351,10 @@ class RubberDuck:
                 step().get(timeout=limit)
             except Exception as error:  # noqa: BLE001  (a third party's provider, or an actor that is gone)
                 logger.warning("%s: %s could not be brought to its end: %r", self.system.name, name, error)
+
+    def _rest(self) -> Any:
+        """Begin no further deliveries; done when those under way have ended, and their jobs are told how."""
+        return self.actor("deliveries").ask(deliveries.Rest(), block=False)
 
     def _close_provider(self, name: str) -> Any:
         return self.actor("calls").run(self._board.desks[name].provider.aclose)
@@ -334,6 +393,15 @@ class RubberDuck:
             {},
             {"system": self.system.name, "provider": provider, "model": model, "event": event},
         )
+
+
+def _result(job_id: str, job: Job | None) -> Response:
+    if job is None:
+        raise KeyError(f"there is no job {job_id!r}")
+    assert job.outcome is not None  # it has ended
+    if job.state is JobState.DONE:
+        return outcomes.response_in(job.outcome)
+    raise outcomes.error_in(job.outcome)
 
 
 def _interrupted(error: Exception) -> RubberDuckError:
@@ -424,6 +492,13 @@ def _ledger_of(config: Config) -> Callable[[], Ledger]:
         raise ConfigError("ledger.url: only a file is supported yet; set ledger.path")
     path = config.ledger.path or str(_default_ledger())
     return functools.partial(SqliteLedger, path, synchronous=config.ledger.synchronous)
+
+
+def _jobs_of(config: Config) -> Callable[[], SqliteJobs]:
+    ledger = config.ledger.path or str(_default_ledger())
+    beside = ledger if ledger == MEMORY else f"{ledger}-jobs"
+    path = (config.jobs.path if config.jobs is not None else None) or beside
+    return functools.partial(SqliteJobs, path, synchronous=config.ledger.synchronous)
 
 
 def _default_ledger() -> Path:

@@ -31,14 +31,19 @@ class Office:
         self._refs: dict[str, sup.ActorRef] = {}
         self._limiters: dict[str, sup.ActorRef] = {}
         self._breakers: dict[str, sup.ActorRef] = {}
+        self.is_open = False
 
     def open(self) -> None:
         """Look everybody up: the tree has been started. The refs stay good, whoever is restarted."""
-        for name in ("calls", "cost_tracker", "request_queue"):
+        for name in ("calls", "cost_tracker", "request_queue", "service"):
             self._refs[name] = self._find(name)
+        for name in ("jobs", "deliveries"):
+            if (ref := self.system.whereis(name)) is not None:
+                self._refs[name] = ref
         for name in self.board.desks:
             self._limiters[name] = self._find(f"providers/provider:{name}/rate_limiter:{name}")
             self._breakers[name] = self._find(f"providers/provider:{name}/circuit_breaker:{name}")
+        self.is_open = True
 
     # -- who is who --------------------------------------------------------------------------------
 
@@ -50,6 +55,15 @@ class Office:
 
     def queue(self) -> sup.ActorRef:
         return self._refs["request_queue"]
+
+    def service(self) -> sup.ActorRef:
+        return self._refs["service"]
+
+    def jobs(self) -> sup.ActorRef:
+        return self._refs["jobs"]
+
+    def deliveries(self) -> sup.ActorRef:
+        return self._refs["deliveries"]
 
     def limiter(self, route: Route) -> sup.ActorRef:
         return self._limiters[route.provider]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import supervision as sup
+from rubberduck.actors import jobs
 from rubberduck.actors.call import Call
 from rubberduck.actors.calls import CallRunner
-from rubberduck.errors import CallInterrupted, InvalidRequest, RubberDuckError
+from rubberduck.core.jobs import Job, Safety
+from rubberduck.errors import CallInterrupted, ConfigError, InvalidRequest, RubberDuckError
 from rubberduck.stream import Stream
 from rubberduck.types import Request, Response
 
@@ -39,6 +43,7 @@ class Order:
     tags: Mapping[str, str] = field(default_factory=dict)
     replayable: bool = True
     session: str | None = None
+    call_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +57,30 @@ class OpenStream(Order, sup.Ask[Stream]):
 
 
 @dataclass(frozen=True, slots=True)
+class SubmitJob(Order, sup.Ask[Job]):
+    """Accept the request as a durable job, which is answered even if this process ends before.
+
+    `key` is the submitter's own: a second job of the same tenant with the same key is the first one. `safety` says
+    whether a job that may have been executed may be sent again: "at_most_once" or "at_least_once".
+    """
+
+    key: str | None = None
+    safety: str = Safety.AT_MOST_ONCE
+
+
+@dataclass(frozen=True, slots=True)
 class Drain(sup.Ask[None]):
     """Accept no further calls; those in flight go on."""
 
 
-_VERBS: dict[str, type[Complete | OpenStream]] = {"complete": Complete, "stream": OpenStream}
+_VERBS: dict[str, type[Complete | OpenStream | SubmitJob]] = {
+    "complete": Complete,
+    "stream": OpenStream,
+    "submit": SubmitJob,
+}
 _OPTIONS = ("priority", "timeout", "providers", "tenant", "tags", "session", "replayable")
+
+_JOB_OPTIONS = ("key", "safety")
 
 
 class ServiceActor(sup.Actor):
@@ -70,8 +93,12 @@ class ServiceActor(sup.Actor):
 
     expected_errors = (RubberDuckError,)
 
-    def __init__(self, runner: CallRunner, *, default_timeout: float) -> None:
+    def __init__(
+        self, runner: CallRunner, *, default_timeout: float, keeper: Callable[[], sup.ActorRef] | None = None
+    ) -> None:
+        """`keeper()` is who keeps durable jobs; None if nobody does."""
         super().__init__()
+        self._keeper = keeper
         self._runner = runner
         self._default_timeout = default_timeout
 
@@ -83,25 +110,49 @@ class ServiceActor(sup.Actor):
             self._draining = True
             self.remember(True)
             return None
-        order = message if isinstance(message, Complete | OpenStream) else _read(message)
+        order = message if isinstance(message, Order) else _read(message)
         if self._draining:
             raise CallInterrupted("RubberDuck is stopping and takes no further calls")
         call = self._call(order)
         reply = self.owe()
+        if isinstance(order, SubmitJob):
+            reply.forward(self._keeper_of_jobs(), jobs.Submit(self._job(order, call)))
+            return reply
         if reply.deadline is not None:
             call.deadline = min(call.deadline, reply.deadline)
         on_lost = functools.partial(self._runner.lose, call)
         reply.forward(self._runner.calls(), sup.RunTask(self._runner.run, (call,), takes_reply=True, on_lost=on_lost))
         return reply
 
-    def _call(self, order: Complete | OpenStream) -> Call:
+    def _keeper_of_jobs(self) -> sup.ActorRef:
+        if self._keeper is None:
+            raise ConfigError("durable jobs are kept nowhere: add the section `jobs: {}` to the configuration")
+        return self._keeper()
+
+    def _job(self, order: SubmitJob, call: Call) -> Job:
+        """The job of an order whose options have been found good."""
+        if order.safety not in list(Safety):
+            raise InvalidRequest(f"safety is one of {', '.join(Safety)}, not {order.safety!r}", field="safety")
+        kept: dict[str, Any] = {"priority": call.klass, "timeout": order.timeout, "replayable": call.replayable}
+        kept |= {"providers": call.providers, "tags": call.tags, "session": order.session}
+        return Job(
+            id=call.id,
+            request=call.request.model_dump_json(exclude_defaults=True),
+            options=json.dumps({name: value for name, value in kept.items() if value is not None}),
+            submitted_at=datetime.now(UTC),
+            tenant=call.tenant,
+            key=None if order.key is None else _text(order.key, "key"),
+            safety=Safety(order.safety),
+        )
+
+    def _call(self, order: Order) -> Call:
         request = Request.parse(order.request)
         if order.priority not in PRIORITIES:
             known = ", ".join(PRIORITIES)
             raise InvalidRequest(f"priority is one of {known}, not {order.priority!r}", field="priority")
         now = self.context.clock.now()
         return Call(
-            id=self._runner.new_id(),
+            id=order.call_id or self._runner.new_id(),
             request=request,
             is_stream=isinstance(order, OpenStream),
             klass=order.priority,
@@ -115,7 +166,7 @@ class ServiceActor(sup.Actor):
         )
 
 
-def _read(message: Any) -> Complete | OpenStream:
+def _read(message: Any) -> Order:
     """A plain dict as one of the typed messages."""
     if not isinstance(message, Mapping):
         raise InvalidRequest(
@@ -125,10 +176,11 @@ def _read(message: Any) -> Complete | OpenStream:
     if len(verbs) != 1:
         wanted, found = " or ".join(_VERBS), " and ".join(verbs) or "neither"
         raise InvalidRequest(f"a message to the service has one of the keys {wanted}; this has {found}")
-    if unknown := set(message) - {*_VERBS, *_OPTIONS}:
-        known = ", ".join(_OPTIONS)
+    allowed = (*_OPTIONS, *_JOB_OPTIONS) if verbs == ["submit"] else _OPTIONS
+    if unknown := set(message) - {*_VERBS, *allowed}:
+        known = ", ".join(allowed)
         raise InvalidRequest(f"unknown option {min(map(str, unknown))!r}; there are {known}")
-    options = {name: message[name] for name in _OPTIONS if message.get(name) is not None}
+    options = {name: message[name] for name in allowed if message.get(name) is not None}
     return _VERBS[verbs[0]](message[verbs[0]], **options)
 
 

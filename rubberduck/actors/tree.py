@@ -2,6 +2,7 @@
 
 root                             one_for_one
 ├─ cost_tracker                  the ledger; first up, last down
+├─ jobs                          durable jobs, where configured
 ├─ providers                     a provider that keeps crashing is paused, it never takes the others down
 │  └─ provider:<name>            one_for_one
 │     ├─ rate_limiter:<name>
@@ -9,7 +10,8 @@ root                             one_for_one
 │     └─ what the provider itself needs, such as a local engine
 ├─ request_queue
 ├─ calls                         one temporary task per call in flight
-└─ service
+├─ service
+└─ deliveries                    makes durable jobs calls, where configured
 """
 
 from __future__ import annotations
@@ -24,15 +26,19 @@ from rubberduck.actors.board import ProviderDesk
 from rubberduck.actors.calls import CallRunner
 from rubberduck.actors.circuit_breaker import CircuitBreakerActor
 from rubberduck.actors.cost_tracker import CostTrackerActor
+from rubberduck.actors.deliveries import Deliveries, DeliveryActor, DeliveryOptions, Go
+from rubberduck.actors.jobs import JobsActor
 from rubberduck.actors.office import Office
 from rubberduck.actors.rate_limiter import RateLimiterActor
 from rubberduck.actors.request_queue import RequestQueueActor
 from rubberduck.actors.service import ServiceActor
 from rubberduck.actors.wire import listen_to
 from rubberduck.config import Config
+from rubberduck.config.sections import JobsConfig
 from rubberduck.core.breaker import Event
 from rubberduck.core.request_queue import QueueOptions
 from rubberduck.errors import CallInterrupted
+from rubberduck.storage.jobs import SqliteJobs
 
 IDEMPOTENT = sup.Mailbox(redeliver=3)
 """All messages between our actors carry an id and may be handled twice, so one in flight at a crash comes back."""
@@ -50,6 +56,7 @@ def children(
     runner: CallRunner,
     open_ledger: Callable[[], Any],
     on_breaker_event: Callable[[str, str, Event], object],
+    open_jobs: Callable[[], SqliteJobs],
 ) -> list[sup.ChildSpec]:
     """The children of the root, in the order of their start."""
     limits = _limits(config)
@@ -67,6 +74,7 @@ def children(
             kwargs={"price": office.price_of},
             mailbox=IDEMPOTENT,
         ),
+        *([] if config.jobs is None else [_jobs(config.jobs, office, open_jobs)]),
         sup.supervisor("providers", *providers, **limits, on_exhausted=_REST),
         sup.ChildSpec(
             "request_queue",
@@ -76,9 +84,31 @@ def children(
         ),
         replace(sup.tasks("calls", lost=_lost_call), mailbox=IDEMPOTENT, expected_errors=MISUNDERSTOOD),
         sup.ChildSpec(
-            "service", ServiceActor, args=(runner,), kwargs={"default_timeout": config.timeout}, mailbox=IDEMPOTENT
+            "service",
+            ServiceActor,
+            args=(runner,),
+            kwargs={"default_timeout": config.timeout, "keeper": None if config.jobs is None else office.jobs},
+            mailbox=IDEMPOTENT,
         ),
+        *([] if config.jobs is None else [_deliveries(config.jobs, config.retry.base_delay, office, runner)]),
     ]
+
+
+def _jobs(config: JobsConfig, office: Office, open_jobs: Callable[[], SqliteJobs]) -> sup.ChildSpec:
+    def wake() -> None:
+        if office.is_open:
+            office.deliveries().tell(Go())
+
+    options = {"lease": config.lease, "keep": config.keep, "on_ready": wake}
+    return sup.ChildSpec("jobs", JobsActor, args=(open_jobs,), kwargs=options, mailbox=IDEMPOTENT)
+
+
+def _deliveries(config: JobsConfig, base_delay: float, office: Office, runner: CallRunner) -> sup.ChildSpec:
+    options = DeliveryOptions(config.lease, config.max_deliveries, config.max_running, config.expire, base_delay)
+    deliveries = Deliveries(office, options)
+    return sup.ChildSpec(
+        "deliveries", DeliveryActor, args=(office, deliveries, options), kwargs={"new_id": runner.new_id}
+    )
 
 
 def _limits(config: Config) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from rubberduck.config.sections import (
     ChoiceConfig,
     CircuitBreakerConfig,
     HedgeConfig,
+    JobsConfig,
     LedgerConfig,
     LimiterConfig,
     PriceConfig,
@@ -43,7 +44,7 @@ class Config(Section):
 
     `models` maps a name of the user's to routes `provider/model`, tried in the order of the providers'
     priority. `timeout` is the time for a whole call, in seconds. `cache` None means that nothing is cached,
-    `hedge` None that no second route is asked beside a slow one.
+    `hedge` None that no second route is asked beside a slow one, `jobs` None that no durable jobs are kept.
     """
 
     providers: dict[str, ProviderConfig]
@@ -56,6 +57,7 @@ class Config(Section):
     queue: QueueConfig = QueueConfig()
     cache: CacheConfig | None = None
     hedge: HedgeConfig | None = None
+    jobs: JobsConfig | None = None
     ledger: LedgerConfig = LedgerConfig()
     prices: dict[str, PriceConfig] = Field(default_factory=dict)
     supervision: SupervisionConfig = SupervisionConfig()

@@ -217,6 +217,22 @@ class LedgerConfig(Section):
         return self
 
 
+class JobsConfig(Section):
+    """Durable jobs: where they are kept, and how they are delivered.
+
+    `path` None is a file beside the ledger. `lease` is how long a process that says nothing is believed alive. A job
+    is dead after `max_deliveries` that came to nothing, and not answered any more `expire` after it was submitted. One
+    that has ended can be asked for during `keep`. `max_running` are delivered at once.
+    """
+
+    path: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    lease: Annotated[float, Duration(low=0.1, high=_HOUR)] = 30.0
+    max_deliveries: Annotated[int, Whole(1, 1000)] = 3
+    max_running: Annotated[int, Whole(1, 10_000)] = 10
+    expire: Annotated[float, Duration(high=365 * 86400.0)] = 86400.0
+    keep: Annotated[float, Duration(high=365 * 86400.0)] = 7 * 86400.0
+
+
 class PriceConfig(Section):
     """What a model costs, in USD per million tokens; `cached_input` None means the price of other input."""
 

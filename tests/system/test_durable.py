@@ -1,0 +1,290 @@
+"""Durable jobs: what was accepted is answered, whoever dies in between, and nothing is sent twice unasked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests_system_rig import HELLO, REQUEST, Gated, StartDuck, ask_for, ledger, provider_log
+
+from rubberduck import RubberDuck
+from rubberduck.core.jobs import JobState
+from rubberduck.errors import CallInterrupted, ConfigError, DeadlineExceeded, InvalidRequest, ServiceUnavailable
+from rubberduck.testing import FaultServer
+from rubberduck.testing.faults import Hold, Ok, Status
+
+Eventually = Callable[..., Any]
+JOBS = {"lease": "300ms"}
+FAST = {"base_delay": "1ms", "max_delay": "1ms"}
+
+
+@pytest.fixture
+def duck(start_duck: StartDuck) -> RubberDuck:
+    return start_duck(jobs=JOBS, retry=FAST)
+
+
+def gated(start_duck: StartDuck, **jobs: Any) -> tuple[RubberDuck, Gated]:
+    duck = start_duck({"gate": {"module": Gated}}, jobs={**JOBS, **jobs})
+    provider = duck.provider("gate")
+    assert isinstance(provider, Gated)
+    return duck, provider
+
+
+def test_a_job_is_answered_and_its_answer_can_be_asked_for_more_than_once(duck: RubberDuck) -> None:
+    job = duck.submit(REQUEST, tenant="acme", tags={"team": "search"})
+    first = duck.result(job, timeout=10)
+    assert first.text == "hello there"
+    assert duck.result(job) == first
+    assert duck.job(job).state is JobState.DONE
+    assert provider_log(duck) == ledger(duck) == (1, 5)
+
+
+def test_a_coroutine_submits_and_waits_too(duck: RubberDuck) -> None:
+    async def both() -> str:
+        return (await duck.aresult(await duck.asubmit(REQUEST), timeout=10)).text
+
+    assert asyncio.run(both()) == "hello there"
+
+
+def test_the_same_key_is_the_same_job(duck: RubberDuck) -> None:
+    first, second = duck.submit(REQUEST, key="k"), duck.submit(REQUEST, key="k")
+    assert first == second
+    duck.result(first, timeout=10)
+    assert provider_log(duck)[0] == 1
+
+
+def test_a_result_that_is_not_there_yet_is_no_failure(start_duck: StartDuck) -> None:
+    duck, gate = gated(start_duck)
+    job = duck.submit(ask_for("slow"))
+    with pytest.raises(TimeoutError):
+        duck.result(job, timeout=0.05)
+    gate.open()
+    assert duck.result(job, timeout=10).text == "re: slow"
+
+
+def test_what_makes_no_sense_is_refused_at_once(duck: RubberDuck) -> None:
+    with pytest.raises(InvalidRequest):
+        duck.submit({"model": "any", "messages": []})
+    with pytest.raises(InvalidRequest, match="safety"):
+        duck.submit(REQUEST, safety="perhaps")
+    with pytest.raises(InvalidRequest, match="unknown option"):
+        duck.complete(REQUEST, key="k")
+    with pytest.raises(KeyError):
+        duck.result("nobody")
+    with pytest.raises(KeyError):
+        duck.job("nobody")
+
+
+def test_without_a_section_for_jobs_it_is_said_what_to_add(start_duck: StartDuck) -> None:
+    with pytest.raises(ConfigError, match="jobs"):
+        start_duck().submit(REQUEST)
+
+
+def test_no_more_than_so_many_are_delivered_at_once(start_duck: StartDuck, eventually: Eventually) -> None:
+    duck, gate = gated(start_duck, max_running=2)
+    jobs = [duck.submit(ask_for(f"{n}")) for n in range(6)]
+    eventually(lambda: len(gate.arrived) == 2)
+    duck.submit(ask_for("one more"))
+    assert len(gate.arrived) == 2
+    gate.open(100)
+    assert [duck.result(job, timeout=10).text for job in jobs] == [f"re: {n}" for n in range(6)]
+
+
+def test_a_refused_job_is_tried_again_until_its_provider_is_back(start_duck: StartDuck) -> None:
+    responses = [{"error": "server_error"}] * 3 + [HELLO]
+    duck = start_duck(
+        {"mock": {"module": "mock", "responses": responses}},
+        jobs=JOBS,
+        retry={**FAST, "max_attempts": 1},
+        circuit_breaker={"failure_threshold": 1, "reset_timeout": "200ms", "success_threshold": 1},
+    )
+    job = duck.submit(REQUEST, safety="at_least_once")
+    with pytest.raises(ServiceUnavailable):  # three deliveries came to nothing
+        duck.result(job, timeout=20)
+    assert duck.job(job).state is JobState.DEAD
+    assert duck.result(duck.submit(REQUEST), timeout=20).text == "hello there"
+
+
+def test_open_circuits_count_as_no_delivery(start_duck: StartDuck) -> None:
+    duck = start_duck(
+        {"mock": {"module": "mock", "responses": [{"error": "server_error"}, HELLO]}},
+        jobs={**JOBS, "max_deliveries": 1},
+        retry={**FAST, "max_attempts": 1, "max_wait_for_preferred": "0ms"},
+        circuit_breaker={"failure_threshold": 1, "reset_timeout": "300ms", "success_threshold": 1},
+    )
+    with pytest.raises(ServiceUnavailable):
+        duck.complete(REQUEST)
+    job = duck.submit(REQUEST)
+    assert duck.result(job, timeout=20).text == "hello there"
+    assert duck.job(job).turned_away >= 1
+
+
+def test_a_job_that_is_too_old_is_not_sent(start_duck: StartDuck) -> None:
+    duck, gate = gated(start_duck, max_running=1, expire="200ms")
+    blocking, late = duck.submit(ask_for("blocks")), duck.submit(ask_for("late"))
+    time.sleep(0.25)  # what must pass is the job's own time
+    gate.open(2)
+    assert duck.result(blocking, timeout=10).text == "re: blocks"
+    with pytest.raises(DeadlineExceeded):
+        duck.result(late, timeout=10)
+    assert gate.arrived == ["blocks"]
+
+
+@pytest.mark.parametrize("victim", ["jobs", "deliveries", "service", "cost_tracker", "request_queue"])
+def test_jobs_survive_the_death_of_any_actor(start_duck: StartDuck, victim: str, eventually: Eventually) -> None:
+    duck, gate = gated(start_duck)
+    jobs = [duck.submit(ask_for(f"{n}")) for n in range(5)]
+    eventually(lambda: len(gate.arrived) == 5)
+    duck.system.kill(duck.actor(victim))
+    gate.open(100)
+    assert [duck.result(job, timeout=10).text for job in jobs] == [f"re: {n}" for n in range(5)]
+    assert sorted(gate.arrived) == [f"{n}" for n in range(5)]
+
+
+@pytest.mark.parametrize("victim", ["jobs", "deliveries", "service"])
+def test_jobs_are_accepted_and_answered_once_while_an_actor_keeps_dying(start_duck: StartDuck, victim: str) -> None:
+    duck = start_duck(jobs=JOBS, supervision={"max_restarts": 1000, "max_seconds": 1})
+    jobs = []
+    for n in range(40):
+        jobs.append(duck.submit(REQUEST, key=f"k{n}"))
+        if n % 4 == 0:
+            duck.system.kill(duck.actor(victim))
+    assert [duck.result(job, timeout=20).text for job in jobs] == ["hello there"] * 40
+    assert provider_log(duck) == ledger(duck) == (40, 200)
+
+
+def test_a_stop_hands_on_what_was_not_begun_and_keeps_what_was(start_duck: StartDuck, tmp_path: Path) -> None:
+    kept = {**JOBS, "path": str(tmp_path / "jobs.db")}
+    duck, gate = gated(start_duck, **kept, max_running=1)
+    first, second = duck.submit(ask_for("first")), duck.submit(ask_for("second"))
+    stopping = asyncio.run(_stop_while(duck, gate))
+    assert stopping
+    again = start_duck({"mock": {"module": "mock", "models": ["any"], "responses": [HELLO]}}, jobs=kept)
+    assert again.result(first, timeout=10).text == "re: first"
+    assert again.result(second, timeout=10).text == "hello there"
+
+
+async def _stop_while(duck: RubberDuck, gate: Gated) -> bool:
+    stopped = asyncio.create_task(duck.astop(10))
+    await asyncio.sleep(0.05)  # the stop has begun: it waits for the call that the gate holds
+    gate.open(1)
+    return await stopped
+
+
+# -- a process that is killed -------------------------------------------------------------------------------------
+
+CHILD = """
+import json, sys
+from rubberduck import RubberDuck
+config, requests = json.loads(sys.argv[1])
+duck = RubberDuck.start(config)
+print(json.dumps([duck.submit(request, safety=safety) for request, safety in requests]), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[FaultServer]:
+    with FaultServer() as running:
+        yield running
+
+
+def upstream(server: FaultServer, tmp_path: Path, **jobs: Any) -> dict[str, Any]:
+    return {
+        "providers": {"up": {"module": "openai", "api_key": "k", "base_url": f"{server.base_url}", "models": ["any"]}},
+        "ledger": {"path": str(tmp_path / "ledger.db")},
+        "jobs": {**JOBS, **jobs},
+        "retry": {"max_attempts": 1},
+    }
+
+
+def killed_in(
+    config: dict[str, Any], requests: list[tuple[dict[str, Any], str]], ready: Callable[[], bool]
+) -> list[str]:
+    """The jobs that a process had accepted when it was killed, as soon as `ready`."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, json.dumps([config, requests])],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with child:
+        assert child.stdout is not None
+        jobs: list[str] = json.loads(child.stdout.readline())
+        until = time.monotonic() + 10
+        while not ready():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        os.kill(child.pid, signal.SIGKILL)
+    return jobs
+
+
+def test_what_a_killed_process_had_accepted_and_not_sent_is_answered_by_the_next(
+    server: FaultServer, tmp_path: Path
+) -> None:
+    server.play(Hold())
+    config = upstream(server, tmp_path, max_running=1)
+    sent, waiting = killed_in(config, [(REQUEST, "at_most_once")] * 2, lambda: len(server.calls) == 1)
+    server.play(Ok())
+    with RubberDuck.start(config) as duck:
+        assert duck.result(waiting, timeout=20).text
+        with pytest.raises(CallInterrupted, match="may have been executed") as told:
+            duck.result(sent, timeout=20)
+        assert told.value.spent is None
+    assert len(server.calls) == 2
+
+
+def test_what_may_have_been_executed_is_sent_again_where_that_was_asked_for(
+    server: FaultServer, tmp_path: Path
+) -> None:
+    server.play(Hold())
+    config = upstream(server, tmp_path)
+    (job,) = killed_in(config, [(REQUEST, "at_least_once")], lambda: len(server.calls) == 1)
+    server.play(Ok())
+    with RubberDuck.start(config) as duck:
+        assert duck.result(job, timeout=20).text
+        assert duck.job(job).deliveries == 2
+    assert len(server.calls) == 2
+
+
+def test_a_job_that_is_answered_with_an_error_keeps_the_error(server: FaultServer, tmp_path: Path) -> None:
+    server.play(Status(400, message="no such parameter"))
+    config = upstream(server, tmp_path)
+    with RubberDuck.start(config) as duck:
+        job = duck.submit(REQUEST)
+        with pytest.raises(InvalidRequest, match="no such parameter"):
+            duck.result(job, timeout=10)
+    with RubberDuck.start(config) as duck, pytest.raises(InvalidRequest, match="no such parameter") as told:
+        duck.result(job, timeout=10)
+    assert [attempt.provider for attempt in told.value.attempts] == ["up"]
+    assert len(server.calls) == 1
+
+
+def test_a_jump_of_the_clock_loses_no_delivery_under_way(
+    start_duck: StartDuck, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    duck, gate = gated(start_duck)
+    job = duck.submit(ask_for("slow"))
+    eventually(lambda: gate.arrived == ["slow"])
+    from rubberduck.actors import jobs as keeper
+
+    class Jumped(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.fromtimestamp(time.time() + 3600, UTC)
+
+    monkeypatch.setattr(keeper, "datetime", Jumped)
+    time.sleep(0.5)  # several looks at the leases
+    gate.open()
+    assert duck.result(job, timeout=10).text == "re: slow"
+    assert gate.arrived == ["slow"]

@@ -47,7 +47,7 @@ class TokenBucket:
     Its balance may become negative: an excess over what was reserved is a debt that the refill pays first.
     """
 
-    __slots__ = ("_at", "_balance", "most", "pace", "refill_rate")
+    __slots__ = ("_at", "_balance", "_times_full", "most", "pace", "refill_rate")
 
     def __init__(
         self, capacity: float, refill_rate: float, now: float, *, tokens: float | None = None, pace: Pace | None = None
@@ -59,6 +59,7 @@ class TokenBucket:
         self.pace = pace
         self._balance = float(capacity) if tokens is None else min(float(capacity), tokens)
         self._at = now
+        self._times_full = 0  # when something was taken
 
     def tokens(self, now: float) -> float:
         """What is in the bucket at `now`; negative while a debt is paid."""
@@ -104,8 +105,12 @@ class TokenBucket:
             full_seconds -= max(0.0, until - start) * share
         raise AssertionError("the last step has no end")
 
-    def take(self, amount: float, now: float) -> None:
-        self._balance = self.tokens(now) - amount
+    def take(self, amount: float, now: float) -> list[float]:
+        balance = self.tokens(now)
+        if balance >= self.most:
+            self._times_full += 1
+        self._balance = balance - amount
+        return [self._times_full]
 
     def try_take(self, amount: float, now: float) -> bool:
         """Take `amount` if it is there."""
@@ -115,6 +120,8 @@ class TokenBucket:
         return True
 
     def settle(self, cell: Cell, taken: float, actual: float, now: float) -> None:
+        if taken > actual and cell is not None and cell[0] != self._times_full:
+            return  # it was full again since then: what returns would have run over
         self._balance = min(self.most, self.tokens(now) + taken - actual)
 
 

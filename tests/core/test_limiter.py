@@ -141,6 +141,17 @@ def test_a_surplus_returns_and_an_excess_is_paid_first() -> None:
     assert books.reserve("c", Amounts(1, 1, 0), 0.0) == Wait("c", 26.0)
 
 
+def test_a_surplus_is_dropped_once_the_bucket_has_been_full_again() -> None:
+    """It would have run over. Given back all the same, a burst could be had twice at once."""
+    books = limiter(capacity=10, refill_rate=1)
+    books.reserve("slow", Amounts(10), 0.0)
+    books.reserve("next", Amounts(10), 10.0)
+    books.commit("slow", Amounts(1), 10.0)
+    assert books.stats(10.0).tokens == 0
+    books.commit("next", Amounts(1), 15.0)
+    assert books.stats(15.0).tokens == 10, "5 have flowed since, and it was not full"
+
+
 def test_settling_is_idempotent_and_so_is_asking_again() -> None:
     books = limiter(capacity=10, refill_rate=0)
     for _ in range(3):

@@ -119,6 +119,17 @@ def test_a_restart_counts_the_slots_of_what_is_still_out() -> None:
     assert granted(books.poll(2.0)) == ["a2"]
 
 
+def test_a_holder_with_little_time_is_given_up_when_that_is_over_whoever_was_granted_before_it() -> None:
+    """Only the oldest used to be looked at: behind one that may take an hour nobody was ever given up."""
+    books = limiter(max_concurrency=2)
+    books.reserve("long", ONE, 0.0, ttl=3600.0)
+    books.reserve("short", ONE, 0.0, ttl=10.0)
+    assert isinstance(books.reserve("next", ONE, 0.0, ttl=3600.0), Wait)
+    assert books.next_at(0.0) == 10.0
+    assert granted(books.poll(10.0)) == ["next"]
+    assert books.stats(10.0).lost == 1
+
+
 def test_nothing_is_remembered_of_a_model_of_which_nothing_is_out() -> None:
     slots = Slots.up_to(3)
     books = limiter(slots)

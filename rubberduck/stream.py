@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -44,13 +44,25 @@ class Pipe:
         while (room := self._write_or_wait(chunk)) is not None:
             await room
 
+    def write_all(self, chunks: Iterable[Chunk]) -> None:
+        """Hand over chunks that have waited elsewhere, however many. Raises Cancelled once it was closed."""
+        with self._lock:
+            self._refuse_if_over()
+            self._chunks.extend(chunks)
+            reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.wake()
+
+    def _refuse_if_over(self) -> None:
+        if self.is_closed:
+            raise Cancelled("the stream was closed by its reader")
+        if self.is_over:
+            raise Cancelled("the stream has ended for its reader")
+
     def _write_or_wait(self, chunk: Chunk) -> asyncio.Future[None] | None:
         """None if the chunk was taken; else what will be done when there may be room."""
         with self._lock:
-            if self.is_closed:
-                raise Cancelled("the stream was closed by its reader")
-            if self.is_over:
-                raise Cancelled("the stream has ended for its reader")
+            self._refuse_if_over()
             if len(self._chunks) >= CAPACITY:
                 self._writer = _waker_here()
                 return self._writer.future

@@ -307,7 +307,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A whole answer. `created` is a Unix time. `provider` is the name from the configuration."""
+    """A whole answer. `created` is a Unix time. `provider` is the name from the configuration.
+
+    `spliced` says that it was begun by one route and continued by another, after the first broke off.
+    """
 
     id: str
     model: str
@@ -319,6 +322,7 @@ class Response:
     cached: bool = False
     request_id: str = ""
     trace: Any = field(default=None, repr=False, compare=False)
+    spliced: bool = False
 
     @property
     def text(self) -> str:

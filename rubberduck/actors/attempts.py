@@ -23,8 +23,8 @@ from rubberduck.actors.arrears import Arrears
 from rubberduck.actors.board import ProviderDesk, Route
 from rubberduck.actors.call import Call
 from rubberduck.actors.office import Office
-from rubberduck.actors.trace import Leg
 from rubberduck.actors.second_look import EVERY, Left, SecondLook
+from rubberduck.actors.trace import Leg
 from rubberduck.actors.wire import Exchange, Limits
 from rubberduck.core import pricing, rate_headers
 from rubberduck.core.breaker import Outcome, Permit, Rejected
@@ -140,6 +140,10 @@ class AttemptRun:
         )
         told.__cause__ = error
         return told
+
+    def usage_told(self, error: RubberDuckError) -> Usage | None:
+        """What the broken answer had consumed by the provider's own word."""
+        return self._exchange.partial_usage(error)
 
     def _heard(self, status: int, headers: Mapping[str, str]) -> None:
         """The head of the answer has come: the limiter learns from it, unless it speaks of capacity, not of quotas."""
@@ -325,7 +329,7 @@ class AttemptRun:
         row = classify(
             error,
             sent=getattr(error, "phase", None) != "not_sent",
-            delivered=self.call.delivered,
+            delivered=self.call.delivered and not self.call.continues,
             replayable=self.call.replayable,
             local_stall=self._exchange.was_stalled,
         )

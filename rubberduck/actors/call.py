@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rubberduck.actors.trace import Step, Trace, doing
 from rubberduck.core.limiter import Amounts, Klass
+from rubberduck.core.release import StreamPolicy
 from rubberduck.stream import Pipe
 from rubberduck.types import Attempt, Request
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rubberduck.actors.attempts import AttemptRun
 
 ONE_REQUEST = Amounts()
+HAND_ON = StreamPolicy()
 
 
 @dataclass(slots=True)
@@ -26,6 +28,8 @@ class Call:
     included. `pipe` leads to the reader of a stream, once a part of the answer has come. `out` are the attempts under
     way, or the last ones: two where one was hedged. `steps` are what was decided and attempted, and when; `place` is how
     many waited before it in the queue. `replayable` False: to send it twice could do something twice.
+    `policy` is what becomes of a stream that breaks; `continues` says that another attempt may go on where this one
+    breaks off, and `spliced` that one has.
     Once the call `is_lost`, its task has been left behind on a loop that is blocked, and others have ended the call:
     whatever that task still does counts for nothing.
     """
@@ -49,6 +53,9 @@ class Call:
     pipe: Pipe | None = None
     out: list[AttemptRun] = field(default_factory=list)
     replayable: bool = True
+    policy: StreamPolicy = HAND_ON
+    continues: bool = False
+    spliced: bool = False
     is_lost: bool = False
 
     @property
@@ -84,4 +91,5 @@ class Call:
             steps=steps,
             attempts=tuple(self.attempts),
             spent=self.spent,
+            spliced=self.spliced,
         )

@@ -15,13 +15,14 @@ from rubberduck.actors import endings, reports, request_queue
 from rubberduck.actors.answers import Answers
 from rubberduck.actors.arrears import Arrears
 from rubberduck.actors.call import Call
+from rubberduck.actors.continuation import delivery_of
 from rubberduck.actors.course import Course, tell_queue
-from rubberduck.actors.delivery import Delivery
 from rubberduck.actors.office import Office
 from rubberduck.actors.rules import Rules
 from rubberduck.actors.trace import Trace
 from rubberduck.actors.trace_log import TraceLog
 from rubberduck.config import Config
+from rubberduck.core.release import StreamPolicy
 from rubberduck.errors import RubberDuckError
 from rubberduck.types import Response
 from rubberduck.wakers import Waker
@@ -38,6 +39,7 @@ class CallRunner:
         self.arrears = Arrears(office)
         self._rules = Rules.of(config)
         self._answers = Answers(config.cache)
+        self._stream, self._default_policy = config.stream, config.stream.read(None)
         self._traces = TraceLog()
         self._in_flight: dict[str, tuple[asyncio.Task[Any], reports.CallReport]] = {}
         self._drained: Waker | None = None
@@ -47,6 +49,10 @@ class CallRunner:
     def new_id(self) -> str:
         """An id for a call, as no other call of any process has."""
         return f"{self._id_prefix}{next(self._numbers):012x}"
+
+    def stream_policy(self, told: Any) -> StreamPolicy:
+        """What becomes of a stream that breaks, by a call's own word or the configured one. Raises ValueError."""
+        return self._default_policy if told is None else self._stream.read(told)
 
     def calls(self) -> sup.ActorRef:
         """Where calls become tasks."""
@@ -135,7 +141,7 @@ class CallRunner:
             reports.looked_up(self._office.system.name, call, is_hit=kept is not None)
         if kept is not None:
             return kept
-        course = Course(self._office, self.arrears, self._rules, call, Delivery(call, reply))
+        course = Course(self._office, self.arrears, self._rules, call, delivery_of(call, reply))
         response, usage = await course.answer()
         now = self._office.now()
         trace = call.trace(now, "success")

@@ -12,6 +12,7 @@ from rubberduck.actors.arrears import Arrears
 from rubberduck.actors.attempts import AttemptRun, NotBegun, reserved
 from rubberduck.actors.board import Route
 from rubberduck.actors.call import Call
+from rubberduck.actors.continuation import goes_on
 from rubberduck.actors.delivery import Delivery
 from rubberduck.actors.habits import priced
 from rubberduck.actors.office import Office
@@ -25,7 +26,7 @@ from rubberduck.core.estimate import UNBOUNDED_OUTPUT
 from rubberduck.core.limiter import Amounts
 from rubberduck.core.plan import Fail, Plan, Sleep, Try
 from rubberduck.core.request_queue import Job, Rejected
-from rubberduck.core.score import Candidate
+from rubberduck.core.score import Candidate, with_obstacle
 from rubberduck.errors import Cancelled, RubberDuckError
 from rubberduck.types import Chunk
 
@@ -59,7 +60,7 @@ class Course:
             is_answered = True
         finally:
             tell_queue(self._office, call, request_queue.Done(call.id, is_answered))
-        return answer
+        return self._delivery.finish(*answer)
 
     # -- waiting for one's turn --------------------------------------------------------------------
 
@@ -136,7 +137,11 @@ class Course:
 
     def _candidate(self, route: Route, now: float) -> Candidate:
         call, board = self._call, self._office.board
-        return board.candidate(route, reserved(call, board.desks[route.provider], route), call.klass, now)
+        desk = board.desks[route.provider]
+        candidate = board.candidate(route, reserved(call, desk, route), call.klass, now)
+        if call.delivered and candidate.obstacle is None and not goes_on(self._rules.providers, desk, route):
+            return with_obstacle(candidate, "does not continue an answer")
+        return candidate
 
     async def _attempt(self, route: Route, *, is_last_resort: bool) -> Answer | None:
         """Try one route. None if it failed: the plan has been told, and knows what is next."""
@@ -149,7 +154,7 @@ class Course:
         if delay is not None:
             return await self._hedged(run, delay)
         run.task = asyncio.current_task()
-        return self._judge(run, await self._send(run, functools.partial(self._delivery.deliver, route)))
+        return self._judge(run, await self._send(run, functools.partial(self._delivery.deliver, run)))
 
     def _leaves(self, route: Route, waited: float, still: float | None) -> bool:
         """Whether a call that waits for the limiter of `route` had better go elsewhere."""
@@ -188,7 +193,7 @@ class Course:
             return result
         if run.disposition is None or isinstance(result, Cancelled):
             raise result
-        error = run.interrupted(result) if call.delivered else result
+        error = self._delivery.interrupted(run, result) if call.delivered else result
         now, keys = self._office.now(), self._office.board.desks[route.provider].keys
         is_other = run.disposition.same_route is SameRoute.OTHER_KEY and keys.obstacle(route.model, now) is None
         hint = result.retry_after
@@ -237,7 +242,7 @@ class Course:
     async def _send_in(self, race: Race, run: AttemptRun) -> Result:
         async def deliver(chunk: Chunk) -> None:
             race.claim(run)
-            await self._delivery.deliver(run.route, chunk)
+            await self._delivery.deliver(run, chunk)
 
         return await self._send(run, deliver)
 

@@ -8,10 +8,15 @@ import functools
 from typing import Any
 
 import supervision as sup
+from rubberduck.actors.attempts import AttemptRun
 from rubberduck.actors.board import Route
 from rubberduck.actors.call import Call
+from rubberduck.actors.race import Answer
+from rubberduck.actors.wire import content_of
+from rubberduck.core.release import Release
+from rubberduck.errors import RubberDuckError
 from rubberduck.stream import Pipe, Stream
-from rubberduck.types import Chunk
+from rubberduck.types import Chunk, Response, Usage
 
 
 class Delivery:
@@ -25,10 +30,18 @@ class Delivery:
         # A reader who closes the stream ends the whole call, whichever attempt it reads.
         self._task = asyncio.current_task()
 
-    async def deliver(self, route: Route, chunk: Chunk) -> None:
-        """Hand a chunk that came from `route` to the reader; waits while the reader is slow."""
-        pipe = self._call.pipe or self._open(route)
+    async def deliver(self, run: AttemptRun, chunk: Chunk) -> None:
+        """Hand a chunk that came by `run` to the reader; waits while the reader is slow."""
+        pipe = self._call.pipe or self._open(run.route)
         await pipe.write(chunk)
+
+    def interrupted(self, run: AttemptRun, error: RubberDuckError) -> RubberDuckError:
+        """What the reader is told, who has seen a part of the answer, if there will be no more of it."""
+        return run.interrupted(error)
+
+    def finish(self, response: Response, usage: Usage) -> Answer:
+        """The answer is whole: hand on what is left of it. The answer as its reader has it."""
+        return response, usage
 
     def _open(self, route: Route) -> Pipe:
         task, loop = self._task, asyncio.get_running_loop()
@@ -37,6 +50,39 @@ class Delivery:
         if not (self._reply.is_used or self._call.is_lost):
             self._reply.set(Stream(pipe, route.provider, route.model, self._call.id))
         return pipe
+
+
+class HeldBack(Delivery):
+    """Keeps an answer back until its policy lets it go: a break until then is nobody's but ours.
+
+    What is let go is handed over at once, for it lies in our memory anyhow; after that a slow reader slows the socket.
+    """
+
+    __slots__ = ("_held", "_release", "_run")
+
+    def __init__(self, call: Call, reply: sup.Reply) -> None:
+        super().__init__(call, reply)
+        self._run: AttemptRun | None = None
+        self._held: list[Chunk] = []
+
+    async def deliver(self, run: AttemptRun, chunk: Chunk) -> None:
+        if self._call.pipe is not None:
+            await self._call.pipe.write(chunk)
+            return
+        if run is not self._run:  # what another attempt has left is of no use
+            self._run, self._held, self._release = run, [], Release(self._call.policy)
+        self._held.append(chunk)
+        if self._release.allows(content_of(chunk), run.office.now()):
+            self._let_go(run.route)
+
+    def finish(self, response: Response, usage: Usage) -> Answer:
+        if self._call.pipe is None and self._run is not None:
+            self._let_go(self._run.route)
+        return response, usage
+
+    def _let_go(self, route: Route) -> None:
+        held, self._held = self._held, []
+        self._open(route).write_all(held)
 
 
 def _cancel_on(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:

@@ -14,6 +14,7 @@ from rubberduck.actors import jobs
 from rubberduck.actors.call import Call
 from rubberduck.actors.calls import CallRunner
 from rubberduck.core.jobs import Job, Safety
+from rubberduck.core.release import StreamPolicy
 from rubberduck.errors import CallInterrupted, ConfigError, InvalidRequest, RubberDuckError
 from rubberduck.stream import Stream
 from rubberduck.types import Request, Response
@@ -32,7 +33,8 @@ class Order:
     Calls of one `session` stay on one route while that is not much worse than the best.
 
     `replayable` False says that to send it twice could do something twice: it is neither hedged, nor sent again once
-    it may have been executed.
+    it may have been executed. `stream_policy` is "error", "buffer", "continue" or {"buffer": "end" | "2s" | "20
+    tokens"}, None what is configured; an answer that is wanted whole is buffered to its end whatever it says.
     """
 
     request: Request | dict[str, Any]
@@ -44,6 +46,7 @@ class Order:
     replayable: bool = True
     session: str | None = None
     call_id: str | None = None
+    stream_policy: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ _VERBS: dict[str, type[Complete | OpenStream | SubmitJob]] = {
     "stream": OpenStream,
     "submit": SubmitJob,
 }
-_OPTIONS = ("priority", "timeout", "providers", "tenant", "tags", "session", "replayable")
+_OPTIONS = ("priority", "timeout", "providers", "tenant", "tags", "session", "replayable", "stream_policy")
 
 _JOB_OPTIONS = ("key", "safety")
 
@@ -163,7 +166,14 @@ class ServiceActor(sup.Actor):
             tags=_tags(order.tags),
             session=None if order.session is None else _text(order.session, "session"),
             replayable=_flag(order.replayable, "replayable"),
+            policy=self._policy(order.stream_policy),
         )
+
+    def _policy(self, told: Any) -> StreamPolicy:
+        try:
+            return self._runner.stream_policy(told)
+        except ValueError as error:
+            raise InvalidRequest(f"stream_policy {error}", field="stream_policy") from None
 
 
 def _read(message: Any) -> Order:

@@ -96,7 +96,7 @@ class Exchange:
         """Deliver chunk by chunk. Those before the first output are held back: until then another route may answer."""
         now, held = self.clock.now, list[Chunk]()
         async for chunk in chunks:
-            pulse.heard(_content(_checked(chunk)), now())
+            pulse.heard(content_of(_checked(chunk)), now())
             if chunk.finish_reason is not None:
                 pulse.finished()
             if self.first_token_at is None:
@@ -196,7 +196,7 @@ def _checked(chunk: Any) -> Chunk:
     return chunk
 
 
-def _content(chunk: Chunk) -> float:
+def content_of(chunk: Chunk) -> float:
     """About how many tokens of an answer it brings: what a caller learns something from."""
     delta = chunk.delta
     tokens = about_tokens(delta.content) + about_tokens(delta.reasoning) + about_tokens(delta.refusal)

@@ -11,7 +11,7 @@ from pydantic import Field, GetJsonSchemaHandler, SecretStr, field_serializer, f
 from pydantic.json_schema import WithJsonSchema
 from pydantic_core import CoreSchema
 
-from rubberduck.config.scalars import Duration, Number, Whole
+from rubberduck.config.scalars import Duration, Flag, Number, Whole
 from rubberduck.config.sections import Section
 
 BUILT_IN_MODULES = ("openai", "anthropic", "local", "mock")
@@ -38,7 +38,8 @@ class ProviderConfig(Section):
     must be a built-in's word. `models` are names beyond those the module knows. Lower `priority` is tried
     first; `weight` shares traffic within a priority. Timeouts are in seconds and of one attempt; None leaves
     them to the runtime. `min_rate` is the tokens per second that a stream must keep up over 20 s; None or 0
-    asks for none.
+    asks for none. `prefill` says whether its models go on with an answer that another one began; None leaves it
+    to what the module knows.
 
     `api_keys`, or `api_key` for one, take turns, and each has the provider's rate limits for itself. One that is
     refused or whose account is used up is left alone for a while; nothing names it but its place: "key 1".
@@ -62,6 +63,7 @@ class ProviderConfig(Section):
     first_token_timeout: _Timeout | None = None
     idle_timeout: _Timeout | None = None
     min_rate: Annotated[float, Number(0, 1_000_000)] | None = 1.0
+    prefill: Annotated[bool, Flag()] | None = None
     pool: PoolConfig = PoolConfig()
     organization: str | None = None
     version: str | None = None

@@ -25,11 +25,23 @@ from rubberduck.config.sections import (
     Section,
     SupervisionConfig,
 )
+from rubberduck.config.stream import StreamConfig
 
 Source = Mapping[str, Any] | str | FilePath | None
 """What a configuration is read from: a mapping, a path to YAML or TOML, or nothing (the mock provider)."""
 
-_MAY_BE_EMPTY = ("models", "choice", "rate_limits", "circuit_breaker", "retry", "queue", "ledger", "prices", "supervision")
+_MAY_BE_EMPTY = (
+    "models",
+    "choice",
+    "rate_limits",
+    "circuit_breaker",
+    "retry",
+    "queue",
+    "stream",
+    "ledger",
+    "prices",
+    "supervision",
+)
 
 
 def _listed(value: Any) -> Any:
@@ -58,6 +70,7 @@ class Config(Section):
     cache: CacheConfig | None = None
     hedge: HedgeConfig | None = None
     jobs: JobsConfig | None = None
+    stream: StreamConfig = StreamConfig()
     ledger: LedgerConfig = LedgerConfig()
     prices: dict[str, PriceConfig] = Field(default_factory=dict)
     supervision: SupervisionConfig = SupervisionConfig()

@@ -27,6 +27,8 @@ DEFAULT_MAX_TOKENS = 1024
 _NEWEST = ("claude-opus-4-8", "claude-opus-5", "claude-sonnet-5", "claude-haiku-5", "claude-fable-5", "claude-mythos-5")
 _FIXED_SAMPLING = ("claude-opus-4-7", *_NEWEST)
 """Models that refuse sampling parameters under any version."""
+_TAKES_PREFILL = re.compile(r"claude-(3|(opus|sonnet)-4-(0|1|5|20\d{6})|haiku-4-5)(-|$)")
+"""Models up to 4.5; those from 4.6 on answer a last message of the assistant with 400 (release notes of 2026-02-05)."""
 
 
 class Anthropic(HTTPProvider):
@@ -49,6 +51,9 @@ class Anthropic(HTTPProvider):
         if self.config.base_url is not None:
             return model in self.config.models or not self.config.models
         return model.startswith("claude-") or model in self.config.models
+
+    def accepts_prefill(self, model: str) -> bool:
+        return _TAKES_PREFILL.match(model) is not None
 
     def encode(self, request: Request) -> tuple[str, dict[str, str], dict[str, Any]]:
         """The path, headers and body of a call."""

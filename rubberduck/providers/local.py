@@ -117,6 +117,10 @@ class LocalProvider(OpenAI):
         # The engine promises to keep a connection and closes it after a stream; the next call would find it dead.
         return path, headers | {"Connection": "close"}, body
 
+    def accepts_prefill(self, model: str) -> bool:
+        """The engine does, being llama.cpp's server; another server may be asked for a new turn by the same message."""
+        return self.engine is not None
+
     def warnings(self, request: Request) -> tuple[str, ...]:
         if self.engine is not None and isinstance(request.tool_choice, NamedTool):
             return ("the engine takes a tool_choice that names a tool as `auto`",)

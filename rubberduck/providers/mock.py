@@ -145,6 +145,10 @@ class Mock(Provider):
         """Any model, unless the configuration lists some."""
         return not self.models or model in self.models
 
+    def accepts_prefill(self, model: str) -> bool:
+        """Its script goes on whatever it is asked."""
+        return True
+
     async def complete(self, request: Request) -> Response:
         scripted, call = self._begin(request)
         try:

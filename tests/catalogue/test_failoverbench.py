@@ -90,6 +90,7 @@ def start(upstreams: Upstreams, scenario: Scenario, module: str) -> Pair:
     return upstreams(
         *scenario.script,
         fallback=scenario.second,
+        hasty=True,
         dialects=(module, "openai" if module == "anthropic" else "anthropic"),
         models={"smart": ["primary/m", "fallback/spare"]},
         prices={"m": PRICE, "spare": PRICE},

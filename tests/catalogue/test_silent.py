@@ -48,7 +48,7 @@ def test_who_does_not_begin_in_time_is_asked_once_cut_and_replaced_by_the_fallba
     upstreams: Upstreams, module: str, fault: str, verb: str
 ) -> None:
     late = verb == "complete" and fault == "first token too late"  # which only a stream shows; a delay does the same
-    pair = upstreams(Ok(delay=2 * LIMIT) if late else NO_FIRST_TOKEN[fault], dialects=(module, "openai"))
+    pair = upstreams(Ok(delay=2 * LIMIT) if late else NO_FIRST_TOKEN[fault], hasty=True, dialects=(module, "openai"))
     assert attempts(pair.ask(verb))[1:] == [("fallback", "success")]
     [call] = pair.primary.calls
     pair.primary.wait_for(lambda calls: calls[0].disconnected_at)
@@ -106,7 +106,7 @@ class ending(answering):
 
 @BOTH_VERBS
 def test_silence_of_the_only_provider_ends_with_its_error_within_the_deadline(upstreams: Upstreams, verb: str) -> None:
-    pair = upstreams(Silence(), alone=True, timeout=1, primary={"timeout": "300ms"})
+    pair = upstreams(Silence(), alone=True, timeout=2, primary={"timeout": "150ms"})
     error = pair.failure(verb, ProviderTimeout)
     assert {outcome for _, outcome in attempts(error)} == {"ProviderTimeout"}
     assert error.spent is None
@@ -117,7 +117,7 @@ def test_silence_of_the_only_provider_ends_with_its_error_within_the_deadline(up
 
 @BOTH_DIALECTS
 def test_a_stall_is_seen_in_the_idle_time_and_the_reader_told_what_came(upstreams: Upstreams, module: str) -> None:
-    pair = upstreams(Stall(after=4), dialects=(module, "openai"))
+    pair = upstreams(Stall(after=4), hasty=True, dialects=(module, "openai"))
     error = pair.failure("stream", StreamInterrupted)
     assert error.text
     assert TEXT.startswith(error.text)
@@ -131,7 +131,7 @@ def test_a_stall_is_seen_in_the_idle_time_and_the_reader_told_what_came(upstream
 def test_a_stall_of_an_answer_that_is_wanted_whole_is_made_good_by_the_fallback(
     upstreams: Upstreams, module: str
 ) -> None:
-    pair = upstreams(Stall(after=1), dialects=(module, "openai"))
+    pair = upstreams(Stall(after=1), hasty=True, dialects=(module, "openai"))
     response = pair.ask("complete")
     assert attempts(response) == [("primary", "ProviderTimeout"), ("fallback", "success")]
     assert len(pair.primary.calls) == 1
@@ -140,7 +140,7 @@ def test_a_stall_of_an_answer_that_is_wanted_whole_is_made_good_by_the_fallback(
 @BOTH_VERBS
 @BOTH_DIALECTS
 def test_drops_that_are_no_content_do_not_keep_an_answer_waiting(upstreams: Upstreams, module: str, verb: str) -> None:
-    pair = upstreams(Drip(0.02), dialects=(module, "openai"))
+    pair = upstreams(Drip(0.02), hasty=True, dialects=(module, "openai"))
     assert attempts(pair.ask(verb)) == [("primary", "ProviderTimeout"), ("fallback", "success")]
     assert len(pair.primary.calls) == 1
 
@@ -327,7 +327,7 @@ def test_a_deadline_that_comes_in_the_queue_is_told_on_time_and_nothing_is_sent(
 def test_a_deadline_that_comes_on_the_wire_is_told_on_time_and_the_money_is_uncertain(
     upstreams: Upstreams, verb: str
 ) -> None:
-    pair = upstreams(Silence(), primary={"first_token_timeout": "20s"})
+    pair = upstreams(Silence())
     began = time.monotonic()
     with pytest.raises(RubberDuckError) as caught:
         pair.ask(verb, timeout=0.3)

@@ -210,9 +210,14 @@ class Upstreams:
         primary: dict[str, Any] | None = None,
         secondary: dict[str, Any] | None = None,
         unsent: int = 0,
+        hasty: bool = False,
+        retry: dict[str, Any] | None = None,
         **sections: Any,
     ) -> Pair:
-        """A pair; `primary` and `secondary` are further options of the two providers, `unsent` is as in `Pair`."""
+        """A pair. `primary` and `secondary` are further options of the two providers, `unsent` is as in `Pair`.
+
+        `hasty`: the primary has to begin, and to go on, within LIMIT.
+        """
         modules = {"primary": dialects[0], "fallback": dialects[1], "plain": dialects[0]}
         scripts = {"primary": script, "fallback": (fallback or Ok(),), "plain": (Ok(),)}
         servers = {name: self._servers.enter_context(FaultServer(*scripts[name])) for name in modules}
@@ -220,12 +225,13 @@ class Upstreams:
             name: {**QUICK, "module": module, "base_url": address(servers[name], module), "priority": number}
             for number, (name, module) in enumerate(modules.items(), 1)
         }
-        providers["primary"] |= {"first_token_timeout": f"{LIMIT}s", "idle_timeout": f"{LIMIT}s", **(primary or {})}
+        limits = {"first_token_timeout": f"{LIMIT}s", "idle_timeout": f"{LIMIT}s"} if hasty else {}
+        providers["primary"] |= {**limits, **(primary or {})}
         providers["fallback"] |= secondary or {}
         providers = {name: {k: v for k, v in each.items() if v is not None} for name, each in providers.items()}
         sections = {
             "models": {"smart": ["primary/m"] if alone else ["primary/m", "fallback/m"]},
-            "retry": {"base_delay": "20ms", "max_delay": "40ms"},
+            "retry": {"base_delay": "20ms", "max_delay": "40ms", **(retry or {})},
             "prices": {"m": PRICE},
             "timeout": f"{timeout}s",
             **sections,
@@ -234,7 +240,7 @@ class Upstreams:
         return self.pairs[-1]
 
 
-QUICK = {"api_key": "key-of-a-test", "models": ["m"], "first_token_timeout": "2s", "idle_timeout": "2s"}
+QUICK = {"api_key": "key-of-a-test", "models": ["m"], "first_token_timeout": "5s", "idle_timeout": "5s"}
 
 
 def address(server: FaultServer, module: str) -> str:

@@ -309,6 +309,7 @@ class Attempt:
 class Response:
     """A whole answer. `created` is a Unix time. `provider` is the name from the configuration.
 
+    `cached` and `shared` answers cost nothing: they were given before, or another call that asked the same pays.
     `spliced` says that it was begun by one route and continued by another, after the first broke off.
     """
 
@@ -323,6 +324,7 @@ class Response:
     request_id: str = ""
     trace: Any = field(default=None, repr=False, compare=False)
     spliced: bool = False
+    shared: bool = False
 
     @property
     def text(self) -> str:

@@ -23,11 +23,7 @@ class Answers:
         """What identifies the question; None where it is not to be kept."""
         if self._cache is None or call.is_stream:
             return None
-        try:
-            canonical = call.request.model_dump_json(exclude_defaults=True)
-        except ValueError:  # text that is no valid Unicode: it may be sent, but not be compared
-            return None
-        return cache_key(f"{canonical}|{call.providers}", call.tenant)
+        return key_of(call)
 
     def find(self, key: str | None, call: Call, now: float) -> Response | None:
         """A kept answer as the answer to `call`."""
@@ -41,6 +37,15 @@ class Answers:
         """Remember a whole answer."""
         if key is not None and self._cache is not None:
             self._cache.put(key, response, _size(response), now)
+
+
+def key_of(call: Call) -> str | None:
+    """The same for all calls of one tenant that ask the same of the same providers; None if it cannot be compared."""
+    try:
+        canonical = call.request.model_dump_json(exclude_defaults=True)
+    except ValueError:  # text that is no valid Unicode: it may be sent, but not be compared
+        return None
+    return cache_key(f"{canonical}|{call.providers}", call.tenant)
 
 
 def _size(response: Response) -> int:

@@ -15,6 +15,7 @@ from rubberduck.types import Attempt, Request
 
 if TYPE_CHECKING:
     from rubberduck.actors.attempts import AttemptRun
+    from rubberduck.actors.flights import Flight
 
 ONE_REQUEST = Amounts()
 HAND_ON = StreamPolicy()
@@ -29,7 +30,8 @@ class Call:
     way, or the last ones: two where one was hedged. `steps` are what was decided and attempted, and when; `place` is how
     many waited before it in the queue. `replayable` False: to send it twice could do something twice.
     `policy` is what becomes of a stream that breaks; `continues` says that another attempt may go on where this one
-    breaks off, and `spliced` that one has.
+    breaks off, and `spliced` that one has. A call that `is_flight` is made for several others that `may_share`, and is
+    their `flight`; one that `is_second` has lost such a flight already.
     Once the call `is_lost`, its task has been left behind on a loop that is blocked, and others have ended the call:
     whatever that task still does counts for nothing.
     """
@@ -56,6 +58,10 @@ class Call:
     policy: StreamPolicy = HAND_ON
     continues: bool = False
     spliced: bool = False
+    may_share: bool = True
+    is_flight: bool = False
+    is_second: bool = False
+    flight: Flight | None = None
     is_lost: bool = False
 
     @property
@@ -75,8 +81,9 @@ class Call:
 
     def trace(self, now: float, outcome: str | None = None) -> Trace:
         """Why it went, or goes, the way it does; `outcome` None: it runs."""
-        steps = tuple(self.steps)
-        waited = self.queue_wait
+        sent = self if self.flight is None else self.flight.call
+        steps = tuple(sent.steps)
+        waited = sent.queue_wait
         return Trace(
             request_id=self.id,
             model=self.request.model,
@@ -87,9 +94,10 @@ class Call:
             ended_after=None if outcome is None else now - self.accepted_at,
             outcome=outcome or doing(steps, waited),
             queue_wait=now - self.accepted_at if waited is None else waited,
-            place=self.place,
+            place=sent.place,
             steps=steps,
             attempts=tuple(self.attempts),
             spent=self.spent,
-            spliced=self.spliced,
+            spliced=sent.spliced,
+            flight=None if sent is self else sent.id,
         )

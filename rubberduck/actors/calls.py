@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import time
 import uuid
@@ -17,6 +18,7 @@ from rubberduck.actors.arrears import Arrears
 from rubberduck.actors.call import Call
 from rubberduck.actors.continuation import delivery_of
 from rubberduck.actors.course import Course, tell_queue
+from rubberduck.actors.flights import Flights, may_begin_anew
 from rubberduck.actors.office import Office
 from rubberduck.actors.rules import Rules
 from rubberduck.actors.trace import Trace
@@ -41,6 +43,7 @@ class CallRunner:
         self._answers = Answers(config.cache)
         self._stream, self._default_policy = config.stream, config.stream.read(None)
         self._traces = TraceLog()
+        self._flights = Flights(office, self.new_id, self._task, self._task_of) if config.single_flight else None
         self._in_flight: dict[str, tuple[asyncio.Task[Any], reports.CallReport]] = {}
         self._drained: Waker | None = None
         # Ids that grow are written into the ledger's index faster than random ones.
@@ -87,10 +90,10 @@ class CallRunner:
         assert task is not None
         if call.is_lost:
             return
-        report = reports.CallReport(self._office.system.name, call)
+        report = (reports.CallReport if not call.is_flight else reports.NoReport)(self._office.system.name, call)
         self._in_flight[call.id] = (task, report)
         try:
-            async with sup.TimeLimit(self._office.clock, call.deadline):
+            async with sup.TimeLimit(self._office.clock, None if call.is_flight else call.deadline):
                 response = await self._answer(call, reply)
         except asyncio.CancelledError:
             self._fail(call, reply, report, endings.of_cancellation(call, reply))
@@ -112,6 +115,9 @@ class CallRunner:
         gives back is given back twice at most, which all who get it bear.
         """
         call.is_lost = True
+        if self._flights is not None and may_begin_anew(call, reply):
+            fresh = replace(call, id=self.new_id(), attempts=list(call.attempts), is_lost=False, is_second=True)
+            reply.forward(self.calls(), self._task(fresh))
         _, report = self._in_flight.get(call.id, (None, None))
         lost = [run.lose(is_culprit=run.task is not None and _is_running(run.task)) for run in call.out]
         tell_queue(self._office, call, request_queue.Cancel(call.id))
@@ -129,6 +135,13 @@ class CallRunner:
         elif call.pipe is not None:  # it may have been opened in the moment of the loss
             call.pipe.fail(error)
 
+    def _task(self, call: Call) -> sup.RunTask:
+        """What makes a task of a call."""
+        return sup.RunTask(self.run, (call,), takes_reply=True, on_lost=functools.partial(self.lose, call))
+
+    def _task_of(self, call_id: str) -> asyncio.Task[Any] | None:
+        return self._in_flight.get(call_id, (None, None))[0]
+
     def _leave(self, call: Call) -> None:
         self._in_flight.pop(call.id, None)
         if self._drained is not None and not self._in_flight:
@@ -136,11 +149,13 @@ class CallRunner:
 
     async def _answer(self, call: Call, reply: sup.Reply) -> Response:
         key = self._answers.key(call)
-        kept = self._answers.find(key, call, self._office.now())
-        if key is not None:
+        if key is not None and not call.is_flight:
+            kept = self._answers.find(key, call, self._office.now())
             reports.looked_up(self._office.system.name, call, is_hit=kept is not None)
-        if kept is not None:
-            return kept
+            if kept is not None:
+                return kept
+        if self._flights is not None and (shared := self._flights.key(call)) is not None:
+            return await self._flights.answer(call, shared, reply)
         course = Course(self._office, self.arrears, self._rules, call, delivery_of(call, reply))
         response, usage = await course.answer()
         now = self._office.now()

@@ -110,7 +110,7 @@ class Course:
         by_name = {route.name: route for route in routes}
         holds = turn.route
         while True:
-            now = office.now()
+            now, plan.deadline = office.now(), call.deadline  # who joins a shared call may lengthen it
             decision = plan.next(now, self._candidates(now))
             call.steps.append((now, noted(decision)))
             match decision:

@@ -42,6 +42,7 @@ class CallReport:
             "cost": response.usage.cost,
             "attempts": len(response.attempts),
             "cached": response.cached,
+            "shared": response.shared,
         }
         telemetry.execute(events.REQUEST_STOP, self._duration(), self._about(response.provider) | told)
 
@@ -63,6 +64,19 @@ class CallReport:
 
     def _duration(self) -> dict[str, int]:
         return {"duration": time.perf_counter_ns() - self._started}
+
+
+class NoReport(CallReport):
+    """Of a call that is made for several others, each of which is told of."""
+
+    def __init__(self, system: str, call: Call) -> None:
+        pass
+
+    def success(self, response: Response) -> None:
+        pass
+
+    def failure(self, error: RubberDuckError) -> None:
+        pass
 
 
 def attempt_ended(system: str, call: Call, attempt: Attempt, usage: Usage | None) -> None:
@@ -124,6 +138,13 @@ _PUT_AWAY = {
     Quarantine.QUOTA: "the account's credit or spend limit is used up",
     Quarantine.ROUTE: "the provider does not know the model; check its name and the provider's base_url",
 }
+
+
+def joined(system: str, call: Call, flight: Call) -> None:
+    """Tell that a call shares the answer of one under way."""
+    if telemetry.is_attached(events.SHARED):
+        told = {"request_id": call.id, "model": call.request.model, "flight": flight.id}
+        telemetry.execute(events.SHARED, {}, {"system": system, **told})
 
 
 def looked_up(system: str, call: Call, *, is_hit: bool) -> None:

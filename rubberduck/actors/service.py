@@ -167,6 +167,7 @@ class ServiceActor(sup.Actor):
             session=None if order.session is None else _text(order.session, "session"),
             replayable=_flag(order.replayable, "replayable"),
             policy=self._policy(order.stream_policy),
+            may_share=order.call_id is None,  # who gives it an id looks for it in the ledger
         )
 
     def _policy(self, told: Any) -> StreamPolicy:

@@ -60,7 +60,8 @@ class Trace:
 
     Times within it are seconds since the call was accepted. `ended_after` is None while it runs; `outcome` is then what
     it is doing, else "success", "cached" or the name of its error. `place` is how many waited before it in the queue,
-    `spliced`: the answer was put together of several attempts.
+    `spliced`: the answer was put together of several attempts. Of several calls that shared an answer, `flight` is the
+    id of the one that was made for all, as the ledger has it.
     """
 
     request_id: str
@@ -77,6 +78,7 @@ class Trace:
     attempts: tuple[Attempt, ...]
     spent: Decimal | None
     spliced: bool = False
+    flight: str | None = None
 
     @property
     def choices(self) -> tuple[Choice, ...]:
@@ -97,6 +99,7 @@ class Trace:
         """All of it as plain data."""
         return {
             "request_id": self.request_id,
+            **({} if self.flight is None else {"flight": self.flight}),
             "model": self.model,
             "priority": self.priority,
             "tenant": self.tenant,

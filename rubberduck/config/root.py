@@ -57,6 +57,8 @@ class Config(Section):
     `models` maps a name of the user's to routes `provider/model`, tried in the order of the providers'
     priority. `timeout` is the time for a whole call, in seconds. `cache` None means that nothing is cached,
     `hedge` None that no second route is asked beside a slow one, `jobs` None that no durable jobs are kept.
+    `single_flight` has identical calls of one tenant that are under way at the same time share one answer, which one of
+    them pays.
     """
 
     providers: dict[str, ProviderConfig]
@@ -70,6 +72,7 @@ class Config(Section):
     cache: CacheConfig | None = None
     hedge: HedgeConfig | None = None
     jobs: JobsConfig | None = None
+    single_flight: Annotated[bool, Flag()] = False
     stream: StreamConfig = StreamConfig()
     ledger: LedgerConfig = LedgerConfig()
     prices: dict[str, PriceConfig] = Field(default_factory=dict)

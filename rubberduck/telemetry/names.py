@@ -6,7 +6,7 @@ has `system`, the name of the runtime it comes from. Durations are in nanosecond
 | event | measurements | metadata beside `system` |
 |---|---|---|
 | REQUEST_START | system_time | request_id, provider, model |
-| REQUEST_STOP | duration | request_id, provider, model, tokens, cost, attempts, cached |
+| REQUEST_STOP | duration | request_id, provider, model, tokens, cost, attempts, cached, shared |
 | REQUEST_EXCEPTION | duration | request_id, provider, model, error, message, attempts, spent |
 | COST | cost, tokens | provider, model, tenant |
 | ATTEMPT_STOP | duration | request_id, provider, model, outcome |
@@ -15,11 +15,13 @@ has `system`, the name of the runtime it comes from. Durations are in nanosecond
 | QUEUE_REJECTED | | request_id, model, reason, retry_after |
 | BREAKER_TRANSITION | | provider, model, event |
 | KEY_QUARANTINED | duration, times | provider, key, model, reason, status |
+| SHARED | | request_id, model, flight |
 | CACHE_HIT, CACHE_MISS | | request_id, model |
 | LEDGER_FAILED | | subject, error |
 
 Provider and model of a request that has not been sent are what the caller asked for, provider None.
-For each request there is one start, then one stop or one exception; for each settled attempt one cost.
+For each request there is one start, then one stop or one exception; for each settled attempt one cost. What is sent for
+several requests at once has an id of its own, which SHARED calls `flight`.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ HEDGE: Event = (*_LLM, "hedge")
 QUEUE_REJECTED: Event = (*_LLM, "queue", "rejected")
 BREAKER_TRANSITION: Event = (*_LLM, "breaker", "transition")
 KEY_QUARANTINED: Event = (*_LLM, "key", "quarantined")
+SHARED: Event = (*_LLM, "shared")
 CACHE_HIT: Event = (*_LLM, "cache", "hit")
 CACHE_MISS: Event = (*_LLM, "cache", "miss")
 LEDGER_FAILED: Event = (*_LLM, "ledger", "failed")

@@ -257,6 +257,8 @@ class AttemptRun:
             still = None if at is None else max(0.0, at - now())
             return leaves is not None and leaves(now() - since, still)
 
+        if self.key not in self.desk.keys.usable(self.route.model, now()):
+            raise self._without_key()  # whoever waits is told by the limiter, but this one does not wait yet
         if leaves_now():
             raise NotBegun(ELSEWHERE, EVERY)
         try:

@@ -63,6 +63,13 @@ TABLE: dict[str, dict[str, tuple[str, ...]]] = {
         "test_text_that_never_ends_is_stopped_at_16_mib": ("F38",),
         "test_a_bomb_is_stopped_at_the_bound_of_decoded_bytes": ("F38",),
     },
+    "test_policies.py": {
+        "test_a_stream_that_is_held_back_to_its_end_is_made_good_by_the_fallback": ("F08", "F09", "F10", "F28"),
+        "test_a_break_before_what_is_held_back_was_let_go_is_nobodys_but_ours": ("F08",),
+        "test_a_break_after_what_was_held_back_was_let_go_is_raised_with_what_came": ("F08",),
+        "test_a_broken_stream_is_continued_by_a_route_that_takes_it_up": ("F08", "F09", "F10", "F14"),
+        "test_a_refused_prefill_never_reaches_the_caller": ("F14",),
+    },
     "test_elsewhere.py": {
         "test_a_redirect_is_never_followed_and_the_fallback_answers": ("F35",),
         "test_a_server_that_speaks_no_tls_is_never_spoken_to_without": ("F36",),

@@ -8,15 +8,18 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests_system_rig import COST_OF_HELLO, HELLO, PRICE, REQUEST, StartDuck, ledger, provider_log
 
 from rubberduck import RubberDuck, telemetry
+from rubberduck.actors.circuit_breaker import ForceOpen
 from rubberduck.config import ProviderConfig
 from rubberduck.errors import (
     CallInterrupted,
+    CircuitOpen,
     DeadlineExceeded,
     Overloaded,
     RubberDuckError,
@@ -339,6 +342,7 @@ def test_nobody_joins_a_stream_that_has_grown_large(rig: tuple[RubberDuck, Stepw
         ({"stream": True}, {"stream": False}),
         ({"replayable": False}, {"replayable": False}),
         ({"replayable": False}, {}),
+        ({"stream": True, "stream_policy": "buffer"}, {"stream": True}),
     ],
 )
 def test_calls_that_differ_share_nothing(rig: tuple[RubberDuck, Stepwise], one: Any, other: Any) -> None:
@@ -367,6 +371,43 @@ def test_calls_that_ask_the_same_of_the_same_share_whatever_else_they_say(
         await seated(duck, 2)
         provider.finish()
         await asyncio.gather(*(reader.task for reader in readers))
+
+    asyncio.run(go())
+    assert len(provider.asked) == 1
+
+
+def test_a_durable_job_is_sent_for_itself_for_the_ledger_knows_it_by_its_own_id(
+    start_duck: StartDuck, tmp_path: Path
+) -> None:
+    duck, provider = shared_duck(start_duck, jobs={"path": str(tmp_path / "jobs.sqlite")})
+
+    async def go() -> None:
+        reader = Reader(duck, stream=False)
+        await seated(duck, 1)
+        job = await duck.asubmit(REQUEST)
+        await until(lambda: len(provider.asked) == 2)
+        provider.finish()
+        responses = [await reader.task, await duck.aresult(job, timeout=10)]
+        assert [response.shared for response in responses] == [False, False]
+
+    asyncio.run(go())
+
+
+def test_a_stream_that_is_held_back_is_held_back_from_all_and_then_the_same_for_all(
+    rig: tuple[RubberDuck, Stepwise],
+) -> None:
+    duck, provider = rig
+
+    async def go() -> None:
+        readers = [Reader(duck, stream_policy="buffer") for _ in range(3)]
+        await seated(duck, 3)
+        provider.step(3)
+        await until(lambda: provider.said == 3)
+        assert [reader.text for reader in readers] == [""] * 3
+        provider.finish()
+        responses = await asyncio.gather(*(reader.task for reader in readers))
+        assert {response.text for response in responses} == {"".join(reader.text for reader in readers[:1])}
+        assert on_bill(responses) == COST
 
     asyncio.run(go())
     assert len(provider.asked) == 1
@@ -460,6 +501,27 @@ def test_only_the_last_who_leaves_ends_the_request(
     assert len(provider.ended) == len(provider.asked) == 1
     assert rows(duck) == ["uncertain"]
     eventually(lambda: has_come_to_rest(duck))
+
+
+def test_callers_that_come_and_go_leave_nothing_in_a_flight_that_goes_on(rig: tuple[RubberDuck, Stepwise]) -> None:
+    """Each that gave up left behind what would have woken it, until the flight ended."""
+    duck, provider = rig
+
+    async def go() -> None:
+        steady = Reader(duck, stream=False)
+        await seated(duck, 1)
+        passing = [Reader(duck, stream=False) for _ in range(50)]
+        await seated(duck, 51)
+        for reader in passing:
+            reader.task.cancel()
+        await asyncio.wait([reader.task for reader in passing])
+        await seated(duck, 1)
+        [shared] = duck._runner._flights._flights._by_key.values()
+        assert (shared.waiting, len(shared._sleepers)) == (1, 1)
+        provider.finish()
+        await steady.task
+
+    asyncio.run(go())
 
 
 def test_a_killed_caller_hurts_nobody_else(rig: tuple[RubberDuck, Stepwise]) -> None:
@@ -605,6 +667,21 @@ def test_a_stream_that_breaks_gives_everybody_what_had_come(rig: tuple[RubberDuc
     errors = asyncio.run(go())
     assert [(type(error), error.text) for error in errors] == [(StreamInterrupted, "one two ")] * 4
     assert len(provider.asked) == 1
+
+
+def test_a_refusal_is_everybodys_and_nobody_asks_again_for_a_moment_more(rig: tuple[RubberDuck, Stepwise]) -> None:
+    """Whoever came a moment later had a moment more, and all of them began anew together."""
+    duck, provider = rig
+    duck.actor("circuit_breaker:slow").ask(ForceOpen("any"))
+
+    async def go() -> list[BaseException]:
+        readers = [Reader(duck, stream=False) for _ in range(20)]
+        return [await reader.error() for reader in readers]
+
+    errors = asyncio.run(go())
+    assert {type(error) for error in errors} == {CircuitOpen}
+    assert provider.asked == []
+    assert duck.status().queue.enqueued <= 3  # a caller may have come after the end of the first flight
 
 
 class Peculiar(RubberDuckError):

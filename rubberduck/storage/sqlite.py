@@ -19,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from rubberduck.core.budget import Spending
 from rubberduck.core.ledger import AttemptRecord, State, Summary, may_follow, summary_of, to_us
 from rubberduck.errors import ConfigError, RubberDuckError
 from rubberduck.storage import LedgerUnavailable, runs
@@ -47,6 +48,13 @@ _SUMMARY = """
         sum(iif(state = 'uncertain', coalesce(reserved_pico, 0), 0) / 1000000) as uncertain_micro,
         sum(iif(state = 'uncertain', coalesce(reserved_pico, 0), 0) % 1000000) as uncertain_rest
     from attempts where started_at_us >= ? and started_at_us < ? group by 1, 2, 3)"""
+_SPENT = """
+    select tenant, sum(pico / 1000000), sum(pico % 1000000)
+    from (select tenant, coalesce(iif(state = 'settled', cost_pico, null), reserved_pico, 0) as pico
+        from attempts where started_at_us >= ? and state in ('settled', 'uncertain')) group by 1"""
+_OUT = """
+    select attempt_id, tenant, coalesce(reserved_pico, 0) from attempts
+    where started_at_us >= ? and state = 'intent'"""
 _PAGE = f"""
     select id, {_NAMES} from attempts
     where (started_at_us, id) > (?, ?) and started_at_us < ? order by started_at_us, id limit {ROWS_PER_PAGE}"""  # noqa: S608 - our own column names
@@ -133,6 +141,14 @@ class SqliteLedger:
         with self._failing_as(LedgerUnavailable, "read"):
             (text,) = self._db.execute(_SUMMARY, bounds(since, until)).fetchone()
         return summary_of((tally(*sums) for sums in json.loads(text)), since, until)
+
+    def spending(self, since: datetime) -> Spending:
+        """What the attempts that started since then have spent, or may yet, tenant by tenant."""
+        first = (to_us(since),)
+        with self._failing_as(LedgerUnavailable, "read"), self._transaction():
+            spent = self._db.execute(_SPENT, first).fetchall()
+            out = self._db.execute(_OUT, first).fetchall()
+        return Spending({tenant: micro * 1_000_000 + rest for tenant, micro, rest in spent}, out)
 
     def rows(self, since: datetime | None = None, until: datetime | None = None) -> Iterator[AttemptRecord]:
         """The attempts that started in [since, until), oldest first; read in pages, so writing may go on."""

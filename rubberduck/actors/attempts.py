@@ -126,7 +126,10 @@ class AttemptRun:
 
     def interrupted(self, error: RubberDuckError) -> RubberDuckError:
         """What a reader is told who has seen a part of the answer: how much that was, and why there is no more."""
-        if isinstance(error, StreamInterrupted) or not isinstance(error, ProviderError):
+        if isinstance(error, StreamInterrupted):
+            error.text = error.text or self._exchange.answer.text  # a third party's may have left it out
+            return error
+        if not isinstance(error, ProviderError):
             return error
         told = StreamInterrupted(
             f"{error}; what came before is in `text`",

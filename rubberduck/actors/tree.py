@@ -31,6 +31,7 @@ from rubberduck.actors.jobs import JobsActor
 from rubberduck.actors.office import Office
 from rubberduck.actors.rate_limiter import RateLimiterActor
 from rubberduck.actors.request_queue import RequestQueueActor
+from rubberduck.actors.route_limits import RouteLimits
 from rubberduck.actors.service import ServiceActor
 from rubberduck.actors.wire import listen_to
 from rubberduck.config import Config
@@ -79,7 +80,7 @@ def children(
         sup.ChildSpec(
             "request_queue",
             RequestQueueActor,
-            args=(_queue_options(config), board.slots_of, is_blocked),
+            args=(_queue_options(config), board.slots_of, is_blocked, RouteLimits(board)),
             mailbox=IDEMPOTENT,
         ),
         replace(sup.tasks("calls", lost=_lost_call), mailbox=IDEMPOTENT, expected_errors=MISUNDERSTOOD),

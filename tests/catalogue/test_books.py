@@ -170,7 +170,7 @@ def test_a_jump_of_the_clock_by_an_hour_changes_nothing(
 
 
 def test_a_hint_that_is_a_date_is_read_by_the_providers_clock(upstreams: Upstreams, wall_clock: WallClock) -> None:
-    wall_clock.jump = timedelta(hours=1)
+    wall_clock.jump = timedelta(hours=-1)
     theirs = datetime.fromtimestamp(wall_clock.real_time(), UTC).replace(microsecond=0)
     headers = {"date": format_datetime(theirs, usegmt=True)}
     until = format_datetime(theirs + timedelta(seconds=1), usegmt=True)

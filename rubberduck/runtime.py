@@ -31,6 +31,7 @@ from rubberduck.actors.office import Office
 from rubberduck.actors.trace import Trace
 from rubberduck.config import Config, ProviderConfig
 from rubberduck.core.breaker import BreakerOptions, BreakerStats, Event, State
+from rubberduck.core.budget import BudgetStatus
 from rubberduck.core.jobs import Job, JobState
 from rubberduck.core.keys import KeyPool, QuarantineStats
 from rubberduck.core.ledger import Summary
@@ -162,7 +163,10 @@ class RubberDuck:
         return cast("Response", await self._asking({"complete": request, **options}))
 
     def stream(self, request: Request | dict[str, Any], **options: Any) -> Stream:
-        """Ask a model and get the answer piece by piece; returns when its first piece is there."""
+        """Ask a model and get the answer piece by piece; returns when its first piece is there.
+
+        `stream_policy` says what becomes of it if it breaks: "error", "buffer", "continue" or {"buffer": "2s"}.
+        """
         return cast("Stream", self._blocking({"stream": request, **options}))
 
     def astream(self, request: Request | dict[str, Any], **options: Any) -> OpeningStream:
@@ -282,6 +286,10 @@ class RubberDuck:
     def costs(self, timeframe: str | tuple[datetime, datetime] = "all") -> Summary:
         """What was spent: "all", "day", "hour" (the present ones, UTC), or (since, until) as aware datetimes."""
         return cast("Summary", self.actor("cost_tracker").ask(cost_tracker.GetSummary(cast("Any", timeframe))))
+
+    def budgets(self) -> Mapping[str, BudgetStatus]:
+        """How the configured budgets stand, by tenant; "all" is that of all together."""
+        return cast("Mapping[str, BudgetStatus]", self.actor("cost_tracker").ask(cost_tracker.GetBudgets()))
 
     def status(self) -> Status:
         """The health of providers, queue and ledger."""

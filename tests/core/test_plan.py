@@ -506,3 +506,15 @@ def test_nobody_leaves_for_a_route_that_has_failed_it() -> None:
     assert isinstance(plan.next(0.0, views), Try)
     plan.failed("b", classify(timeout()), 0.0, timeout())
     assert not plan.leaves(0.0, views, "a", 60.0, 5.0)
+
+
+def test_after_a_short_wait_it_may_ask_for_a_probe_once_more() -> None:
+    plan, view = plan_of("probe_best"), replace(opened("a"), retry_after=2.0)
+    first = plan.next(0.0, [view])
+    assert isinstance(first, Try)
+    plan.refused("a", "circuit open", 2.0, 0.0)
+    sleep = plan.next(0.0, [replace(view, may_probe=False)])
+    assert isinstance(sleep, Sleep)
+    again = plan.next(sleep.until, [view])
+    assert isinstance(again, Try)
+    assert again.is_last_resort

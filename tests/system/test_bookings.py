@@ -65,3 +65,20 @@ def test_a_limit_is_used_up_though_one_books_at_a_time(start_duck: StartDuck) ->
     for future in asked:
         future.get(timeout=10)
     assert 0.45 < time.monotonic() - began < 1.5
+
+
+@pytest.mark.parametrize("victim", ["rate_limiter:gated", "request_queue"])
+def test_who_is_held_back_is_not_forgotten_when_an_actor_dies(
+    start_duck: StartDuck, eventually: Any, victim: str
+) -> None:
+    """A new limiter does not know who wanted to hear of its grants."""
+    duck = start_duck({"gated": {"module": Gated}}, rate_limits={"gated": {"capacity": 1, "refill_rate": 20}})
+    provider = duck.provider("gated")
+    assert isinstance(provider, Gated)
+    provider.open(1000)
+    asked = [duck.service.ask({"complete": ask_for(str(n))}, block=False) for n in range(12)]
+    for number in (2, 5):
+        eventually(lambda at=number: len(provider.answered) >= at)
+        duck.system.kill(duck.actor(victim))
+    assert [future.get(timeout=10).text for future in asked] == [f"re: {n}" for n in range(12)]
+    assert sorted(provider.answered) == sorted(str(n) for n in range(12))

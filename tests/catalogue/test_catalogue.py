@@ -21,6 +21,7 @@ TABLE: dict[str, dict[str, tuple[str, ...]]] = {
         "test_with_nobody_else_to_ask_the_error_is_the_providers_own": ("F02", "F04", "F12", "F31", "F32"),
         "test_a_used_up_account_is_left_for_the_account_of_another_key_and_not_asked_again": ("F31", "F32"),
         "test_with_all_accounts_used_up_each_key_is_tried_once_and_then_the_route_left_alone": ("F31", "F32"),
+        "test_what_is_too_long_for_one_model_goes_on_to_larger_and_unknown_ones_only": ("F12",),
         "test_a_question_that_a_policy_refuses_is_asked_once_and_nobody_else": ("F13",),
         "test_an_answer_that_a_policy_ended_says_so_and_is_not_asked_for_again": ("F13",),
         "test_refusals_that_are_no_failures_count_for_no_breaker": ("F12",),

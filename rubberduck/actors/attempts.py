@@ -67,8 +67,8 @@ class NotBegun(Exception):
 class AttemptRun:
     """The life of one attempt of one call.
 
-    `leaves(waited, still)` says whether an attempt that has waited so long for its limiter, and has so long to go as far
-    as is known, had better be made elsewhere. `is_last_resort`: an open circuit is asked for its extra probe.
+    `leaves(waited, still)` says whether an attempt that has waited so long for its limiter, and has so long to go as
+    far as is known, had better be made elsewhere. `is_last_resort`: an open circuit is asked for its extra probe.
     """
 
     office: Office

@@ -27,8 +27,8 @@ class Call:
 
     `amounts` is the most that one attempt takes. `begun` counts the attempts that were begun, refused ones
     included. `pipe` leads to the reader of a stream, once a part of the answer has come. `out` are the attempts under
-    way, or the last ones: two where one was hedged. `steps` are what was decided and attempted, and when; `place` is how
-    many waited before it in the queue. `replayable` False: to send it twice could do something twice.
+    way, or the last ones: two where one was hedged. `steps` are what was decided and attempted, and when; `place` is
+    how many waited before it in the queue. `replayable` False: to send it twice could do something twice.
     `policy` is what becomes of a stream that breaks; `continues` says that another attempt may go on where this one
     breaks off, and `spliced` that one has. A call that `is_flight` is made for several others that `may_share`, and is
     their `flight`; one that `is_second` has lost such a flight already.

@@ -186,3 +186,37 @@ class TestNobodyHasRoom:
         assert caught.value.reasons == {"a/any": "rate_limited", "b/any": "rate_limited"}
         assert caught.value.retry_after == pytest.approx(100, abs=1)
         assert clock.now() == 0.0
+
+    def test_a_crash_of_the_limiter_that_it_waits_for_loses_neither_the_call_nor_its_charge(
+        self, start_duck: StartDuck, eventually: Any
+    ) -> None:
+        clock = ManualClock()
+        limits = {"a": {"capacity": 1, "refill_rate": 0.1}}
+        duck = duck_of(start_duck, {"a": [HELLO], "b": [HELLO]}, clock=clock, rate_limits=limits)
+        duck.actor("circuit_breaker:b").ask(ForceOpen("any"))
+        duck.complete(ASK)
+        future = duck.service.ask({"complete": ASK, "timeout": 300}, block=False)
+        for _ in range(3):
+            eventually(lambda: duck.status().providers["a"].limiter.waiting == 1)
+            duck.system.kill(duck.actor("rate_limiter:a"))
+        advance_until(clock, eventually, lambda: future.done, step=1.0)
+        assert future.get(timeout=5).provider == "a"
+        assert len(duck.provider("a").calls) == 2
+        assert clock.now() >= 10.0
+        assert duck.status().providers["a"].limiter.in_flight == 0
+
+    def test_a_caller_who_gives_up_leaves_the_line(self, start_duck: StartDuck, eventually: Any) -> None:
+        clock = ManualClock()
+        duck = duck_of(
+            start_duck,
+            {"a": [HELLO], "b": [HELLO]},
+            clock=clock,
+            rate_limits={"a": {"capacity": 1, "refill_rate": 0.01}},
+        )
+        duck.actor("circuit_breaker:b").ask(ForceOpen("any"))
+        duck.complete(ASK)
+        future = duck.service.ask({"complete": ASK, "timeout": 300}, block=False)
+        eventually(lambda: duck.status().providers["a"].limiter.waiting == 1)
+        future.abandon()
+        eventually(lambda: duck.status().providers["a"].limiter.waiting == 0)
+        eventually(lambda: duck.status().calls == 0)

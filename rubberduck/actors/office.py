@@ -9,6 +9,7 @@ from typing import Any
 import supervision as sup
 from rubberduck.actors.board import Board, ProviderDesk, Route
 from rubberduck.core import pricing
+from rubberduck.core.budget import Budgets
 from rubberduck.core.ledger import MAX_AMOUNT
 from rubberduck.errors import CallInterrupted
 from rubberduck.prices import PriceBook
@@ -32,6 +33,7 @@ class Office:
         self._limiters: dict[str, sup.ActorRef] = {}
         self._breakers: dict[str, sup.ActorRef] = {}
         self.is_open = False
+        self.budgets: Budgets | None = None
 
     def open(self) -> None:
         """Look everybody up: the tree has been started. The refs stay good, whoever is restarted."""

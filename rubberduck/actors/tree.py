@@ -22,6 +22,7 @@ from dataclasses import replace
 from typing import Any
 
 import supervision as sup
+from rubberduck.actors import reports
 from rubberduck.actors.board import ProviderDesk
 from rubberduck.actors.calls import CallRunner
 from rubberduck.actors.circuit_breaker import CircuitBreakerActor
@@ -37,6 +38,8 @@ from rubberduck.actors.wire import listen_to
 from rubberduck.config import Config
 from rubberduck.config.sections import JobsConfig
 from rubberduck.core.breaker import Event
+from rubberduck.core.budget import BudgetOptions, Budgets
+from rubberduck.core.pricing import to_pico
 from rubberduck.core.request_queue import QueueOptions
 from rubberduck.errors import CallInterrupted
 from rubberduck.storage.jobs import SqliteJobs
@@ -72,7 +75,7 @@ def children(
             "cost_tracker",
             CostTrackerActor,
             args=(open_ledger,),
-            kwargs={"price": office.price_of},
+            kwargs={"price": office.price_of, **_budgets(config, office)},
             mailbox=IDEMPOTENT,
         ),
         *([] if config.jobs is None else [_jobs(config.jobs, office, open_jobs)]),
@@ -93,6 +96,19 @@ def children(
         ),
         *([] if config.jobs is None else [_deliveries(config.jobs, config.retry.base_delay, office, runner)]),
     ]
+
+
+def _budgets(config: Config, office: Office) -> dict[str, Any]:
+    """What the tracker is told of budgets; nothing where there are none."""
+    if not config.budgets:
+        return {}
+
+    def publish(budgets: Budgets) -> None:
+        office.budgets = budgets
+
+    options = {tenant: BudgetOptions(to_pico(each.limit), each.per) for tenant, each in config.budgets.items()}
+    tell = functools.partial(reports.budget_event, office.system.name)
+    return {"budgets": options, "publish": publish, "on_budget_event": tell}
 
 
 def _jobs(config: JobsConfig, office: Office, open_jobs: Callable[[], SqliteJobs]) -> sup.ChildSpec:

@@ -43,8 +43,9 @@ class Held:
 class Refused:
     """The money is not there. `whose` is the tenant or "all"; `retry_after` is in seconds, when the period ends.
 
-    `retry_after` None: waiting is no help, for the amount is above the whole limit or the period has no end. Money that
-    is merely held by others may return sooner. `limit` and `used` (spent and held) are USD.
+    `retry_after` None: waiting is no help, for the amount is above the whole limit or the period has no end.
+    `is_held`: only money that others hold is missing, so it may be back before. `limit` and `used` (spent and held) are
+    USD.
     """
 
     reason: str
@@ -52,6 +53,7 @@ class Refused:
     limit: Decimal
     used: Decimal
     retry_after: float | None
+    is_held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class BudgetStatus:
 
 @dataclass(frozen=True, slots=True)
 class BudgetEvent:
-    """`kind` "warning": 80 % of the limit are spent. "exceeded": something was refused. Once each in a period."""
+    """`kind` "warning": 80 % are spent; "exceeded": the rest is too little for an attempt. Once each in a period."""
 
     kind: Literal["warning", "exceeded"]
     whose: str
@@ -165,7 +167,8 @@ class Budget:
         wait = None
         if self._until is not None and amount <= self.limit:
             wait = max(0.0, (self._until - now).total_seconds())
-        return Refused(SPENT, whose, from_pico(self.limit), from_pico(self.spent + self.held), wait)
+        is_held = self.spent + amount <= self.limit
+        return Refused(SPENT, whose, from_pico(self.limit), from_pico(self.spent + self.held), wait, is_held)
 
     @property
     def until(self) -> datetime | None:
@@ -262,8 +265,10 @@ class Budgets:
                 return _unpriced(scope, options)
             kept = self._keep(scope)
             if id not in kept.budget and not kept.budget.fits(amount):
-                self._note_exceeded(kept)
-                return kept.budget.refusal(amount, now, scope)
+                refused = kept.budget.refusal(amount, now, scope)
+                if not refused.is_held:
+                    self._note_exceeded(kept)
+                return refused
         answers = [self._keep(scope).budget.hold(id, amount or 0, now) for scope, _ in scopes]
         return Held(any(isinstance(answer, Held) and answer.is_new for answer in answers))
 

@@ -76,7 +76,7 @@ def test_after_a_standstill_there_is_time_to_hear_what_came_meanwhile() -> None:
         pulse = Pulse(clock.now(), first_token=0.05, idle=5)
         vigil = Vigil(clock, pulse)
         async with vigil:
-            time.sleep(0.65)  # noqa: ASYNC251 - the very thing that is under test
+            time.sleep(0.65)
             await asyncio.sleep(0.1)
             assert vigil.was_stalled
             return "heard"
@@ -88,10 +88,14 @@ def test_who_stays_silent_after_a_standstill_is_given_up_without_blame() -> None
     async def stand_still() -> bool:
         clock = LoopClock()
         vigil = Vigil(clock, Pulse(clock.now(), first_token=0.05))
-        with pytest.raises(TimeoutError):
+
+        async def wait() -> None:
             async with vigil:
-                time.sleep(0.6)  # noqa: ASYNC251 - as above
+                time.sleep(0.6)
                 await asyncio.sleep(5)
+
+        with pytest.raises(TimeoutError):
+            await wait()
         return vigil.was_stalled
 
     assert asyncio.run(stand_still())

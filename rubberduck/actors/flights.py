@@ -310,7 +310,7 @@ def _error_to(call: Call, shared: Flight, error: RubberDuckError) -> RubberDuckE
     twin.__dict__.update(error.__dict__)
     twin.request_id = None
     if not _charge(call, shared):
-        twin.spent = Decimal(0)
+        twin.spent = call.spent
     return twin
 
 

@@ -7,7 +7,6 @@ import contextlib
 import functools
 import itertools
 import logging
-import os
 import random
 import threading
 import time
@@ -17,7 +16,6 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
-from urllib.parse import urlsplit
 
 import pykka
 
@@ -25,29 +23,27 @@ import supervision as sup
 from rubberduck import prices as prices_list
 from rubberduck import telemetry
 from rubberduck.actors import cost_tracker, deliveries, jobs, outcomes, request_queue, service, tree
-from rubberduck.actors.board import Board, ProviderDesk
+from rubberduck.actors.board import Board
 from rubberduck.actors.calls import CallRunner
 from rubberduck.actors.office import Office
 from rubberduck.actors.trace import Trace
-from rubberduck.config import Config, ProviderConfig
-from rubberduck.core.breaker import BreakerOptions, BreakerStats, Event, State
+from rubberduck.config import Config
+from rubberduck.core.breaker import BreakerStats, Event, State
 from rubberduck.core.budget import BudgetStatus
 from rubberduck.core.jobs import Job, JobState
-from rubberduck.core.keys import KeyPool, QuarantineStats
+from rubberduck.core.keys import QuarantineStats
 from rubberduck.core.ledger import Summary
-from rubberduck.core.limiter import LimiterOptions, LimiterStats
+from rubberduck.core.limiter import LimiterStats
 from rubberduck.core.request_queue import QueueStats
 from rubberduck.errors import CallInterrupted, ConfigError, QueueFull, RubberDuckError
 from rubberduck.prices import PriceBook
-from rubberduck.providers import resolve
-from rubberduck.providers.base import HTTPProvider, Provider
+from rubberduck.providers.base import Provider
 from rubberduck.storage import Ledger
 from rubberduck.storage.jobs import SqliteJobs
-from rubberduck.storage.sqlite import SqliteLedger
-from rubberduck.storage.sqlite_file import MEMORY
 from rubberduck.stream import OpeningStream, Stream
 from rubberduck.telemetry import names as events
 from rubberduck.types import Request, Response
+from rubberduck.wiring import desk_of, jobs_of, ledger_of, prices_of, provider_of
 
 logger = logging.getLogger("rubberduck")
 _numbers = itertools.count(1)
@@ -114,16 +110,16 @@ class RubberDuck:
             ConfigError: with all faults found; nothing is left running.
         """
         loaded = Config.load(config)
-        open_ledger = _ledger_of(loaded)
-        prices = PriceBook(_overrides(loaded))
-        desks = {name: _desk(_provider(each, transport), loaded) for name, each in loaded.providers.items()}
+        open_ledger = ledger_of(loaded)
+        prices = PriceBook(prices_of(loaded))
+        desks = {name: desk_of(provider_of(each, transport), loaded) for name, each in loaded.providers.items()}
         if any(prices_list.is_listed(desk.vendor) for desk in desks.values()):
             prices_list.preload()
         board = Board(desks, loaded.models, random.Random())
         system = sup.System(f"rubberduck-{next(_numbers)}", clock=clock, loop_limit=loaded.supervision.loop_limit)
         try:
             duck = cls(loaded, Office(system, board, prices))
-            duck._supervise(open_ledger, _jobs_of(loaded))
+            duck._supervise(open_ledger, jobs_of(loaded))
         except BaseException:
             system.stop(5.0)
             raise
@@ -430,94 +426,6 @@ def _give_up(future: sup.AskFuture[Any]) -> None:
             answer = future.get(timeout=0)
             if isinstance(answer, Stream):
                 answer.close()
-
-
-def _provider(config: ProviderConfig, transport: Any) -> Provider:
-    if transport is not None and config.transport is None and config.http_client is None:
-        config = config.model_copy(update={"transport": transport})
-    try:
-        provider: Any = resolve(config.module).init(config)
-        if not isinstance(provider, Provider):
-            text = f"providers.{config.name}: init of {config.module!r} gave {provider!r}, which is no provider"
-            raise ConfigError(f"{text}; implement the classmethod init(config) and return the provider")
-        provider.name = config.name  # the one that routes, books and errors go by
-    except RubberDuckError:
-        raise
-    except Exception as error:  # a third party's class
-        text = f"providers.{config.name}: {config.module!r} could not be made: {type(error).__name__}: {error}"
-        raise ConfigError(text) from error
-    return provider
-
-
-def _desk(provider: Provider, config: Config) -> ProviderDesk:
-    own = config.providers[provider.name]
-    limits = config.rate_limits.get(provider.name)
-    attempt = own.timeout if own.timeout is not None else config.timeout
-    return ProviderDesk(
-        provider=provider,
-        vendor=_vendor(provider),
-        kind=_kind(provider),
-        keys=KeyPool(provider.key_names),
-        has_own_prices=type(provider).estimate_cost is not Provider.estimate_cost,
-        priority=own.priority,
-        weight=own.weight,
-        breaker_options=_breaker_options(config, attempt),
-        retry_budget=(config.retry.retry_budget, float(config.retry.retry_budget_floor)),
-        limiter_options=LimiterOptions(**(dict(limits) if limits else {}), reservation_ttl=attempt + 5),
-    )
-
-
-def _vendor(provider: Provider) -> str:
-    """Whose list prices hold. Servers that merely speak a vendor's language have prices of their own."""
-    if isinstance(provider, HTTPProvider) and _host(provider.base_url) != _host(provider.default_base_url):
-        return ""
-    return provider.word
-
-
-def _kind(provider: Provider) -> str:
-    """What can do the same with the same model: one class, at one host."""
-    host = _host(provider.base_url) if isinstance(provider, HTTPProvider) else ""
-    return f"{type(provider).__qualname__}@{host}"
-
-
-def _host(url: str) -> str | None:
-    return urlsplit(url).hostname
-
-
-def _breaker_options(config: Config, attempt_timeout: float) -> BreakerOptions:
-    options = dict(config.circuit_breaker)
-    if options.get("permit_ttl") is None:
-        options["permit_ttl"] = attempt_timeout + 5
-    return BreakerOptions(**options)
-
-
-def _overrides(config: Config) -> dict[str, dict[str, Any]]:
-    return {name: dict(price) for name, price in config.prices.items()}
-
-
-def _ledger_of(config: Config) -> Callable[[], Ledger]:
-    if config.ledger.url is not None:
-        raise ConfigError("ledger.url: only a file is supported yet; set ledger.path")
-    path = config.ledger.path or str(_default_ledger())
-    return functools.partial(SqliteLedger, path, synchronous=config.ledger.synchronous)
-
-
-def _jobs_of(config: Config) -> Callable[[], SqliteJobs]:
-    ledger = config.ledger.path or str(_default_ledger())
-    beside = ledger if ledger == MEMORY else f"{ledger}-jobs"
-    path = (config.jobs.path if config.jobs is not None else None) or beside
-    return functools.partial(SqliteJobs, path, synchronous=config.ledger.synchronous)
-
-
-def _default_ledger() -> Path:
-    """The ledger of a RubberDuck that was not told where: the user's own state directory."""
-    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    directory = Path(base) / "rubberduck"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"the ledger's directory {directory} cannot be made: {error}; set ledger.path") from None
-    return directory / "ledger.sqlite"
 
 
 __all__ = ["OpeningStream", "ProviderStatus", "RubberDuck", "RubberDuckError", "Status"]

@@ -141,7 +141,8 @@ class QueueFull(Refused):
 class BudgetExceeded(Refused):
     """The money set aside for this caller is spent, or held by calls that still run.
 
-    `limit` is the budget and `used` what of it is spent or held, in USD; `retry_after` is when a new period begins.
+    `limit` is the budget and `used` what of it is spent or held, in USD; `retry_after` is when a new period begins,
+    None where that is no help, as with the `max_cost` of a call.
     """
 
     retryable = False

@@ -203,6 +203,7 @@ def _error(due: Sequence[Refused], call: Call, last: BaseException | None) -> Bu
         tenant=call.tenant,
         limit=refused.limit,
         used=refused.used,
+        retryable=refused.retry_after is not None,
         retry_after=refused.retry_after,
         model=call.request.model,
     )

@@ -141,7 +141,7 @@ def test_a_refusal_names_the_budget_and_when_it_begins_anew_and_sends_nothing(st
     assert (error.tenant, error.limit, error.used) == ("acme", Decimal("0.00007"), COST_OF_HELLO)
     assert error.retry_after is not None
     assert 0 < error.retry_after <= 86_400
-    assert (error.spent, error.attempts, error.retryable) == (0, (), False)
+    assert (error.spent, error.attempts, error.retryable) == (0, (), True)
     assert len(duck.provider("mock").calls) == 1
     for other in ("", "other"):
         spend(duck, other)
@@ -219,7 +219,7 @@ def test_max_cost_bounds_all_attempts_of_a_call_together(start_duck: StartDuck) 
         duck.complete(REQUEST, max_cost=WORST * 2 - Decimal("0.000001"))
     assert isinstance(caught.value.__cause__, ProviderTimeout)
     assert [attempt.outcome for attempt in caught.value.attempts] == ["ProviderTimeout"]
-    assert caught.value.retry_after is None
+    assert (caught.value.retry_after, caught.value.retryable) == (None, False)
     with pytest.raises(BudgetExceeded):
         duck.complete(REQUEST, max_cost=WORST * 2)
     assert len(duck.provider("mock").calls) == 3
@@ -262,6 +262,21 @@ def test_what_was_spent_before_a_restart_of_the_whole_is_spent_after_it(start_du
     assert second.budgets()[""].spent == COST_OF_HELLO
     with pytest.raises(BudgetExceeded):
         second.complete(REQUEST)
+
+
+def test_a_durable_job_waits_for_the_next_period(start_duck: StartDuck, tmp_path: Path, eventually: Any) -> None:
+    jobs = {"path": str(tmp_path / "jobs.sqlite")}
+    duck = start(start_duck, jobs=jobs, budgets={"*": {"limit": str(WORST), "per": "day"}})
+    spend(duck)
+    told: list[Any] = []
+    telemetry.attach(
+        "refused", [telemetry.names.REQUEST_EXCEPTION], lambda _, __, about, ___: told.append(about["error"])
+    )
+    try:
+        job = duck.submit(REQUEST)
+        eventually(lambda: told == ["BudgetExceeded"] and duck.job(job).state == "ready")
+    finally:
+        telemetry.detach("refused")
 
 
 def test_a_budget_tells_of_itself(start_duck: StartDuck, eventually: Any) -> None:

@@ -137,7 +137,7 @@ def choose(
     `sticky` is kept while it costs at most half as much again as the best. A route that has never answered is taken to
     be as quick as the best of its priority: by a guess it would be left untried beside any that is quicker than that.
     """
-    if not all([each.is_proven for each in candidates]):
+    if not all(each.is_proven for each in candidates):
         candidates = [_given_a_chance(each, candidates) for each in candidates]
     tier = _tier(candidates, rng, longest_wait)
     if not tier:

@@ -22,7 +22,7 @@ import pykka
 import supervision as sup
 from rubberduck import prices as prices_list
 from rubberduck import telemetry
-from rubberduck.actors import cost_tracker, deliveries, jobs, outcomes, request_queue, service, tree
+from rubberduck.actors import components, cost_tracker, deliveries, jobs, outcomes, request_queue, service, tree
 from rubberduck.actors.board import Board
 from rubberduck.actors.calls import CallRunner
 from rubberduck.actors.office import Office
@@ -191,29 +191,55 @@ class RubberDuck:
 
         Raises:
             RubberDuckError: how the job failed.
+            ConfigError: the configuration has no section `jobs`.
             KeyError: there is no job of this id, or it ended so long ago that it has been forgotten.
             TimeoutError: it has not ended yet.
         """
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("this would block the event loop: use `duck.aresult` in a coroutine")
-        future = self.actor("jobs").ask(jobs.WaitFor(job_id), block=False)
-        try:
-            return _result(job_id, future.get(timeout=timeout))
-        except pykka.Timeout:
-            _give_up(future)
-            raise TimeoutError(f"the job {job_id} has not ended within {timeout} s") from None
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            future = self._keeper.ask(jobs.WaitFor(job_id), block=False)
+            try:
+                job = future.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
+            except pykka.Timeout:
+                _give_up(future)
+                raise TimeoutError(f"the job {job_id} has not ended within {timeout} s") from None
+            except sup.ActorDeadError as died:
+                self._require_keeper(died)
+            else:
+                return _result(job_id, job)
 
     async def aresult(self, job_id: str, timeout: float | None = None) -> Response:
         """As `result`, on any event loop."""
         async with asyncio.timeout(timeout):
-            return _result(job_id, await self.actor("jobs").ask(jobs.WaitFor(job_id), block=False))
+            while True:
+                try:
+                    job = await self._keeper.ask(jobs.WaitFor(job_id), block=False)
+                except sup.ActorDeadError as died:
+                    self._require_keeper(died)
+                else:
+                    return _result(job_id, job)
 
     def job(self, job_id: str) -> Job:
         """A durable job as it stands now. Raises KeyError if there is none of this id."""
-        found = self.actor("jobs").ask(jobs.Find(job_id))
+        found = self._ask(self._keeper, jobs.Find(job_id))
         if found is None:
             raise KeyError(f"there is no job {job_id!r}")
         return cast("Job", found)
+
+    @property
+    def _keeper(self) -> sup.ActorRef:
+        if self.config.jobs is None:
+            raise ConfigError(service.NO_JOBS)
+        if self._closed:
+            raise _stopped()
+        return self._office.jobs()
+
+    def _require_keeper(self, died: sup.ActorDeadError) -> None:
+        """Whoever waits for a job's end asks the next incarnation; raises if there will be none."""
+        if self._closed or not self._keeper.is_alive():
+            raise _interrupted(died) from died
 
     def _blocking(self, message: dict[str, Any]) -> Any:
         if asyncio._get_running_loop() is not None:
@@ -281,21 +307,22 @@ class RubberDuck:
 
     def costs(self, timeframe: str | tuple[datetime, datetime] = "all") -> Summary:
         """What was spent: "all", "day", "hour" (the present ones, UTC), or (since, until) as aware datetimes."""
-        return cast("Summary", self.actor("cost_tracker").ask(cost_tracker.GetSummary(cast("Any", timeframe))))
+        tracker, message = self.actor("cost_tracker"), cost_tracker.GetSummary(cast("Any", timeframe))
+        return cast("Summary", self._ask(tracker, message))
 
     def budgets(self) -> Mapping[str, BudgetStatus]:
         """How the configured budgets stand, by tenant; "all" is that of all together."""
-        return cast("Mapping[str, BudgetStatus]", self.actor("cost_tracker").ask(cost_tracker.GetBudgets()))
+        return cast("Mapping[str, BudgetStatus]", self._ask(self.actor("cost_tracker"), cost_tracker.GetBudgets()))
 
     def status(self) -> Status:
         """The health of providers, queue and ledger."""
         providers = {name: self._provider_status(name) for name in self._board.desks}
-        ledger = self.actor("cost_tracker").ask(cost_tracker.Health())
+        ledger = self._ask(self.actor("cost_tracker"), cost_tracker.Health())
         is_callable = any(each.state not in ("open", "forced_open") for each in providers.values())
         return Status(
             ok=is_callable and ledger.is_writable,
             providers=providers,
-            queue=self.actor("request_queue").ask(request_queue.Stats()),
+            queue=self._ask(self.actor("request_queue"), request_queue.Stats()),
             ledger=ledger,
             calls=self.actor("calls").count().get(),
         )
@@ -306,13 +333,24 @@ class RubberDuck:
         breaker, limiter = self.actor(f"circuit_breaker:{name}"), self.actor(f"rate_limiter:{name}")
         keys = self._board.desks[name].keys
         return ProviderStatus(
-            state=str(breaker.ask(circuit_breaker.GetState())),
-            breakers=breaker.ask(circuit_breaker.GetStats()),
-            limiter=limiter.ask(rate_limiter.GetStats()),
+            state=str(self._ask(breaker, circuit_breaker.GetState())),
+            breakers=self._ask(breaker, circuit_breaker.GetStats()),
+            limiter=self._ask(limiter, rate_limiter.GetStats()),
             inflight=self._board.desks[name].inflight,
-            keys={key: limiter.ask(rate_limiter.GetStats(number)) for number, key in enumerate(keys.names)},
+            keys={key: self._ask(limiter, rate_limiter.GetStats(number)) for number, key in enumerate(keys.names)},
             quarantines=keys.stats(self._office.now()),
         )
+
+    def _ask(self, ref: Any, message: sup.Ask[Any]) -> Any:
+        """What an actor knows: of its next life, if it dies over the question."""
+        left = components.MOST_ASKED
+        while True:
+            try:
+                return ref.ask(message)
+            except sup.ActorDeadError as died:
+                left -= 1
+                if self._closed or not left or not ref.is_alive():
+                    raise _interrupted(died) from died
 
     def readmit_keys(self, name: str) -> int:
         """Use what was left alone of a provider again, as after a bill was paid. How many keys and models it was."""

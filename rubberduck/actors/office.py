@@ -82,6 +82,7 @@ class Office:
     def actor_names(self) -> list[str]:
         """The names of the tree, for those who asked for another."""
         names = ["service", "calls", "request_queue", "cost_tracker", "providers"]
+        names += [name for name in ("jobs", "deliveries") if name in self._refs]
         for name in self.board.desks:
             names += [f"provider:{name}", f"circuit_breaker:{name}", f"rate_limiter:{name}"]
         return names

@@ -24,6 +24,7 @@ from rubberduck.types import Request, Response
 PRIORITIES = ("high", "normal", "low")
 LONGEST_TIMEOUT = 86_400.0
 """A day, in seconds: a longer timeout is a mistake in its unit."""
+NO_JOBS = "durable jobs are kept nowhere: add the section `jobs: {}` to the configuration"
 LONGEST_TEXT = 1000
 """The most characters of a tenant, a tag, or a provider's name."""
 
@@ -134,7 +135,7 @@ class ServiceActor(sup.Actor):
 
     def _keeper_of_jobs(self) -> sup.ActorRef:
         if self._keeper is None:
-            raise ConfigError("durable jobs are kept nowhere: add the section `jobs: {}` to the configuration")
+            raise ConfigError(NO_JOBS)
         return self._keeper()
 
     def _job(self, order: SubmitJob, call: Call) -> Job:

@@ -156,7 +156,7 @@ def context_window(vendor: str, model: str) -> int | None:
 
 
 def _entry(vendor: str, model: str) -> ModelInfo | None:
-    """What the list holds of a vendor's model. A name that merely contains a vendor's, which it matches too, is none."""
+    """What the list holds of a vendor's model. It also matches names that contain the vendor's: these are not meant."""
     preload()
     from genai_prices.data_snapshot import get_snapshot
 

@@ -28,6 +28,7 @@ from rubberduck.actors.calls import CallRunner
 from rubberduck.actors.circuit_breaker import CircuitBreakerActor
 from rubberduck.actors.cost_tracker import CostTrackerActor
 from rubberduck.actors.deliveries import Deliveries, DeliveryActor, DeliveryOptions, Go
+from rubberduck.actors.fence import Fence
 from rubberduck.actors.jobs import JobsActor
 from rubberduck.actors.office import Office
 from rubberduck.actors.rate_limiter import RateLimiterActor
@@ -108,7 +109,7 @@ def _budgets(config: Config, office: Office) -> dict[str, Any]:
 
     options = {tenant: BudgetOptions(to_pico(each.limit), each.per) for tenant, each in config.budgets.items()}
     tell = functools.partial(reports.budget_event, office.system.name)
-    return {"budgets": options, "publish": publish, "on_budget_event": tell}
+    return {"budgets": options, "fence": Fence(), "publish": publish, "on_budget_event": tell}
 
 
 def _jobs(config: JobsConfig, office: Office, open_jobs: Callable[[], SqliteJobs]) -> sup.ChildSpec:

@@ -146,6 +146,8 @@ class Exchange:
             ) from error
         finally:
             _ON_THE_WIRE.set(None)
+            # Whose methods they are holds this exchange: a circle, which only the garbage collector would find.
+            self.on_head = self.on_first_token = _nobody
 
     def _timed_out(self, error: TimeoutError) -> ProviderError:
         names: dict[str, Any] = {"provider": self.route.provider, "model": self.route.model, "spent": None}
@@ -155,6 +157,10 @@ class Exchange:
             usage = None if error.__cause__ is None else self.partial_usage(error.__cause__)
             return StreamInterrupted(f"{self.route} {why}", text=self.answer.text, usage=usage, **names)
         return ProviderTimeout(f"{self.route} did not answer in time", phase="uncertain", **names)
+
+
+def _nobody(*_: object) -> None:
+    """Who listens to an exchange that is over."""
 
 
 def listen_to(provider: Provider) -> None:

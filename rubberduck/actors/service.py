@@ -237,8 +237,6 @@ def _providers(value: Any) -> tuple[str, ...] | None:
 
 
 def _tags(value: Any) -> dict[str, str]:
-    if not value:
-        return {}
     if not isinstance(value, Mapping):
         raise InvalidRequest(f"tags is a mapping of texts to texts, not {type(value).__name__}", field="tags")
     return {_text(name, "tags"): _text(tag, "tags") for name, tag in value.items()}

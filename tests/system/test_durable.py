@@ -172,6 +172,31 @@ def test_who_waits_for_a_job_hears_its_end_though_its_keeper_dies(start_duck: St
     assert asyncio.run(wait_through_deaths()) == "re: one re: one"
 
 
+@pytest.mark.parametrize("id", [10**400, -1, None, b"id", "\ud800", "\x00", "é", "a" * 5000, float("nan"), [], {}])
+def test_whatever_is_taken_for_a_jobs_id_harms_nobody(duck: RubberDuck, id: Any) -> None:
+    """SQLite takes no such number: its keeper crashed over it again and again, and the whole tree gave up."""
+    for ask in (duck.result, duck.job, lambda each: asyncio.run(duck.aresult(each, timeout=1))):
+        with pytest.raises(KeyError, match="there is no job"):
+            ask(id)
+    assert duck.result(duck.submit(REQUEST), timeout=10).text == "hello there"
+
+
+@pytest.mark.parametrize("timeout", ["x", -1, float("nan"), float("inf"), 10**400, True, [1]])
+def test_a_wait_that_is_no_time_is_refused_at_once(duck: RubberDuck, timeout: Any) -> None:
+    with pytest.raises(InvalidRequest, match="timeout"):
+        duck.result("id", timeout)
+    with pytest.raises(InvalidRequest, match="timeout"):
+        asyncio.run(duck.aresult("id", timeout))
+
+
+def test_a_duck_whose_tree_has_given_up_can_be_stopped(start_duck: StartDuck, eventually: Eventually) -> None:
+    """`stop` raised CallInterrupted where durable jobs were kept, for nobody was left who delivers them."""
+    duck = start_duck(jobs=JOBS, supervision={"max_restarts": 0, "max_seconds": 1})
+    duck.system.kill(duck.actor("service"))
+    eventually(lambda: duck.system.whereis("deliveries") is None)
+    assert duck.stop(5)
+
+
 def test_without_the_section_nobody_is_asked_for_jobs(start_duck: StartDuck) -> None:
     duck = start_duck()
     for ask in (duck.submit, duck.result, duck.job):

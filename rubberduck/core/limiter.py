@@ -24,6 +24,7 @@ from rubberduck.core.learned import LearnedModels, LearnedSnapshot
 from rubberduck.core.limits import Granted, LimiterOptions, LimiterStats, Refused, Wait
 from rubberduck.core.rate_headers import RateHeaders
 from rubberduck.core.reservations import Reservation, Reservations
+from rubberduck.core.sliding import TIME_TOLERANCE
 from rubberduck.core.slots import Slots
 from rubberduck.core.waiting_line import Amounts, Klass, Needs, Waiter, WaitingLine
 
@@ -339,7 +340,7 @@ class Limiter:
 
     def _may_go_first(self, ask: Reservation, now: float) -> bool:
         """Whether one who asks now gets it at once. What is larger than a limit never does."""
-        if self._blocked_until > now or self._meters.wait(ask.needs, now) > 0:
+        if self._blocked_until - now > TIME_TOLERANCE or self._meters.wait(ask.needs, now) > 0:
             return False
         if ask.learned is not None and ask.learned.wait_for(ask.learned_needs, ask.amounts, now) > 0:
             return False
@@ -370,9 +371,14 @@ class Limiter:
 
     # -- how long it takes ---------------------------------------------------------------------------------
 
+    def _rest(self, now: float) -> float:
+        """Seconds until a penalty for all models is over."""
+        left = self._blocked_until - now
+        return left if left > TIME_TOLERANCE else 0.0
+
     def _shared_wait(self, needs: Needs, now: float) -> float:
         """Seconds until what all models share lets a request go."""
-        return max(self._blocked_until - now, self._meters.wait(needs, now))
+        return max(self._rest(now), self._meters.wait(needs, now))
 
     def _learned_wait(self, waiter: Waiter, now: float) -> float:
         """Seconds until what was learned of its model lets a waiter go."""
@@ -388,7 +394,7 @@ class Limiter:
 
     def _wait_for_all(self, needs: Needs, amounts: Amounts, model: str, now: float) -> float:
         """About how many seconds it takes until so much in all has been granted."""
-        wait = max(0.0, self._blocked_until - now, self._meters.wait_for_all(needs, now))
+        wait = max(self._rest(now), self._meters.wait_for_all(needs, now))
         learned = self._learned.get(model)
         return wait if learned is None else max(wait, learned.wait_for_all(amounts, now))
 

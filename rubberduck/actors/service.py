@@ -17,6 +17,7 @@ from rubberduck.actors.calls import CallRunner
 from rubberduck.core.jobs import Job, Safety
 from rubberduck.core.ledger import MAX_AMOUNT
 from rubberduck.core.release import StreamPolicy
+from rubberduck.core.values import value
 from rubberduck.errors import CallInterrupted, ConfigError, InvalidRequest, RubberDuckError
 from rubberduck.stream import Stream
 from rubberduck.types import Request, Response
@@ -29,7 +30,7 @@ LONGEST_TEXT = 1000
 """The most characters of a tenant, a tag, or a provider's name."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Order:
     """A question and how it is to be answered: `timeout` seconds for everything, `providers` the only ones allowed.
 
@@ -55,17 +56,17 @@ class Order:
     stream_policy: Any = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Complete(Order, sup.Ask[Response]):
     """Answer the request as a whole."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class OpenStream(Order, sup.Ask[Stream]):
     """Answer the request as a stream; the reply comes with its first chunk."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class SubmitJob(Order, sup.Ask[Job]):
     """Accept the request as a durable job, which is answered even if this process ends before.
 

@@ -14,6 +14,7 @@ import supervision as sup
 from rubberduck.actors.board import Route
 from rubberduck.actors.vigil import Vigil
 from rubberduck.core.pulse import Pulse
+from rubberduck.core.values import value
 from rubberduck.core.written import about_tokens
 from rubberduck.errors import ProviderError, ProviderTimeout, RubberDuckError, ServiceUnavailable, StreamInterrupted
 from rubberduck.providers.assembly import Assembly
@@ -26,7 +27,7 @@ _ON_THE_WIRE: ContextVar[Exchange | None] = ContextVar("rubberduck_exchange", de
 Deliver = Callable[[Chunk], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Limits:
     """How long an attempt may take, until its first output and from one to the next, in seconds. None: as the call.
 

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from math import inf
 from typing import Any, Literal
 
 from rubberduck.core.adaptive_lifo import AdaptiveLifo
+from rubberduck.core.values import value
 
 Klass = Literal["high", "normal", "low"]
 CLASSES: tuple[Klass, ...] = ("high", "normal", "low")
@@ -26,7 +26,7 @@ ANYWHERE: frozenset[str] = frozenset()
 """The routes of a job that may go as soon as anybody asks."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Job:
     """A call that waits. Times are monotonic seconds; `tokens` is the estimate it is charged with.
 

@@ -18,6 +18,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from rubberduck.core.pricing import Price, Tokens, from_pico, to_pico
+from rubberduck.core.values import value
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -43,7 +44,7 @@ def may_follow(current: State | None, new: State) -> bool:
     return current is None or (current is State.INTENT and new is not State.INTENT)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class AttemptRecord:
     """One request on the wire, as the ledger keeps it. `reserved` is the worst case it may cost, in USD.
 

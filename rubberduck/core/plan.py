@@ -22,12 +22,13 @@ from typing import Literal
 from rubberduck.core.classify import Disposition, OtherRoute, Quarantine, SameRoute
 from rubberduck.core.retry import RetryOptions, backoff, hinted
 from rubberduck.core.score import Candidate, Choice, choose, cost, with_obstacle
+from rubberduck.core.values import value
 from rubberduck.errors import DeadlineExceeded, NoAvailableProvider, RubberDuckError
 
 Panic = Literal["fail_fast", "wait", "probe_best"]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Try:
     """Make an attempt on `route`: the `attempt`-th there, from 1. A repeat is charged to the retry budget.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,11 +16,15 @@ from rubberduck.actors import components, cost_tracker, jobs, outcomes
 from rubberduck.actors.office import Office
 from rubberduck.actors.service import Complete
 from rubberduck.core.jobs import Job, JobState, Sent, may_be_delivered_again, sent_by
-from rubberduck.errors import CallInterrupted, DeadlineExceeded, RubberDuckError
+from rubberduck.errors import CallInterrupted, DeadlineExceeded, LedgerUnavailable, RubberDuckError
 from rubberduck.types import Response
+
+logger = logging.getLogger("rubberduck")
 
 LONGEST_PAUSE = 60.0
 """Seconds after which a job that was turned away is tried again at the latest, without a hint."""
+NOT_WRITABLE = 1.0
+"""Seconds after which the disk is tried again."""
 LOOKS_PER_LEASE = 3
 """How often within a lease it is renewed, and left ones are looked for."""
 
@@ -96,9 +101,19 @@ class Deliveries:
 
     async def _deliver(self, job: Job) -> None:
         told = await self._delivered(job)
-        await components.ask(self._office.jobs(), told)
+        await self._tell(told)
         if isinstance(told, jobs.GiveBack):
             self._office.clock.call_at(self._office.now() + told.delay, self._wake)
+
+    async def _tell(self, told: sup.Ask[bool]) -> None:
+        """The answer has been paid for: where the disk refuses it, it is kept here until it does not."""
+        while True:
+            try:
+                await components.ask(self._office.jobs(), told)
+                return
+            except LedgerUnavailable as error:
+                logger.warning("%s: the end of a job is not on the disk yet: %s", self._office.system.name, error)
+            await sup.sleep(self._office.clock, NOT_WRITABLE)
 
     async def _delivered(self, job: Job) -> sup.Ask[bool]:
         """What the keeper is to be told of it."""
@@ -147,7 +162,10 @@ class DeliveryActor(sup.Actor):
 
     Why an actor: one who leases for the whole process. Asks: the keeper of the jobs, the cost tracker.
     Restart: forgets nothing; deliveries under way are tasks of their own and go on.
+    Failure: while the disk refuses, nothing is begun, and each look is made again with the next one.
     """
+
+    expected_errors = (LedgerUnavailable,)
 
     def __init__(
         self, office: Office, deliveries: Deliveries, options: DeliveryOptions, *, new_id: Callable[[], str]
@@ -193,13 +211,14 @@ class DeliveryActor(sup.Actor):
     async def _resolve_lapsed(self) -> None:
         """See to jobs that are found without an owner twice in a row: between two looks everybody renews.
 
-        After a jump of the clock all leases seem to have lapsed, and nobody has died.
+        After a jump of the clock all leases seem to have lapsed, and nobody has died. Nor has this process, where the
+        disk did not let it renew.
         """
         if self._rests or not self._office.is_open:
             return
         lapsed = await components.ask(self._office.jobs(), jobs.Lapsed())
         for job in lapsed:
-            if job.delivery in self._suspects:
+            if job.delivery in self._suspects and job.delivery not in self._deliveries.running:
                 await self._deliveries.resolve(job)
         self._suspects = {job.delivery for job in lapsed}
         self._office.jobs().tell(jobs.LookAgain())

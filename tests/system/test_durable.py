@@ -18,8 +18,17 @@ import pytest
 from tests_system_rig import HELLO, REQUEST, Gated, StartDuck, ask_for, ledger, provider_log
 
 from rubberduck import RubberDuck
+from rubberduck.actors import deliveries
 from rubberduck.core.jobs import JobState
-from rubberduck.errors import CallInterrupted, ConfigError, DeadlineExceeded, InvalidRequest, ServiceUnavailable
+from rubberduck.errors import (
+    CallInterrupted,
+    ConfigError,
+    DeadlineExceeded,
+    InvalidRequest,
+    LedgerUnavailable,
+    ServiceUnavailable,
+)
+from rubberduck.storage.jobs import SqliteJobs
 from rubberduck.testing import FaultServer
 from rubberduck.testing.faults import Hold, Ok, Status
 from supervision.testing import fault
@@ -172,6 +181,64 @@ def test_who_waits_for_a_job_hears_its_end_though_its_keeper_dies(start_duck: St
     assert asyncio.run(wait_through_deaths()) == "re: one re: one"
 
 
+@pytest.fixture
+def refusing(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Names of the writes that the disk of every jobs' file refuses at present."""
+    refused: set[str] = set()
+
+    def guarded(name: str, write: Any) -> Any:
+        def guard(*args: Any, **options: Any) -> Any:
+            if name in refused:
+                raise LedgerUnavailable("the disk is full")
+            return write(*args, **options)
+
+        return guard
+
+    for name in ("submit", "lease", "renew", "finish", "give_back", "forget"):
+        monkeypatch.setattr(SqliteJobs, name, guarded(name, getattr(SqliteJobs, name)))
+    monkeypatch.setattr(deliveries, "NOT_WRITABLE", 0.05)
+    return refused
+
+
+def test_a_full_disk_ends_no_more_than_what_needs_it_and_no_answer_is_lost(
+    start_duck: StartDuck, refusing: set[str], eventually: Eventually
+) -> None:
+    """Who delivers crashed over each look at the disk until the whole tree gave up, and the answers in hand, paid for,
+    were lost: their jobs were declared dead.
+    """
+    duck, gate = gated(start_duck, lease="100ms")
+    jobs = [duck.submit(ask_for(f"{n}")) for n in range(3)]
+    eventually(lambda: len(gate.arrived) == 3)
+    refusing |= {"submit", "lease", "renew", "finish", "give_back", "forget"}
+    gate.open(4)
+    for _ in range(50):
+        with pytest.raises(LedgerUnavailable):
+            duck.submit(REQUEST)
+    with pytest.raises(TimeoutError):
+        duck.result(jobs[0], timeout=0.5)
+    assert duck.complete(ask_for("plain")).text == "re: plain"
+    assert duck.system.whereis("deliveries").name.incarnation.epoch == 1
+    refusing.clear()
+    assert [duck.result(job, timeout=10).text for job in jobs] == ["re: 0", "re: 1", "re: 2"]
+    assert sorted(gate.arrived) == ["0", "1", "2", "plain"]
+
+
+def test_a_lease_that_the_disk_did_not_let_renew_is_no_dead_owners(
+    start_duck: StartDuck, refusing: set[str], eventually: Eventually
+) -> None:
+    """It was taken for one, by its own owner, and the job was dead while its answer was on the way."""
+    duck, gate = gated(start_duck, lease="100ms")
+    job = duck.submit(ask_for("long"))
+    eventually(lambda: gate.arrived == ["long"])
+    refusing |= {"renew", "lease"}
+    with pytest.raises(TimeoutError):
+        duck.result(job, timeout=0.6)
+    refusing.clear()
+    gate.open()
+    assert duck.result(job, timeout=10).text == "re: long"
+    assert gate.arrived == ["long"]
+
+
 @pytest.mark.parametrize("id", [10**400, -1, None, b"id", "\ud800", "\x00", "é", "a" * 5000, float("nan"), [], {}])
 def test_whatever_is_taken_for_a_jobs_id_harms_nobody(duck: RubberDuck, id: Any) -> None:
     """SQLite takes no such number: its keeper crashed over it again and again, and the whole tree gave up."""
@@ -259,6 +326,7 @@ async def _stop_while(duck: RubberDuck, gate: Gated) -> bool:
 CHILD = """
 import json, sys
 from rubberduck import RubberDuck
+from rubberduck.actors import deliveries
 config, requests = json.loads(sys.argv[1])
 duck = RubberDuck.start(config)
 print(json.dumps([duck.submit(request, safety=safety) for request, safety in requests]), flush=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
 
@@ -14,15 +14,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rubberduck import errors as e
+from rubberduck.core.breaker import Outcome
 from rubberduck.core.budget import Budget
 from rubberduck.core.budget import Refused as NoMoney
+from rubberduck.core.cache import ResponseCache
 from rubberduck.core.classify import Quarantine, SameRoute, classify
+from rubberduck.core.concurrency import Concurrency
+from rubberduck.core.flight import Flight, Flights
 from rubberduck.core.keys import Barred, KeyPool
 from rubberduck.core.limiter import Amounts, Granted, Limiter, LimiterOptions, Refused
 from rubberduck.core.plan import Fail, Plan, Sleep, Try
 from rubberduck.core.rate_headers import Quota, RateHeaders
+from rubberduck.core.request_queue import Job, QueueOptions, RequestQueue
 from rubberduck.core.retry import RetryBudget, RetryOptions
-from rubberduck.core.score import Candidate
+from rubberduck.core.route_stats import RouteStats
+from rubberduck.core.score import Candidate, choose, cost
+from rubberduck.core.service_times import ServiceTimes
+from rubberduck.core.sticky import Sticky
 
 SEEDS = st.integers(0, 2**32)
 
@@ -293,3 +301,240 @@ def test_what_a_float_cannot_hold_of_a_wait_is_not_held_against_who_waited_for_a
             wait = limiter.peek(Amounts(), now, model="m")
             assert limiter.peek(Amounts(), now + wait, model="m") == 0
             limiter = Limiter(LimiterOptions(), 0.0)
+
+
+# -- what a route costs ---------------------------------------------------------------------------------------------
+
+History = list[tuple[float, float | None]]
+"""(seconds since the one before, time to the first token or None for a failure)."""
+histories = st.lists(st.tuples(st.floats(0, 40), st.none() | st.floats(0.01, 60)), max_size=12)
+
+
+def cost_after(history: History, rest: float, inflight: int = 0) -> float:
+    """What the next call is expected to cost on a route with this past, `rest` seconds after it."""
+    stats, now = RouteStats(0.0), 0.0
+    for gap, ttft in history:
+        now += gap
+        number = stats.started()
+        outcome = Outcome.FAILURE if ttft is None else Outcome.SUCCESS
+        stats.ended(outcome, now, ttft=ttft, tpot=ttft, duration=ttft, attempt=number)
+    for _ in range(inflight):
+        stats.started(now)
+    now += rest
+    return cost(
+        Candidate("a", inflight=stats.inflight, health=stats.health(now), ttft=stats.ttft(now), tpot=stats.tpot(now)),
+        100.0,
+    )
+
+
+@given(histories, st.floats(0, 40), st.data())
+def test_one_more_failure_never_makes_a_route_cheaper(history: History, rest: float, data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(history)))
+    failed: History = [*history[:place], (0.0, None), *history[place:]]
+    assert cost_after(failed, rest) >= cost_after(history, rest) * (1 - 1e-9)
+
+
+@given(histories.filter(lambda history: any(ttft for _, ttft in history)), st.floats(0, 40), st.data())
+def test_a_slower_answer_never_makes_a_route_cheaper(history: History, rest: float, data: st.DataObject) -> None:
+    place = data.draw(st.sampled_from([number for number, (_, ttft) in enumerate(history) if ttft is not None]))
+    gap, ttft = history[place]
+    assert ttft is not None
+    slower = ttft + data.draw(st.floats(0, 60))
+    changed: History = [*history[:place], (gap, slower), *history[place + 1 :]]
+    assert cost_after(changed, rest) >= cost_after(history, rest) * (1 - 1e-9)
+
+
+@given(histories, st.floats(0, 40), st.integers(0, 5))
+def test_one_more_call_that_is_still_out_never_makes_a_route_cheaper(
+    history: History, rest: float, inflight: int
+) -> None:
+    assert cost_after(history, rest, inflight + 1) >= cost_after(history, rest, inflight) * (1 - 1e-9)
+
+
+few = st.lists(
+    st.builds(
+        Candidate,
+        route=st.just(""),
+        weight=st.floats(0.1, 10),
+        wait=st.floats(0, 10),
+        inflight=st.integers(0, 9),
+        health=st.floats(0, 1),
+        ttft=st.floats(0.01, 10),
+        tpot=st.floats(0.001, 0.1),
+        usd=st.floats(0, 1),
+    ),
+    min_size=2,
+    max_size=4,
+)
+
+
+@given(few, st.sampled_from(["inflight", "ttft", "tpot", "wait", "usd", "health"]), st.integers(1, 5), st.data())
+def test_who_is_not_chosen_is_not_chosen_for_getting_worse(
+    routes: list[Candidate], term: str, more: int, data: st.DataObject
+) -> None:
+    named = [replace(each, route=str(number)) for number, each in enumerate(routes)]
+    which = data.draw(st.sampled_from(named))
+    worse = replace(which, **{term: which.health / (1 + more) if term == "health" else getattr(which, term) + more})
+
+    def chosen(views: list[Candidate]) -> set[str]:
+        choices = [choose(views, random.Random(seed), price_weight=1.0) for seed in range(20)]
+        return {choice.route for choice in choices if choice is not None}
+
+    if which.route not in chosen(named):
+        assert which.route not in chosen([worse if each is which else each for each in named])
+
+
+# -- what grows -----------------------------------------------------------------------------------------------------
+
+
+@given(SEEDS, st.integers(1, 200))
+def test_a_concurrency_limit_is_never_below_one_nor_above_its_ceiling(seed: int, ceiling: int) -> None:
+    rng, now, limit = random.Random(seed), 0.0, Concurrency(ceiling)
+    for _ in range(300):
+        now += rng.random()
+        inflight = rng.randint(0, ceiling)
+        if rng.random() < rng.choice([0.02, 0.5]):
+            limit.overloaded(inflight, now - rng.random(), now)
+        else:
+            limit.answered(inflight)
+        assert 1 <= limit.limit <= ceiling
+        assert limit.has_room(0)
+
+
+FLOOD = 20_000
+
+
+def largest(thing: object) -> int:
+    """How much the largest collection holds that can be reached from here."""
+    seen: set[int] = set()
+    found, todo = 0, [thing]
+    while todo:
+        each = todo.pop()
+        if id(each) in seen or isinstance(each, type):
+            continue
+        seen.add(id(each))
+        if isinstance(each, dict):
+            found = max(found, len(each))
+            todo += [*each.keys(), *each.values()]
+        elif isinstance(each, list | tuple | set | frozenset | deque):
+            found = max(found, len(each))
+            todo += each
+        elif type(each).__module__.startswith("rubberduck"):
+            todo += [value for name in _names(each) if (value := getattr(each, name, None)) is not None]
+    return found
+
+
+def _names(thing: object) -> list[str]:
+    slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
+    return [*slots, *getattr(thing, "__dict__", ())]
+
+
+def learned_limits() -> object:
+    limiter = Limiter(LimiterOptions(requests_per_min=10**9), 0.0)
+    for number in range(FLOOD):
+        limiter.throttle(1.0 * number, 5.0, sent_at=1.0 * number, model=f"m{number}")
+    return limiter
+
+
+def settled_reservations() -> object:
+    limiter = Limiter(LimiterOptions(capacity=10**9, refill_rate=1, requests_per_min=10**9), 0.0)
+    for number in range(FLOOD):
+        limiter.reserve(f"r{number}", Amounts(1, 5, 5), 0.01 * number, model=f"m{number}")
+        limiter.commit(f"r{number}", Amounts(1, 5, 1), 0.01 * number)
+    return limiter
+
+
+def waiters_who_gave_up() -> object:
+    limiter = Limiter(LimiterOptions(capacity=1, refill_rate=0.001), 0.0)
+    for number in range(FLOOD):
+        limiter.reserve(f"r{number}", Amounts(), 0.0, deadline=1e9, model=f"m{number}")
+        limiter.cancel(f"r{number}", 0.0)
+    return limiter
+
+
+def quarantines() -> object:
+    pool = KeyPool(("a", "b"))
+    for number in range(FLOOD):
+        use = pool.claim(number % 2, f"m{number}", 0.0)
+        assert not isinstance(use, Barred)
+        pool.refused(use, Quarantine.ROUTE if number % 3 else Quarantine.KEY, 0.0, for_model=True)
+    return pool
+
+
+def conversations() -> object:
+    sticky = Sticky()
+    for number in range(FLOOD):
+        sticky.answered([f"s{number}"], "a/m", 0.0, 1, 2)
+    return sticky
+
+
+def service_times() -> object:
+    times = ServiceTimes()
+    for number in range(FLOOD):
+        times.learn(frozenset([f"a/m{number}"]), 1.0, 0.01 * number)
+    return times
+
+
+def queue_of_many_tenants() -> object:
+    queue = RequestQueue(QueueOptions(max_queue_size=50), 0.0)
+    for number in range(FLOOD):
+        job = Job(f"j{number}", "normal", f"t{number}", 10.0, frozenset([f"a/m{number}"]), deadline=1e9)
+        queue.enqueue(job, 0.0)
+        if number % 6 == 0:
+            queue.cancel(job.id)
+        elif number > 50 and (going := queue.dispatch(0.0)) is not None:
+            queue.done(going.id, ok=True, now=1.0)
+    return queue
+
+
+def answers_kept() -> object:
+    cache = ResponseCache[str](max_bytes=500_000)
+    for number in range(FLOOD):
+        cache.put(f"k{number}", "x", 100, 0.0)
+    return cache
+
+
+def shared_flights() -> object:
+    flights: Flights[Flight[str]] = Flights()
+    for number in range(FLOOD):
+        flight, seat = flights.join(f"f{number}", Flight)
+        flight.add("x", 1)
+        flights.leave(f"f{number}", flight, seat)
+    return flights
+
+
+def one_route() -> object:
+    stats = RouteStats(0.0)
+    for number in range(FLOOD):
+        attempt = stats.started(1.0 * number)
+        stats.first_token(attempt, number + 0.5)
+        stats.ended(Outcome.SUCCESS, number + 0.7, tpot=0.1, duration=0.7, attempt=attempt)
+    return stats
+
+
+def retries() -> object:
+    budget = RetryBudget()
+    for number in range(FLOOD):
+        budget.first(0.01 * number)
+        budget.spend(0.01 * number)
+    return budget
+
+
+@pytest.mark.parametrize(
+    ("flooded", "cap"),
+    [
+        (learned_limits, 1000),
+        (settled_reservations, 4096),
+        (waiters_who_gave_up, 200),
+        (quarantines, 1000),
+        (conversations, 10_000),
+        (service_times, 1000),
+        (queue_of_many_tenants, 10_050),
+        (answers_kept, 5000),
+        (shared_flights, 0),
+        (one_route, 128),
+        (retries, 12),
+    ],
+)
+def test_twenty_thousand_names_fill_no_memory_beyond_its_cap(flooded: Callable[[], object], cap: int) -> None:
+    assert largest(flooded()) <= cap

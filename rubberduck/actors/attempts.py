@@ -95,12 +95,14 @@ class AttemptRun:
     # Who takes the first number ends the attempt: its task, or who does so in its place.
     _endings: Iterator[int] = field(default_factory=itertools.count)
     _out_as: int = 0
+    desk: ProviderDesk = field(init=False)
     leg: Leg = field(init=False)
     _amounts: Amounts = field(init=False)
     _exchange: Exchange = field(init=False)
 
     def __post_init__(self) -> None:
         self.number = self.call.begun
+        self.desk = self.office.board.desks[self.route.provider]
         self._amounts = reserved(self.call, self.desk, self.route)
         self.leg = Leg(self.route.name, self.number, self._amounts)
         self._exchange = Exchange(
@@ -113,10 +115,6 @@ class AttemptRun:
             self._first_token,
         )
         self.id = f"{self.call.id}-{self.number}"
-
-    @property
-    def desk(self) -> ProviderDesk:
-        return self.office.board.desks[self.route.provider]
 
     async def complete(self) -> tuple[Response, Usage]:
         """The whole answer, and its usage with the cost. Raises NotBegun, or how the attempt failed."""

@@ -263,7 +263,10 @@ class RequestQueueActor(sup.Actor):
                 del self._waiting[job.id]
                 self._queue.done(job.id, False)
                 continue
-            route = min(self._ready.among(job.routes), key=self._in_use.__getitem__)
+            if len(job.routes) == 1:
+                (route,) = job.routes
+            else:
+                route = min(self._ready.among(job.routes), key=self._in_use.__getitem__)
             # At each moment it is known to wait or to hold a slot: a crash between the two must not lose it.
             self._hold(job.id, route)
             del self._waiting[job.id]

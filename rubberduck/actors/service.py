@@ -90,7 +90,8 @@ _VERBS: dict[str, type[Complete | OpenStream | SubmitJob]] = {
 }
 _OPTIONS = ("priority", "timeout", "providers", "tenant", "tags", "session", "replayable", "max_cost", "stream_policy")
 
-_JOB_OPTIONS = ("key", "safety")
+_OPTIONS_OF = {"complete": _OPTIONS, "stream": _OPTIONS, "submit": (*_OPTIONS, "key", "safety")}
+_WORDS_OF = {verb: frozenset({verb, *options}) for verb, options in _OPTIONS_OF.items()}
 
 
 class ServiceActor(sup.Actor):
@@ -197,12 +198,12 @@ def _read(message: Any) -> Order:
     if len(verbs) != 1:
         wanted, found = " or ".join(_VERBS), " and ".join(verbs) or "neither"
         raise InvalidRequest(f"a message to the service has one of the keys {wanted}; this has {found}")
-    allowed = (*_OPTIONS, *_JOB_OPTIONS) if verbs == ["submit"] else _OPTIONS
-    if unknown := set(message) - {*_VERBS, *allowed}:
-        known = ", ".join(allowed)
+    verb = verbs[0]
+    if not _WORDS_OF[verb].issuperset(message):
+        unknown, known = set(message) - _WORDS_OF[verb], ", ".join(_OPTIONS_OF[verb])
         raise InvalidRequest(f"unknown option {min(map(str, unknown))!r}; there are {known}")
-    options = {name: message[name] for name in allowed if message.get(name) is not None}
-    return _VERBS[verbs[0]](message[verbs[0]], **options)
+    options = {name: value for name, value in message.items() if name != verb and value is not None}
+    return _VERBS[verb](message[verb], **options)
 
 
 def _timeout(value: Any, default: float) -> float:

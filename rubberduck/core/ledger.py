@@ -83,9 +83,13 @@ class AttemptRecord:
         self, usage: Tokens, cost: Decimal | None, price: Price | None = None, *, at: datetime
     ) -> AttemptRecord:
         """The end of an attempt whose consumption is known. `cost` is what `price` made of `usage`."""
-        return replace(
-            self,
-            state=State.SETTLED,
+        return AttemptRecord(  # every attempt ends so: `replace` would take twenty times as long
+            self.attempt_id,
+            self.call_id,
+            self.provider,
+            self.model,
+            self.started_at,
+            State.SETTLED,
             ended_at=at,
             prompt_tokens=_count(usage.prompt_tokens),
             completion_tokens=_count(usage.completion_tokens),
@@ -95,6 +99,9 @@ class AttemptRecord:
             cost=cost,
             price_source=price.source if price and cost is not None else None,
             price_date=price.date if price and cost is not None else None,
+            reserved=self.reserved,
+            tenant=self.tenant,
+            tags=self.tags,
         )
 
     def voided(self, *, at: datetime) -> AttemptRecord:

@@ -68,8 +68,20 @@ class Deliveries:
 
     def __init__(self, office: Office, options: DeliveryOptions) -> None:
         self._office = office
-        self._options = options
+        self.options = options
         self.running: dict[str, tuple[Job, sup.AskFuture[Any]]] = {}
+        self.is_told = False
+
+    def wake(self) -> None:
+        """There may be something to deliver. On any thread.
+
+        One word will do until it is heard: each has the disk written.
+        """
+        if self.is_told or not self._office.is_open:
+            return
+        self.is_told = True
+        with contextlib.suppress(sup.ActorDeadError):  # the system is being stopped
+            self._office.deliveries().tell(Go())
 
     def begin(self, job: Job) -> None:
         """Let the job be delivered, in a task of its own; told twice, it is begun once."""
@@ -87,11 +99,7 @@ class Deliveries:
 
     def _ended(self, delivery: str) -> None:
         self.running.pop(delivery, None)
-        self._wake()
-
-    def _wake(self) -> None:
-        with contextlib.suppress(sup.ActorDeadError):  # the system is being stopped
-            self._office.deliveries().tell(Go())
+        self.wake()
 
     async def settled(self) -> None:
         """Wait until nothing is under way."""
@@ -103,7 +111,7 @@ class Deliveries:
         told = await self._delivered(job)
         await self._tell(told)
         if isinstance(told, jobs.GiveBack):
-            self._office.clock.call_at(self._office.now() + told.delay, self._wake)
+            self._office.clock.call_at(self._office.now() + told.delay, self.wake)
 
     async def _tell(self, told: sup.Ask[bool]) -> None:
         """The answer has been paid for: where the disk refuses it, it is kept here until it does not."""
@@ -117,8 +125,8 @@ class Deliveries:
 
     async def _delivered(self, job: Job) -> sup.Ask[bool]:
         """What the keeper is to be told of it."""
-        if datetime.now(UTC) >= job.submitted_at + timedelta(seconds=self._options.expire):
-            late = DeadlineExceeded(f"no answer within the {self._options.expire:.0f} s that a job has")
+        if datetime.now(UTC) >= job.submitted_at + timedelta(seconds=self.options.expire):
+            late = DeadlineExceeded(f"no answer within the {self.options.expire:.0f} s that a job has")
             return jobs.Finish(job, JobState.DEAD, outcomes.of_error(late))
         order = Complete(json.loads(job.request), tenant=job.tenant, call_id=job.delivery, **json.loads(job.options))
         try:
@@ -135,20 +143,20 @@ class Deliveries:
             pause = error.retry_after or self._pause(job.turned_away)
             return jobs.GiveBack(job, pause, turned_away=True)
         sent = Sent.NOTHING if error.spent == 0 else Sent.PERHAPS
-        if may_pass and may_be_delivered_again(job, sent, self._options.max_deliveries):
+        if may_pass and may_be_delivered_again(job, sent, self.options.max_deliveries):
             return jobs.GiveBack(job, error.retry_after or self._pause(job.deliveries))
         return jobs.Finish(job, JobState.DEAD, outcomes.of_error(error))
 
     def _pause(self, times: int) -> float:
         """Seconds until a job is tried again that has been so many times without a word when to come back."""
-        return min(LONGEST_PAUSE, self._options.base_delay * 2.0 ** min(times, 20))
+        return min(LONGEST_PAUSE, self.options.base_delay * 2.0 ** min(times, 20))
 
     async def resolve(self, job: Job) -> None:
         """Decide about a job whose owner has let its lease run out: by what the ledger knows of its last delivery."""
         since = job.leased_at or job.submitted_at
         rows = await components.ask(self._office.tracker(), cost_tracker.Rows((since - timedelta(seconds=1), None)))
         sent = sent_by(row.state for row in rows if row.call_id == job.delivery)
-        if may_be_delivered_again(job, sent, self._options.max_deliveries):
+        if may_be_delivered_again(job, sent, self.options.max_deliveries):
             await components.ask(self._office.jobs(), jobs.GiveBack(job))
             return
         what = "may have been executed" if sent is Sent.PERHAPS else "was sent nowhere"
@@ -180,11 +188,13 @@ class DeliveryActor(sup.Actor):
         self._suspects: set[str] = set()
 
     def on_start(self) -> None:
+        self._deliveries.is_told = False  # that word may be lost
         self.actor_ref.tell(_Tick(0))
 
     async def on_receive(self, message: Any) -> None:
         match message:
             case Go():
+                self._deliveries.is_told = False  # first, for who comes from now on may be missed
                 await self._take()
             case Rest():
                 self._rests = True

@@ -27,7 +27,7 @@ from rubberduck.actors.board import ProviderDesk
 from rubberduck.actors.calls import CallRunner
 from rubberduck.actors.circuit_breaker import CircuitBreakerActor
 from rubberduck.actors.cost_tracker import CostTrackerActor
-from rubberduck.actors.deliveries import Deliveries, DeliveryActor, DeliveryOptions, Go
+from rubberduck.actors.deliveries import Deliveries, DeliveryActor, DeliveryOptions
 from rubberduck.actors.fence import Fence
 from rubberduck.actors.jobs import JobsActor
 from rubberduck.actors.office import Office
@@ -37,7 +37,7 @@ from rubberduck.actors.route_limits import RouteLimits
 from rubberduck.actors.service import ServiceActor
 from rubberduck.actors.wire import listen_to
 from rubberduck.config import Config
-from rubberduck.config.sections import JobsConfig
+from rubberduck.config.sections import JobsConfig, RetryConfig
 from rubberduck.core.breaker import Event
 from rubberduck.core.budget import BudgetOptions, Budgets
 from rubberduck.core.pricing import to_pico
@@ -67,6 +67,7 @@ def children(
     limits = _limits(config)
     providers = [_provider(desk, limits, on_breaker_event) for desk in office.board.desks.values()]
     board = office.board
+    deliveries = None if config.jobs is None else Deliveries(office, _delivery_options(config.jobs, config.retry))
 
     def is_blocked(route: str) -> bool:
         return board.is_blocked(route, office.now())
@@ -79,7 +80,7 @@ def children(
             kwargs={"price": office.price_of, **_budgets(config, office)},
             mailbox=IDEMPOTENT,
         ),
-        *([] if config.jobs is None else [_jobs(config.jobs, office, open_jobs)]),
+        *([] if config.jobs is None or deliveries is None else [_jobs(config.jobs, deliveries, open_jobs)]),
         sup.supervisor("providers", *providers, **limits, on_exhausted=_REST),
         sup.ChildSpec(
             "request_queue",
@@ -95,7 +96,7 @@ def children(
             kwargs={"default_timeout": config.timeout, "keeper": None if config.jobs is None else office.jobs},
             mailbox=IDEMPOTENT,
         ),
-        *([] if config.jobs is None else [_deliveries(config.jobs, config.retry.base_delay, office, runner)]),
+        *([] if deliveries is None else [_deliveries(deliveries, office, runner)]),
     ]
 
 
@@ -112,21 +113,18 @@ def _budgets(config: Config, office: Office) -> dict[str, Any]:
     return {"budgets": options, "fence": Fence(), "publish": publish, "on_budget_event": tell}
 
 
-def _jobs(config: JobsConfig, office: Office, open_jobs: Callable[[], SqliteJobs]) -> sup.ChildSpec:
-    def wake() -> None:
-        if office.is_open:
-            office.deliveries().tell(Go())
-
-    options = {"lease": config.lease, "keep": config.keep, "on_ready": wake}
+def _jobs(config: JobsConfig, deliveries: Deliveries, open_jobs: Callable[[], SqliteJobs]) -> sup.ChildSpec:
+    options = {"lease": config.lease, "keep": config.keep, "on_ready": deliveries.wake}
     return sup.ChildSpec("jobs", JobsActor, args=(open_jobs,), kwargs=options, mailbox=IDEMPOTENT)
 
 
-def _deliveries(config: JobsConfig, base_delay: float, office: Office, runner: CallRunner) -> sup.ChildSpec:
-    options = DeliveryOptions(config.lease, config.max_deliveries, config.max_running, config.expire, base_delay)
-    deliveries = Deliveries(office, options)
-    return sup.ChildSpec(
-        "deliveries", DeliveryActor, args=(office, deliveries, options), kwargs={"new_id": runner.new_id}
-    )
+def _delivery_options(config: JobsConfig, retry: RetryConfig) -> DeliveryOptions:
+    return DeliveryOptions(config.lease, config.max_deliveries, config.max_running, config.expire, retry.base_delay)
+
+
+def _deliveries(deliveries: Deliveries, office: Office, runner: CallRunner) -> sup.ChildSpec:
+    arguments = (office, deliveries, deliveries.options)
+    return sup.ChildSpec("deliveries", DeliveryActor, args=arguments, kwargs={"new_id": runner.new_id})
 
 
 def _limits(config: Config) -> dict[str, Any]:

@@ -181,6 +181,35 @@ def test_who_waits_for_a_job_hears_its_end_though_its_keeper_dies(start_duck: St
     assert asyncio.run(wait_through_deaths()) == "re: one re: one"
 
 
+def test_many_submits_and_ends_are_looked_at_together(
+    start_duck: StartDuck, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    """Each had the disk written for itself, and what waited to be looked at held up the duck's stop and the renewals."""
+    looks, finds, lease, find = [0], [0], SqliteJobs.lease, SqliteJobs.find
+
+    def slow_lease(self: SqliteJobs, *args: Any) -> Any:
+        looks[0] += 1
+        time.sleep(0.005)
+        return lease(self, *args)
+
+    def counted_find(self: SqliteJobs, id: str) -> Any:
+        finds[0] += 1
+        return find(self, id)
+
+    monkeypatch.setattr(SqliteJobs, "lease", slow_lease)
+    monkeypatch.setattr(SqliteJobs, "find", counted_find)
+    duck = start_duck(jobs={"lease": "150ms", "max_running": 100})
+
+    async def flood() -> list[Any]:
+        jobs = await asyncio.gather(*[duck.asubmit(ask_for(f"{n}")) for n in range(300)])
+        return await asyncio.gather(*[duck.aresult(job, 20) for job in jobs])
+
+    assert len(asyncio.run(flood())) == 300
+    assert looks[0] < 300
+    assert finds[0] <= 600  # who begins to wait, and the end; not all who wait at each look
+    assert provider_log(duck)[0] == 300
+
+
 @pytest.fixture
 def refusing(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Names of the writes that the disk of every jobs' file refuses at present."""

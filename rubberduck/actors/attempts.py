@@ -30,7 +30,7 @@ from rubberduck.actors.wire import Exchange, Limits
 from rubberduck.core import pricing, rate_headers
 from rubberduck.core.breaker import Outcome, Permit, Rejected
 from rubberduck.core.budget import Refused as OverBudget
-from rubberduck.core.classify import Disposition, Settlement, classify
+from rubberduck.core.classify import Disposition, Settlement, classify, status_of
 from rubberduck.core.keys import Barred, Quarantined, Use
 from rubberduck.core.ledger import AttemptRecord
 from rubberduck.core.limiter import Amounts, Granted, Refused, Wait
@@ -395,7 +395,7 @@ class AttemptRun:
         assert use is not None
         if row.breaker is Outcome.SUCCESS:
             keys.accepted(use)
-        hint, for_model = getattr(error, "retry_after", None), getattr(error, "status", None) == 403
+        hint, for_model = getattr(error, "retry_after", None), error is not None and status_of(error) == 403
         told = keys.refused(use, row.quarantine, now, hint=hint, for_model=for_model)
         keys.give_back(use)
         if told is not None and told.key is not None:

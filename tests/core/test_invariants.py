@@ -89,7 +89,7 @@ class Walk:
         self.deadline = rng.choice([0.0, 0.0007, 0.5, 5.0, 60.0])
         self.names = "abcde"[: rng.randint(1, 5)]
         self.extras = {name: RetryBudget(floor=rng.choice([0.0, 3.0])) for name in self.names}
-        self.money = Budget(rng.choice([0, 30, 10_000]), None)
+        self.money = Budget(rng.choice([0, 9, 14, 30, 10_000]), None)
         panic = rng.choice(["fail_fast", "wait", "probe_best"])
         self.plan = Plan(self.deadline, self.options, rng, panic=panic)
 
@@ -306,18 +306,22 @@ def test_what_a_float_cannot_hold_of_a_wait_is_not_held_against_who_waited_for_a
 # -- what a route costs ---------------------------------------------------------------------------------------------
 
 History = list[tuple[float, float | None]]
-"""(seconds since the one before, time to the first token or None for a failure)."""
+"""(seconds since the one before, how slow the answer was or None for a failure)."""
 histories = st.lists(st.tuples(st.floats(0, 40), st.none() | st.floats(0.01, 60)), max_size=12)
 
 
-def cost_after(history: History, rest: float, inflight: int = 0) -> float:
-    """What the next call is expected to cost on a route with this past, `rest` seconds after it."""
+def cost_after(history: History, rest: float, inflight: int = 0, *, by_token: bool = False) -> float:
+    """What the next call is expected to cost on a route with this past, `rest` seconds after it.
+
+    Its answers were slow to begin, or with `by_token` slow from token to token.
+    """
     stats, now = RouteStats(0.0), 0.0
-    for gap, ttft in history:
+    for gap, slow in history:
         now += gap
         number = stats.started()
-        outcome = Outcome.FAILURE if ttft is None else Outcome.SUCCESS
-        stats.ended(outcome, now, ttft=ttft, tpot=ttft, duration=ttft, attempt=number)
+        outcome = Outcome.FAILURE if slow is None else Outcome.SUCCESS
+        ttft, tpot = (1.0, slow) if by_token else (slow, None)
+        stats.ended(outcome, now, ttft=ttft, tpot=tpot, duration=ttft, attempt=number)
     for _ in range(inflight):
         stats.started(now)
     now += rest
@@ -332,16 +336,20 @@ def test_one_more_failure_never_makes_a_route_cheaper(history: History, rest: fl
     place = data.draw(st.integers(0, len(history)))
     failed: History = [*history[:place], (0.0, None), *history[place:]]
     assert cost_after(failed, rest) >= cost_after(history, rest) * (1 - 1e-9)
+    assert cost_after([*history, (0.0, None)], rest) > cost_after(history, rest)
 
 
-@given(histories.filter(lambda history: any(ttft for _, ttft in history)), st.floats(0, 40), st.data())
-def test_a_slower_answer_never_makes_a_route_cheaper(history: History, rest: float, data: st.DataObject) -> None:
-    place = data.draw(st.sampled_from([number for number, (_, ttft) in enumerate(history) if ttft is not None]))
-    gap, ttft = history[place]
-    assert ttft is not None
-    slower = ttft + data.draw(st.floats(0, 60))
+@given(histories.filter(lambda history: any(slow for _, slow in history)), st.floats(0, 40), st.booleans(), st.data())
+def test_a_slower_answer_never_makes_a_route_cheaper(
+    history: History, rest: float, by_token: bool, data: st.DataObject
+) -> None:
+    place = data.draw(st.sampled_from([number for number, (_, slow) in enumerate(history) if slow is not None]))
+    gap, slow = history[place]
+    assert slow is not None
+    slower = slow + data.draw(st.floats(0, 60))
     changed: History = [*history[:place], (gap, slower), *history[place + 1 :]]
-    assert cost_after(changed, rest) >= cost_after(history, rest) * (1 - 1e-9)
+    before, after = (cost_after(each, rest, by_token=by_token) for each in (history, changed))
+    assert after >= before * (1 - 1e-9)
 
 
 @given(histories, st.floats(0, 40), st.integers(0, 5))

@@ -181,10 +181,8 @@ def test_who_waits_for_a_job_hears_its_end_though_its_keeper_dies(start_duck: St
     assert asyncio.run(wait_through_deaths()) == "re: one re: one"
 
 
-def test_many_submits_and_ends_are_looked_at_together(
-    start_duck: StartDuck, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
-) -> None:
-    """Each had the disk written for itself, and what waited to be looked at held up the duck's stop and the renewals."""
+def test_many_submits_and_ends_are_looked_at_together(start_duck: StartDuck, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each had the disk written for itself, and what waited to be looked at held up renewals, and the end."""
     looks, finds, lease, find = [0], [0], SqliteJobs.lease, SqliteJobs.find
 
     def slow_lease(self: SqliteJobs, *args: Any) -> Any:
@@ -205,7 +203,8 @@ def test_many_submits_and_ends_are_looked_at_together(
         return await asyncio.gather(*[duck.aresult(job, 20) for job in jobs])
 
     assert len(asyncio.run(flood())) == 300
-    assert looks[0] < 300
+    duck.actor("deliveries").ask(deliveries.Rest(), timeout=10)  # which is behind all that it was told
+    assert looks[0] < 200
     assert finds[0] <= 600  # who begins to wait, and the end; not all who wait at each look
     assert provider_log(duck)[0] == 300
 

@@ -71,6 +71,7 @@ class AttemptRun:
 
     `leaves(waited, still)` says whether an attempt that has waited so long for its limiter, and has so long to go as
     far as is known, had better be made elsewhere. `is_last_resort`: an open circuit is asked for its extra probe.
+    `leaves_filters`: another route may be asked what a content policy has stopped.
     """
 
     office: Office
@@ -86,6 +87,7 @@ class AttemptRun:
     task: asyncio.Task[Any] | None = None
     may_wait: bool = True
     is_last_resort: bool = False
+    leaves_filters: bool = False
     leaves: Callable[[float, float | None], bool] | None = None
     key: int = 0
     _use: Use | None = None
@@ -352,6 +354,7 @@ class AttemptRun:
             delivered=self.call.delivered and not self.call.continues,
             replayable=self.call.replayable,
             local_stall=self._exchange.was_stalled,
+            failover_on_content_filter=self.leaves_filters,
         )
         self.disposition = row
         duration = now - self.started

@@ -173,6 +173,7 @@ class Course:
         self._call.begun += 1
         limits = limits_of(self._office, self._rules, self._call, route, is_alone=len(self._routes) == 1)
         run = AttemptRun(self._office, self._arrears, self._call, route, limits)
+        run.leaves_filters = self._rules.leaves_filters
         self._call.steps.append((self._office.now(), run.leg))
         return run
 

@@ -71,7 +71,8 @@ class AttemptRun:
 
     `leaves(waited, still)` says whether an attempt that has waited so long for its limiter, and has so long to go as
     far as is known, had better be made elsewhere. `is_last_resort`: an open circuit is asked for its extra probe.
-    `leaves_filters`: another route may be asked what a content policy has stopped.
+    `is_first`: it earns its route a part of a repeat, once it is sent. `leaves_filters`: another route may be asked
+    what a content policy has stopped.
     """
 
     office: Office
@@ -87,6 +88,7 @@ class AttemptRun:
     task: asyncio.Task[Any] | None = None
     may_wait: bool = True
     is_last_resort: bool = False
+    is_first: bool = False
     leaves_filters: bool = False
     leaves: Callable[[float, float | None], bool] | None = None
     key: int = 0
@@ -194,6 +196,8 @@ class AttemptRun:
         if self.call.is_lost:
             self._give_up()
             raise _left_behind()
+        if self.is_first:
+            self.desk.budget_of(self.route.model).first(self.started)
         silent_since = self.started if self.call.is_stream else None
         self._out_as = self.desk.stats_of(self.route.model, self.started).started(silent_since)
         self.desk.inflight += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from typing import Any
 
@@ -127,3 +128,28 @@ def test_each_call_that_was_let_in_is_answered_or_failed_or_cancelled_and_all_bo
     assert (queue.enqueued, queue.in_process, sum(queue.depth.values())) == (ended, 0, 0)
     limiter = duck.status().providers["mock"].limiter
     assert (limiter.in_flight, limiter.waiting) == (0, 0)
+
+
+def test_attempts_that_were_never_sent_earn_a_route_no_repeats(start_duck: StartDuck, eventually: Any) -> None:
+    """Forty calls asked at once for the one probe of a circuit, and thirty-nine that were refused earned eight."""
+    duck = duck_of(
+        start_duck,
+        [{"error": "server_error"}, {**HELLO, "delay": 0.3}],
+        circuit_breaker={"failure_threshold": 1, "reset_timeout": "20ms"},
+    )
+    with pytest.raises(RubberDuckError):
+        duck.complete(REQUEST)
+    eventually(lambda: duck.status().providers["mock0"].state == "half_open")
+
+    async def all_calls() -> list[Any]:
+        calls = [duck.acomplete(REQUEST, timeout=0.2) for _ in range(40)]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    failures = asyncio.run(all_calls())
+    legs = [leg for error in failures for leg in error.trace.legs]
+    sent = len(duck.provider("mock0").calls)
+    assert len(legs) > 20
+    assert sent <= 2
+    budget = duck._board.desks["mock0"].budget_of("any")
+    now = time.monotonic()
+    assert sum(budget.spend(now) for _ in range(40)) == 3

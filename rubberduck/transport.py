@@ -308,18 +308,23 @@ class _Exchange:
     async def receive(self, encoded: AsyncIterator[bytes]) -> bytes:
         """The next bytes of the body, empty at its end."""
         by = _earlier(None if self._idle is None else self._loop.time() + self._idle, self._until)
-        timer = asyncio.timeout_at(by)
+        timer = None if by is None else asyncio.timeout_at(by)
         try:
+            if timer is None:
+                return await self._next(encoded)
             async with timer:
-                async for data in encoded:
-                    if data:
-                        return data
-                self.is_over = True
-                return b""
+                return await self._next(encoded)
         except Exception as failure:  # noqa: BLE001 - as in send
-            if timer.expired():
+            if timer is not None and timer.expired():
                 raise self.error("the answer stalled, or took too long", "timeout") from None
             raise self._translate(failure, lost="cut") from None
+
+    async def _next(self, encoded: AsyncIterator[bytes]) -> bytes:
+        async for data in encoded:
+            if data:
+                return data
+        self.is_over = True
+        return b""
 
     def count(self, size: int) -> None:
         self._size += size

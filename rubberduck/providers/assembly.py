@@ -34,17 +34,25 @@ class _Answer:
     finish_reason: FinishReason | None = None
     raw_finish_reason: str | None = None
 
-    def add(self, chunk: Chunk) -> None:
-        self.content.append(chunk.delta.content)
-        self.reasoning.append(chunk.delta.reasoning)
-        self.refusal.append(chunk.delta.refusal)
-        for fragment in chunk.delta.tool_calls:
+    def add(self, chunk: Chunk) -> int:
+        """Take a chunk in; how many letters it brought."""
+        delta = chunk.delta
+        size = len(delta.content) + len(delta.reasoning) + len(delta.refusal)
+        if delta.content:
+            self.content.append(delta.content)
+        if delta.reasoning:
+            self.reasoning.append(delta.reasoning)
+        if delta.refusal:
+            self.refusal.append(delta.refusal)
+        for fragment in delta.tool_calls:
             call = self.calls.setdefault(fragment.index, _Call())
             call.id = call.id or fragment.id or ""
             call.name = call.name or fragment.name or ""
             call.arguments.append(fragment.arguments)
+            size += len(fragment.arguments)
         if chunk.finish_reason is not None:
             self.finish_reason, self.raw_finish_reason = chunk.finish_reason, chunk.raw_finish_reason
+        return size
 
     def message(self) -> Message:
         text, refusal, reasoning = "".join(self.content), "".join(self.refusal), "".join(self.reasoning)
@@ -73,17 +81,15 @@ class Assembly:
 
     def add(self, chunk: Chunk) -> None:
         """Count a chunk in."""
-        delta = chunk.delta
-        self._answers.setdefault(chunk.index, _Answer()).add(chunk)
+        answer = self._answers.get(chunk.index)
+        if answer is None:  # no `setdefault`, which would make a new one for each chunk
+            answer = self._answers[chunk.index] = _Answer()
+        size = answer.add(chunk)
+        self.size += size
         self._id = self._id or chunk.id or ""
         self._model = self._model or chunk.model or ""
         self.usage = chunk.usage or self.usage
-        self.size += len(delta.content) + len(delta.reasoning) + len(delta.refusal)
-        for fragment in delta.tool_calls:
-            self.size += len(fragment.arguments)
-        self.has_output = self.has_output or bool(
-            delta.content or delta.reasoning or delta.refusal or delta.tool_calls or chunk.finish_reason
-        )
+        self.has_output = self.has_output or bool(size or chunk.delta.tool_calls or chunk.finish_reason)
 
     @property
     def text(self) -> str:

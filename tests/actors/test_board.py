@@ -15,7 +15,9 @@ from rubberduck.actors.rules import Rules
 from rubberduck.actors.trace import Trace
 from rubberduck.actors.trace_log import TraceLog
 from rubberduck.config import Config
+from rubberduck.config.sections import HedgeConfig
 from rubberduck.core.breaker import BreakerOptions
+from rubberduck.core.hedge import HedgeOptions
 from rubberduck.core.limiter import Amounts, Limiter, LimiterOptions
 from rubberduck.core.retry import RetryBudget, RetryOptions
 from rubberduck.prices import PriceBook
@@ -37,6 +39,9 @@ def test_without_any_option_each_part_has_the_defaults_of_its_own() -> None:
     assert Rules.of(config).retry == RetryOptions()
     budget = RetryBudget(*known.retry_budget)
     assert (budget.ratio, budget.floor) == (RetryBudget().ratio, RetryBudget().floor) == (0.2, 3.0)
+    hedge, choice = HedgeConfig(), config.choice
+    assert HedgeOptions(hedge.share, hedge.least_delay) == HedgeOptions() == HedgeOptions(0.05, 1.0)
+    assert (choice.price_weight, choice.sticky, choice.sticky_for, choice.panic) == (0, "session", 300, "fail_fast")
 
 
 def look(board: Board, model: str) -> None:

@@ -310,6 +310,17 @@ def test_permits_whose_holders_died_are_forgotten() -> None:
     assert circuit.stats(1000.0).permits_out <= 10
 
 
+def test_a_permit_that_ran_out_before_an_older_one_is_late() -> None:
+    circuit = breaker(failure_threshold=1)
+    older, younger = circuit.acquire(0.0, 100.0), circuit.acquire(0.0, 1.0)
+    assert isinstance(older, Permit)
+    assert isinstance(younger, Permit)
+    assert not circuit.settle(younger, FAILURE, 1.0)
+    assert circuit.state(1.0) is State.CLOSED
+    assert circuit.stats(1.0).late == 1
+    assert circuit.settle(older, FAILURE, 1.0)
+
+
 @pytest.mark.parametrize("wrong", [{"failure_threshold": 0}, {"success_threshold": 0}, {"reset_timeout": -1.0}])
 def test_senseless_options_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"at least 1|>= 0"):

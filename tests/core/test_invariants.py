@@ -86,10 +86,10 @@ class Walk:
             same_route_repeats=rng.randint(0, 3),
             max_wait_for_preferred=rng.choice([0.0, 3.0]),
         )
-        self.deadline = rng.choice([0.0, 0.0007, 0.5, 5.0, 60.0])
+        self.deadline = rng.choice([0.0, 0.0007, 0.5, 5.0, 60.0, 60.0, 60.0, 60.0])
         self.names = "abcde"[: rng.randint(1, 5)]
         self.extras = {name: RetryBudget(floor=rng.choice([0.0, 3.0])) for name in self.names}
-        self.money = Budget(rng.choice([0, 9, 14, 30, 10_000]), None)
+        self.money = Budget(rng.choice([0, 9, 14, 30, *[10_000] * 4]), None)
         panic = rng.choice(["fail_fast", "wait", "probe_best"])
         self.plan = Plan(self.deadline, self.options, rng, panic=panic)
 
@@ -98,7 +98,7 @@ class Walk:
 
     def candidate(self, name: str) -> Candidate:
         rng = self.rng
-        blocked = rng.random() < 0.3
+        blocked = rng.random() < 0.2
         return Candidate(
             name,
             priority=rng.randint(1, 2),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from typing import Any
 
 
 class Waker:
@@ -39,3 +40,9 @@ class ThreadWaker:
     def wait(self) -> None:
         """Sleep until woken."""
         self._gate.acquire()
+
+
+def cancel_on(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+    """Cancel a task of `loop`, from any thread."""
+    with contextlib.suppress(RuntimeError):  # the loop has been closed, and the task with it
+        loop.call_soon_threadsafe(task.cancel)

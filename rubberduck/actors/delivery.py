@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
-from typing import Any
 
 import supervision as sup
 from rubberduck.actors.attempts import AttemptRun
@@ -17,6 +15,7 @@ from rubberduck.core.release import Release
 from rubberduck.errors import RubberDuckError
 from rubberduck.stream import Pipe, Stream
 from rubberduck.types import Chunk, Response, Usage
+from rubberduck.wakers import cancel_on
 
 
 class Delivery:
@@ -46,7 +45,7 @@ class Delivery:
     def _open(self, route: Route) -> Pipe:
         task, loop = self._task, asyncio.get_running_loop()
         assert task is not None
-        pipe = self._call.pipe = Pipe(functools.partial(_cancel_on, loop, task))
+        pipe = self._call.pipe = Pipe(functools.partial(cancel_on, loop, task))
         if not (self._reply.is_used or self._call.is_lost):
             self._reply.set(Stream(pipe, route.provider, route.model, self._call.id))
         return pipe
@@ -83,8 +82,3 @@ class HeldBack(Delivery):
     def _let_go(self, route: Route) -> None:
         held, self._held = self._held, []
         self._open(route).write_all(held)
-
-
-def _cancel_on(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop has been closed, and the task with it
-        loop.call_soon_threadsafe(task.cancel)

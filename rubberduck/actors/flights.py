@@ -24,7 +24,7 @@ from rubberduck.core.limiter import Klass
 from rubberduck.errors import CallInterrupted, Refused, RubberDuckError
 from rubberduck.stream import Pipe, Stream
 from rubberduck.types import Chunk, Response
-from rubberduck.wakers import Waker
+from rubberduck.wakers import Waker, cancel_on
 
 _BEST_FIRST: tuple[Klass, ...] = ("high", "normal", "low")
 
@@ -74,7 +74,7 @@ class Flight(flight.Flight[Chunk]):
         task, stream = asyncio.current_task(), self._stream
         assert task is not None
         assert stream is not None
-        pipe = call.pipe = Pipe(functools.partial(_cancel_on, self._loop, task))
+        pipe = call.pipe = Pipe(functools.partial(cancel_on, self._loop, task))
         if not (reply.is_used or call.is_lost):
             reply.set(Stream(pipe, stream.provider, stream.model, call.id))
         return pipe
@@ -314,13 +314,8 @@ def _error_to(call: Call, shared: Flight, error: RubberDuckError) -> RubberDuckE
     return twin
 
 
-def _cancel_on(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop has been closed, and the task with it
-        loop.call_soon_threadsafe(task.cancel)
-
-
 def _better(one: Klass, other: Klass) -> Klass:
-    return min(one, other, key=_BEST_FIRST.index)
+    return one if _BEST_FIRST.index(one) <= _BEST_FIRST.index(other) else other
 
 
 def _size(chunk: Chunk) -> int:

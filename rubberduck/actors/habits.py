@@ -9,6 +9,7 @@ from rubberduck.actors.board import Route
 from rubberduck.actors.call import Call
 from rubberduck.actors.office import Office
 from rubberduck.config.sections import ChoiceConfig
+from rubberduck.core.plan import Panic
 from rubberduck.core.score import Candidate
 from rubberduck.core.sticky import Sticky, kept_keys, prefix_keys, session_key
 from rubberduck.types import Request, Usage
@@ -21,7 +22,7 @@ class Habits:
         self._by = config.sticky
         self._sticky = Sticky(config.sticky_for)
         self.price_weight = config.price_weight
-        self.panic = config.panic
+        self.panic: Panic = config.panic
 
     def of(self, call: Call) -> Conversation | None:
         """What one call has of it; None if nothing is to be known, as where no session is named."""

@@ -26,15 +26,19 @@ class Limits(Protocol):
 
     def is_booked(self, route: str, now: float) -> bool:
         """Whether somebody waits for them."""
+        ...
 
     def has_asked(self, route: str, job_id: str) -> bool:
         """Whether the limiter has heard of the job."""
+        ...
 
     def wait(self, route: str, amounts: Amounts, now: float) -> float:
         """Seconds that one who asks for so much now would wait."""
+        ...
 
     def watch(self, routes: Iterable[str], wake: Callable[[], object]) -> None:
         """Call `wake` once when another may have become able to go."""
+        ...
 
 
 class Bookings:

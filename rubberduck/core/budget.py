@@ -308,8 +308,9 @@ class Budgets:
             self._begin(over, now)
 
     def _begin(self, pers: Iterable[Per], now: datetime) -> None:
-        begun = {per: period_of(per, now) for per in pers}
-        known = {per: self._spending(start) for per, (start, _) in begun.items()}  # it may fail: nothing changed yet
+        begun: dict[Per, tuple[datetime, datetime | None]] = {per: period_of(per, now) for per in pers}
+        # It may fail: nothing has changed yet.
+        known: dict[Per, Spending] = {per: self._spending(start) for per, (start, _) in begun.items()}
         self._periods |= begun
         self._kept = {scope: kept for scope, kept in self._kept.items() if kept.per not in begun}
         for per, spending in known.items():

@@ -135,7 +135,7 @@ class RequestQueue:
 
     def __init__(self, options: QueueOptions, now: float) -> None:
         self._options = options
-        self._classes = {name: _class(options, name) for name in CLASSES}
+        self._classes: dict[Klass, FairClass] = {name: _class(options, name) for name in CLASSES}
         self._virtual_time = 0.0
         self._entries: dict[str, Entry] = {}
         self._per_tenant: dict[str, int] = {}

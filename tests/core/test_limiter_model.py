@@ -296,7 +296,7 @@ class LimiterAgainstLiteral(RuleBasedStateMachine):
 
     @invariant()
     def no_interval_lets_through_more_than_the_burst_and_the_refill(self) -> None:
-        """Net of what has returned. What answers used beyond their reservation is owed, and counts at the next grant."""
+        """Net of what has returned. What was used beyond a reservation is owed, and counts at the next grant."""
         flow = self.model.flow
         for first, (since, _) in enumerate(flow):
             net = 0.0

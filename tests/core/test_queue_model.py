@@ -271,7 +271,7 @@ class QueueAgainstModel(RuleBasedStateMachine):
     def restart(self, data: st.DataObject) -> None:
         """Whoever comes first, all who waited are in again, at their old places, though it was full."""
         self.expire()
-        places = [replace(job, seq=self.real.enqueue(job, self.now).seq) for job in self.model.jobs]  # type: ignore
+        places = [replace(job, seq=self.real.enqueue(job, self.now).seq) for job in self.model.jobs]  # type: ignore[union-attr]
         self.begin_anew()
         for job in data.draw(st.permutations(places)):
             assert isinstance(self.real.enqueue(job, self.now), Accepted)

@@ -628,7 +628,7 @@ def test_a_slow_model_says_nothing_about_a_fast_one() -> None:
     line = queue()
     for number in range(60):
         line.enqueue(job(str(number), routes=B if number % 2 else A), 0.0)
-    for number in range(60):
+    for _ in range(60):
         line.dispatch(0.0)
     for number in range(60):
         line.done(str(number), True, 20.0 if number % 2 else 1.0)

@@ -21,6 +21,8 @@ from rubberduck.core.ledger import AttemptRecord, State
 from rubberduck.core.pricing import from_pico, to_pico
 
 Per = Literal["hour", "day", "month", "total"]
+MANY_TENANTS = 10_000
+"""From so many budgets on they are looked through for those that nothing has happened to."""
 PERIODS: tuple[Per, ...] = ("hour", "day", "month", "total")
 EACH = "*"
 """Stands for each tenant that has no budget of its own name: each of them has one of this size for itself."""
@@ -221,6 +223,7 @@ class Budgets:
         self._kept: dict[str, _Kept] = {}
         self._periods: dict[Per, tuple[datetime, datetime | None]] = {}
         self._events: list[BudgetEvent] = []
+        self._look_through_at = MANY_TENANTS
         self._begin({each.per for each in self._options.values()}, now)
 
     # -- asking ------------------------------------------------------------------------------------
@@ -337,9 +340,16 @@ class Budgets:
         kept = self._kept.get(scope)
         if kept is None:
             options = self._options.get(scope) or self._options[EACH]
+            if len(self._kept) >= self._look_through_at:
+                self._forget_untouched()
             budget = Budget(options.limit, self._periods[options.per][1])
             kept = self._kept[scope] = _Kept(scope, options.per, budget)
         return kept
+
+    def _forget_untouched(self) -> None:
+        """Tenants' names come from users: one that has spent nothing and holds nothing is as one never heard of."""
+        self._kept = {scope: kept for scope, kept in self._kept.items() if kept.budget.spent or kept.budget.held}
+        self._look_through_at = max(MANY_TENANTS, 2 * len(self._kept))
 
     def _note_exceeded(self, kept: _Kept) -> None:
         if not kept.exceeded:

@@ -246,6 +246,16 @@ def test_an_attempt_is_held_in_its_tenants_budget_and_in_that_of_all_or_in_none(
     assert both.hold("d", "two", 5, NOON) == Held()
 
 
+def test_tenants_that_have_spent_nothing_are_not_remembered_for_ever_and_those_that_have_are() -> None:
+    money = budgets({"*": BudgetOptions(to_pico(Decimal(1)))})
+    money.hold("kept", "spender", to_pico(Decimal(1)), NOON)
+    for number in range(30_000):
+        money.hold(f"a{number}", f"tenant {number}", to_pico(Decimal(1)), NOON)
+        money.release(f"a{number}", f"tenant {number}")
+    assert len(money.statuses(NOON)) <= 10_001
+    assert isinstance(money.hold("more", "spender", 1, NOON), Refused)
+
+
 def test_a_tenant_that_is_called_all_has_the_budget_of_all_and_no_second_one() -> None:
     named = budgets({EACH: BudgetOptions(10), ALL: BudgetOptions(15)})
     assert named.hold("a", ALL, 15, NOON) == Held()

@@ -50,6 +50,8 @@ SHOWS = {
         "passed: all jobs are done whatever comes first",
         "passed: a crash of the limiter gives nobody a burst",
     ],
+    "19_durable_jobs": ["second: It was a good year.", "it may have been executed", "submitted again: True"],
+    "20_failover_explained": ["> near/any", "waits", "not now: tried: connect", "bill  $0.000008 for 3 attempts"],
 }
 
 

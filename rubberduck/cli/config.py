@@ -1,4 +1,4 @@
-"""`rubberduck config check|show`: is the configuration right, and what does it come to?"""
+"""`rubberduck config check|show|schema`: is the configuration right, what does it come to, what may be in it?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SECRET_NAME = re.compile(r"key|token(?!s)|secret|password|credential|authorizat
 
 @click.group()
 def config() -> None:
-    """Check or show the configuration."""
+    """Check, show or describe the configuration."""
 
 
 @config.command()
@@ -28,11 +28,12 @@ def config() -> None:
 @click.pass_obj
 def check(around: Surroundings, file: str | None) -> None:
     """Tell every fault of the configuration, each with its place. Exit code 78 if there are any."""
+    from rubberduck.config import searched
+
     path, loaded = _loaded(around, file)
     names = ", ".join(loaded.providers)
-    click.echo(
-        f"{path or 'no configuration file; the default'}: ok: providers {names}; {len(loaded.models)} model names"
-    )
+    place = path or f"no configuration file (looked {searched()}); the default"
+    click.echo(f"{place}: ok: providers {names}; {len(loaded.models)} model names")
 
 
 @config.command()
@@ -50,6 +51,16 @@ def show(around: Surroundings, file: str | None, as_json: bool) -> None:
     import yaml
 
     click.echo(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), nl=False)
+
+
+@config.command()
+@verbose_option
+@click.pass_obj
+def schema(around: Surroundings) -> None:
+    """Print the JSON Schema of a configuration file, by which an editor completes and checks it."""
+    from rubberduck.config import schema as described
+
+    click.echo(json.dumps(described(), ensure_ascii=False, indent=2))
 
 
 def _loaded(around: Surroundings, file: str | None) -> tuple[Path | None, Any]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from rubberduck.cli.figures import money
 from rubberduck.cli.surroundings import Surroundings
 from rubberduck.cli.verbs import verbose_option
 from rubberduck.core.ledger import Summary, period
@@ -28,36 +27,7 @@ def costs(around: Surroundings, timeframe: str, file: Path | None, config_file: 
 
     with opened(file or configured_ledger(config_file, around.environ)) as books:
         summary = books.summary(*period(timeframe, datetime.now(UTC)))
-    click.echo(json.dumps(plain(summary), indent=2) if as_json else table(summary))
-
-
-def table(summary: Summary) -> str:
-    """One line for each model, then the sum."""
-    rows = [
-        (f"{provider}/{model}", f"{share.calls:,}", f"{share.tokens:,}", money(share.cost))
-        for (provider, model), share in summary.by_model.items()
-    ]
-    calls = sum(share.calls for share in summary.by_model.values())
-    rows = [
-        ("model", "answers", "tokens", "cost"),
-        *rows,
-        ("total", f"{calls:,}", f"{summary.tokens:,}", money(summary.cost)),
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [_aligned(row, widths) for row in rows]
-    if summary.unknown:
-        lines.append(f"not counted: {summary.unknown} attempts whose cost nobody can tell")
-    if summary.uncertain:
-        lines.append(f"not counted: up to {money(summary.uncertain)} for attempts whose end nobody saw")
-    return "\n".join(lines)
-
-
-def _aligned(row: tuple[str, ...], widths: list[int]) -> str:
-    first, *figures = (
-        cell.ljust(width) if not column else cell.rjust(width)
-        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-    )
-    return "  ".join((first, *figures))
+    click.echo(json.dumps(plain(summary), indent=2) if as_json else str(summary))
 
 
 def plain(summary: Summary) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rubberduck import errors
-from rubberduck.cli.figures import money, span
+from rubberduck.core.figures import money, span
 from rubberduck.core.ledger import Summary
 from rubberduck.providers.mock import MockCall, Scripted
 from rubberduck.types import Response, Usage

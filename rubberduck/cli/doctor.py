@@ -101,7 +101,7 @@ def _clashes() -> Iterator[Finding]:
 
 
 def _local_model() -> Iterator[Finding]:
-    from rubberduck.cli.figures import size
+    from rubberduck.core.figures import size
     from rubberduck.providers import local_model
 
     if local_model.is_available():
@@ -124,11 +124,11 @@ def _keys(around: Surroundings) -> Iterator[Finding]:
 
 
 def _configuration(around: Surroundings, config_file: str | None) -> str:
-    from rubberduck.config import Config, find_config
+    from rubberduck.config import Config, find_config, searched
 
     path = find_config(config_file, environ=around.environ)
     if path is None:
-        return "no file; looked for rubberduck.yaml and .toml here and in $XDG_CONFIG_HOME/rubberduck"
+        return f"no file; looked for rubberduck.yaml and .toml {searched()}"
     return f"{path}: providers {', '.join(Config.load(path, environ=around.environ).providers)}"
 
 

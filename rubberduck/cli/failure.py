@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 from rubberduck import errors
-from rubberduck.cli.figures import money, span
+from rubberduck.core.figures import money, span
 from rubberduck.errors import RubberDuckError
 
 _ADVICE: tuple[tuple[type[RubberDuckError], str], ...] = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from decimal import Decimal
 
-from rubberduck.cli.figures import money, span
+from rubberduck.core.figures import money, span
 from rubberduck.types import Attempt, FinishReason, Usage
 
 

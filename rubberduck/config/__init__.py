@@ -13,7 +13,7 @@ from typing import Any
 from rubberduck.config.provider import BUILT_IN_MODULES, PoolConfig, ProviderConfig
 from rubberduck.config.root import Config
 from rubberduck.config.scalars import seconds
-from rubberduck.config.search import find_config
+from rubberduck.config.search import find_config, searched
 from rubberduck.config.sections import (
     CacheConfig,
     CircuitBreakerConfig,
@@ -44,6 +44,7 @@ __all__ = [
     "SupervisionConfig",
     "find_config",
     "schema",
+    "searched",
     "seconds",
 ]
 

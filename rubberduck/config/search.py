@@ -30,12 +30,21 @@ def find_config(
     environ = os.environ if environ is None else environ
     if chosen := named or environ.get("RUBBERDUCK_CONFIG"):
         return FilePath(chosen)
-    if as_root is None:
-        as_root = hasattr(os, "geteuid") and os.geteuid() == 0
-    places = [] if as_root else [FilePath() if directory is None else directory]
+    places = [] if _is_root(as_root) else [FilePath() if directory is None else directory]
     if home := _config_home(environ):
         places.append(home / "rubberduck")
     return next((file for place in places if (file := _only_file(place))), None)
+
+
+def searched(as_root: bool | None = None) -> str:
+    """Where `find_config` looks for a file that nobody named, in words."""
+    if _is_root(as_root):
+        return "in $XDG_CONFIG_HOME/rubberduck only: to root, a file of the working directory has to be named"
+    return "here and in $XDG_CONFIG_HOME/rubberduck"
+
+
+def _is_root(told: bool | None) -> bool:
+    return hasattr(os, "geteuid") and os.geteuid() == 0 if told is None else told
 
 
 def _config_home(environ: Mapping[str, str]) -> FilePath | None:

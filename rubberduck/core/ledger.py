@@ -179,7 +179,7 @@ class Summary:
     (provider, model). `hourly` and `daily` hold the known cost of each hour and day of UTC that has settled
     attempts, keyed by its aware start. `unknown` counts the attempts whose cost nobody can tell: settled
     without a price, or uncertain without a worst case. `uncertain` is what else may have been spent, at worst.
-    Attempts in flight are in none of these; an attempt belongs to the period in which it started.
+    Attempts in flight are in none of these; an attempt belongs to the period in which it started. `str()` is a table.
     """
 
     cost: Decimal
@@ -191,6 +191,11 @@ class Summary:
     uncertain: Decimal
     since: datetime | None
     until: datetime | None
+
+    def __str__(self) -> str:
+        from rubberduck.core import bill  # it is needed by who reads sums only
+
+        return bill.told(self)
 
 
 @dataclass(slots=True)

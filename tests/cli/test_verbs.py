@@ -19,6 +19,7 @@ import pytest
 
 import rubberduck
 from rubberduck.cli.config import redacted
+from rubberduck.config import Config
 from rubberduck.core.ledger import AttemptRecord
 from rubberduck.storage.sqlite import SqliteLedger
 from rubberduck.types import Usage
@@ -106,6 +107,11 @@ def test_check_tells_every_fault_with_its_line(command: Command, tmp_path: Path)
     assert "a.yaml:2" in told.err
     assert "a.yaml:3" in told.err
     assert "Traceback" not in told.err
+
+
+def test_the_schema_is_that_of_the_whole_configuration(command: Command) -> None:
+    told = json.loads(command("config", "schema").out)
+    assert set(told["properties"]) == set(Config.model_fields)
 
 
 @pytest.mark.parametrize("shape", [[], ["--json"]])

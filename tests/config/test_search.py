@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rubberduck.config import find_config
+from rubberduck.config import find_config, searched
 from rubberduck.errors import ConfigError
 
 
@@ -58,3 +58,9 @@ def test_the_working_directory_is_the_processs(places: dict[str, Path], monkeypa
     monkeypatch.chdir(places["work"])
     (places["work"] / "rubberduck.yaml").write_text("")
     assert find_config(environ={}, as_root=False) == Path("rubberduck.yaml")
+
+
+def test_where_it_looks_is_told_as_it_is() -> None:
+    """To root it was said that the working directory had been looked at, which it never is."""
+    assert searched(as_root=False) == "here and in $XDG_CONFIG_HOME/rubberduck"
+    assert "has to be named" in searched(as_root=True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rubberduck.cli.figures import money, size, span
+from rubberduck.core.figures import money, size, span
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """One request on the wire, with everything that is taken for it and given back after it.
 
-    reserve ─▶ permit ─▶ intent ─▶ the wire ─▶ settle permit, commit reservation, charge the ledger
+    key ─▶ reservation ─▶ permit ─▶ money ─▶ intent ─▶ the wire ─▶ usage to the ledger, permit, reservation and key back
 
-What is taken is given back exactly once, however the attempt ends; all of it is idempotent by the attempt's id.
+Where that stands in the course of a call is drawn in course.py. What is taken is given back exactly once, however the
+attempt ends; all of it is idempotent by the attempt's id.
 """
 
 from __future__ import annotations

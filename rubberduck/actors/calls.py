@@ -1,4 +1,8 @@
-"""Calls as tasks: each owes one caller one answer, whatever becomes of it."""
+"""Calls as tasks: each owes one caller one answer, whatever becomes of it.
+
+Here it is answered from the cache, joins an identical call, or goes its own course (drawn in course.py), and here
+whatever has become of that is told: once, even where the task itself has been lost.
+"""
 
 from __future__ import annotations
 

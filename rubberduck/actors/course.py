@@ -1,4 +1,22 @@
-"""How one call gets its answer: its turn in the queue, then attempts as the plan decides."""
+"""How one call gets its answer: its turn in the queue, then attempts as the plan decides.
+
+The whole way of a call, in this order:
+
+    service      accepts it: from here on its deadline runs, and a task under `calls` owes the answer
+    cache        a whole answer to the same question ends it here                 calls.py, answers.py
+    flight       or it joins an identical call that is under way                  calls.py, flights.py
+    budget       is there a route that its money would do for?                    budgets.py
+    queue        one turn for all attempts, by class, tenant and route            request_queue.py
+ ┌▶ choice       the plan takes a route, waits, or gives up                       core/plan.py, core/score.py
+ │  limiter      a key of the provider's, requests, tokens and a slot             attempts.py
+ │  breaker      a permit, last of what is waited for: waiting holds no probe     attempts.py
+ │  ledger       the worst case is set aside, the intent on the disk              attempts.py, cost_tracker.py
+ │  wire         the one place of I/O                                             wire.py
+ └─ settled      permit, reservation, money, ledger; the plan hears how it ended  attempts.py, core/classify.py
+
+Whoever says no after the choice sends the call back to it, and nothing has been sent. With a hedge two attempts run
+beside each other (race.py). Chunks reach the caller as its stream policy wants (delivery.py, continuation.py).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +38,7 @@ from rubberduck.actors.office import Office
 from rubberduck.actors.patience import limits_of
 from rubberduck.actors.race import Answer, Race, Result
 from rubberduck.actors.rules import Rules
-from rubberduck.actors.trace import noted
+from rubberduck.actors.trace import GaveUp, noted
 from rubberduck.actors.wire import Deliver
 from rubberduck.core.classify import SameRoute, Settlement
 from rubberduck.core.estimate import UNBOUNDED_OUTPUT
@@ -28,7 +46,7 @@ from rubberduck.core.limiter import Amounts
 from rubberduck.core.plan import Fail, Plan, Sleep, Try
 from rubberduck.core.request_queue import Job, Rejected
 from rubberduck.core.score import Candidate, with_obstacle
-from rubberduck.errors import Cancelled, RubberDuckError
+from rubberduck.errors import Cancelled, NoAvailableProvider, RubberDuckError
 from rubberduck.types import Chunk
 
 LONGEST_ESTIMATE = 1024.0
@@ -52,7 +70,7 @@ class Course:
     async def answer(self) -> Answer:
         """The whole answer and its usage with the cost. Raises how the call failed."""
         call = self._call
-        self._routes = self._office.board.routes(call.request.model, call.providers)
+        self._routes = self._find_routes()
         if self._office.budgets is not None or call.max_cost is not None:
             call.money = Money.of(self._office, call)
             if call.money is not None:
@@ -66,6 +84,14 @@ class Course:
         finally:
             tell_queue(self._office, call, request_queue.Done(call.id, is_answered))
         return self._delivery.finish(*answer)
+
+    def _find_routes(self) -> tuple[Route, ...]:
+        call = self._call
+        try:
+            return self._office.board.routes(call.request.model, call.providers)
+        except NoAvailableProvider as error:
+            call.steps.append((self._office.now(), GaveUp(dict(error.reasons), ())))
+            raise
 
     # -- waiting for one's turn --------------------------------------------------------------------
 

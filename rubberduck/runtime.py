@@ -11,7 +11,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -26,15 +25,13 @@ from rubberduck.actors import components, cost_tracker, deliveries, jobs, outcom
 from rubberduck.actors.board import Board
 from rubberduck.actors.calls import CallRunner
 from rubberduck.actors.office import Office
+from rubberduck.actors.status import ProviderStatus, Status
 from rubberduck.actors.trace import Trace
 from rubberduck.config import Config
-from rubberduck.core.breaker import BreakerStats, Event, State
+from rubberduck.core.breaker import Event, State
 from rubberduck.core.budget import BudgetStatus
 from rubberduck.core.jobs import Job, JobState
-from rubberduck.core.keys import QuarantineStats
 from rubberduck.core.ledger import Summary
-from rubberduck.core.limiter import LimiterStats
-from rubberduck.core.request_queue import QueueStats
 from rubberduck.errors import CallInterrupted, ConfigError, InvalidRequest, QueueFull, RubberDuckError
 from rubberduck.prices import PriceBook
 from rubberduck.providers.base import Provider
@@ -47,33 +44,6 @@ from rubberduck.wiring import desk_of, jobs_of, ledger_of, prices_of, provider_o
 
 logger = logging.getLogger("rubberduck")
 _numbers = itertools.count(1)
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderStatus:
-    """One provider's health: the worst state of its breakers, its balances, and its routes one by one.
-
-    `limiter` is of all keys together, `keys` of each by its public name. `quarantines` are the keys and models that are
-    not used for a while.
-    """
-
-    state: str
-    breakers: Mapping[str, BreakerStats]
-    limiter: LimiterStats
-    inflight: int
-    keys: Mapping[str, LimiterStats] = field(default_factory=dict)
-    quarantines: tuple[QuarantineStats, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What `duck.status()` tells. `ok` is False if no provider can be called or the ledger cannot be written."""
-
-    ok: bool
-    providers: Mapping[str, ProviderStatus]
-    queue: QueueStats
-    ledger: cost_tracker.LedgerHealth
-    calls: int
 
 
 class RubberDuck:
@@ -93,6 +63,10 @@ class RubberDuck:
         self._runner = CallRunner(config, office)
         self._closed = False
         self._stopping = threading.Lock()
+
+    def __repr__(self) -> str:
+        state = "stopped" if self._closed else "running"
+        return f"<RubberDuck {self.system.name}, {state}: {', '.join(self._board.desks)}>"
 
     @classmethod
     def start(
@@ -147,7 +121,12 @@ class RubberDuck:
         return cast("sup.ActorRef", self.actor("service"))
 
     def complete(self, request: Request | dict[str, Any], **options: Any) -> Response:
-        """Ask a model and wait for the whole answer. Options: priority, timeout (seconds), providers, tenant, tags.
+        """Ask a model and wait for the whole answer.
+
+        Options, all by name: `priority` ("high", "normal", "low"), `timeout` (seconds, for all of it), `providers`
+        (names; only these are asked), `tenant` and `tags` (texts, kept in the ledger; budgets, queue and cache know
+        tenants), `session` (a conversation that had better stay on its route), `replayable` (False: to send it twice
+        could do something twice), `max_cost` (USD, for all attempts), `stream_policy` (see `stream`).
 
         Raises:
             RubberDuckError: see `rubberduck.errors`.
@@ -161,7 +140,8 @@ class RubberDuck:
     def stream(self, request: Request | dict[str, Any], **options: Any) -> Stream:
         """Ask a model and get the answer piece by piece; returns when its first piece is there.
 
-        `stream_policy` says what becomes of it if it breaks: "error", "buffer", "continue" or {"buffer": "2s"}.
+        Options as of `complete`. `stream_policy` says what becomes of it if it breaks: "error" (raise), "buffer" (hold
+        it back to its end, {"buffer": "2s"} or {"buffer": "20 tokens"} its beginning), "continue" (elsewhere).
         """
         return cast("Stream", self._blocking({"stream": request, **options}))
 
@@ -307,7 +287,10 @@ class RubberDuck:
             raise KeyError(f"there is no provider {name!r}; there are {', '.join(self._board.desks)}") from None
 
     def costs(self, timeframe: str | tuple[datetime, datetime] = "all") -> Summary:
-        """What was spent: "all", "day", "hour" (the present ones, UTC), or (since, until) as aware datetimes."""
+        """What was spent: "all", "day", "hour" (the present ones, UTC), or (since, until) as aware datetimes.
+
+        `print` shows it as a table.
+        """
         tracker, message = self.actor("cost_tracker"), cost_tracker.GetSummary(cast("Any", timeframe))
         return cast("Summary", self._ask(tracker, message))
 
@@ -316,7 +299,7 @@ class RubberDuck:
         return cast("Mapping[str, BudgetStatus]", self._ask(self.actor("cost_tracker"), cost_tracker.GetBudgets()))
 
     def status(self) -> Status:
-        """The health of providers, queue and ledger."""
+        """The health of providers, queue and ledger; `print` shows it."""
         providers = {name: self._provider_status(name) for name in self._board.desks}
         ledger = self._ask(self.actor("cost_tracker"), cost_tracker.Health())
         is_callable = any(each.state not in ("open", "forced_open") for each in providers.values())

@@ -153,6 +153,10 @@ class Stream:
         self.model = model
         self.request_id = request_id
 
+    def __repr__(self) -> str:
+        state = "ended" if self._pipe.is_over else "closed" if self._pipe.is_closed else "open"
+        return f"<Stream of {self.provider}/{self.model}, {state}, request_id {self.request_id}>"
+
     @property
     def response(self) -> Response | None:
         """The whole answer; None before its end."""

@@ -331,6 +331,15 @@ class Response:
         """The text of the first choice."""
         return self.choices[0].message.text if self.choices else ""
 
+    def __str__(self) -> str:
+        """The text, and a line that says where it comes from and at what price."""
+        usage, marks = self.usage, ("cached", "shared", "spliced")
+        cost = "cost unknown" if usage.cost is None else f"{usage.cost:f} USD"
+        told = [f"{self.provider}/{self.model}", f"{usage.prompt_tokens} + {usage.completion_tokens} tokens", cost]
+        told += [f"after {each.outcome} at {each.provider}" for each in self.attempts if each.outcome != "success"]
+        told += [mark for mark in marks if getattr(self, mark)]
+        return f"{self.text}\n({', '.join(told)})"
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:

@@ -144,6 +144,8 @@ class ServiceActor(sup.Actor):
         """The job of an order whose options have been found good."""
         if order.safety not in list(Safety):
             raise InvalidRequest(f"safety is one of {', '.join(Safety)}, not {order.safety!r}", field="safety")
+        if order.key == "":  # what an unset variable leaves: all that were submitted with it would be one job
+            raise InvalidRequest("key: an empty text tells no job from another; leave it out", field="key")
         kept: dict[str, Any] = {"priority": call.klass, "timeout": order.timeout, "replayable": call.replayable}
         kept |= {"providers": call.providers, "tags": call.tags, "session": order.session}
         kept |= {"max_cost": None if call.max_cost is None else str(call.max_cost)}

@@ -77,6 +77,12 @@ class BudgetStatus:
     resets_at: datetime | None
     per: Per
 
+    def __str__(self) -> str:
+        held = f", {self.held:f} held for attempts under way" if self.held else ""
+        until = "" if self.resets_at is None else f" until {self.resets_at:%Y-%m-%d %H:%M} UTC"
+        per = "in total" if self.per == "total" else f"per {self.per}"
+        return f"{self.limit:f} USD {per}: {self.spent:f} spent{held}, {self.remaining:f} left{until}"
+
 
 @dataclass(frozen=True, slots=True)
 class BudgetEvent:

@@ -87,6 +87,18 @@ class Job:
     def has_ended(self) -> bool:
         return self.state in (JobState.DONE, JobState.DEAD)
 
+    def __str__(self) -> str:
+        parts = [f"job {self.id}: {self.state}"]
+        if self.key is not None:
+            parts.append(f"key {self.key!r}")
+        if self.deliveries:
+            parts.append(f"delivery {self.deliveries}")
+        if self.turned_away:
+            parts.append(f"turned away {self.turned_away} times" if self.turned_away > 1 else "turned away once")
+        if self.deliveries and self.state is JobState.READY and self.ready_at is not None:
+            parts.append(f"again at {self.ready_at:%Y-%m-%d %H:%M:%S} UTC")
+        return ", ".join(parts)
+
 
 def sent_by(entries: Iterable[Entry]) -> Sent:
     """What a delivery has done, by what the ledger says of its attempts.

@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from rubberduck.core.breaker import BreakerOptions, CircuitBreaker, Rejected
 from rubberduck.core.concurrency import Concurrency
@@ -25,6 +26,7 @@ from rubberduck.prices import context_window
 from rubberduck.providers.base import Provider
 
 logger = logging.getLogger("rubberduck")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +119,7 @@ class ProviderDesk:
         """How many calls this route bears at once."""
         concurrency = self.concurrencies.get(model)
         if concurrency is None:
-            if len(self.concurrencies) >= REMEMBERED:
-                self.concurrencies.clear()
-            concurrency = self.concurrencies[model] = Concurrency(self.limiter_options.max_concurrency)
+            concurrency = _remember(self.concurrencies, model, Concurrency(self.limiter_options.max_concurrency))
         return concurrency
 
     def peek_wait(self, amounts: Amounts, now: float, klass: Klass, model: str = "") -> float:
@@ -152,9 +152,7 @@ class ProviderDesk:
         """How much of what they may write past answers of this route have written."""
         estimate = self.outputs.get(model)
         if estimate is None:
-            if len(self.outputs) >= REMEMBERED:
-                self.outputs.clear()
-            estimate = self.outputs[model] = OutputEstimate()
+            estimate = _remember(self.outputs, model, OutputEstimate())
         return estimate
 
     def amounts(self, worst: Amounts, max_tokens: int | None, n: int, model: str) -> Amounts:
@@ -180,19 +178,15 @@ class ProviderDesk:
         """The median duration of an attempt in seconds; 0 while too few have ended, or none has for a while."""
         known = self.typical.get(model)
         if known is None:
-            if len(self.typical) >= REMEMBERED:
-                self.typical.clear()
-            known = self.typical[model] = Typical(now)
+            known = _remember(self.typical, model, Typical(now))
         return known.seconds(stats, now)
 
     def budget_of(self, model: str) -> RetryBudget:
         """How many repeats this route can still afford."""
         budget = self.budgets.get(model)
         if budget is None:
-            if len(self.budgets) >= REMEMBERED:
-                self.budgets.clear()
             ratio, floor = self.retry_budget
-            budget = self.budgets[model] = RetryBudget(ratio, floor)
+            budget = _remember(self.budgets, model, RetryBudget(ratio, floor))
         return budget
 
 
@@ -293,6 +287,14 @@ class Board:
         if slash and provider not in self.desks:
             return f"does not support the model {model!r}, and there is no provider {provider!r}"
         return f"does not support the model {model!r}"
+
+
+def _remember(table: dict[str, V], model: str, fresh: V) -> V:
+    """Put what is new about a model into a table, which is begun anew when it is full."""
+    if len(table) >= REMEMBERED:
+        table.clear()
+    table[model] = fresh
+    return fresh
 
 
 def _supports(desk: ProviderDesk, model: str) -> bool:

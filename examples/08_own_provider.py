@@ -1,7 +1,7 @@
 """A provider of your own: six callbacks. This one answers by reading the question backwards.
 
 It gets everything the built-in ones have: breaker, limits, retries, queue, ledger. For a vendor with an HTTP API
-subclass `rubberduck.providers.base.HTTPProvider` instead, which does the I/O and leaves the translation to you.
+subclass `rubberduck.providers.http.HTTPProvider` instead, which does the I/O and leaves the translation to you.
 """
 
 from __future__ import annotations

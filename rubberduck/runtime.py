@@ -86,7 +86,8 @@ class RubberDuck:
         loaded = Config.load(config)
         open_ledger = ledger_of(loaded)
         prices = PriceBook(prices_of(loaded))
-        desks = {name: desk_of(provider_of(each, transport), loaded) for name, each in loaded.providers.items()}
+        peers = frozenset(loaded.providers)
+        desks = {name: desk_of(provider_of(each, transport, peers), loaded) for name, each in loaded.providers.items()}
         if any(prices_list.is_listed(desk.vendor) for desk in desks.values()):
             prices_list.preload()
         board = Board(desks, loaded.models, random.Random())

@@ -26,7 +26,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rubberduck.types import Message, Request, TextPart
+from rubberduck.types import AnyTool, CustomDef, FunctionDef, ImagePart, Message, Request, Tool
 
 MAX_COUNTED = 250_000
 """Longer texts, in characters, are counted by samples: a count must not hold a thread for long, and tiktoken
@@ -91,7 +91,7 @@ def count_messages(request: Request) -> int:
     """
     total = _PER_REPLY + sum(_message(message, request.model) for message in request.messages)
     for tool in request.tools:
-        total += _PER_TOOL + count(tool.function.model_dump_json(exclude_none=True), request.model)
+        total += _PER_TOOL + count(_definition(tool).model_dump_json(exclude_none=True), request.model)
     if request.response_format:
         total += count(json.dumps(request.response_format), request.model)
     return total
@@ -108,6 +108,10 @@ async def ready(model: str) -> None:
         await asyncio.to_thread(preload, model)
 
 
+def _definition(tool: AnyTool) -> FunctionDef | CustomDef:
+    return tool.function if isinstance(tool, Tool) else tool.custom
+
+
 def _message(message: Message, model: str) -> int:
     total = _PER_MESSAGE + count(message.text, model)
     if message.name:
@@ -117,7 +121,7 @@ def _message(message: Message, model: str) -> int:
     if message.function_call:
         total += _PER_TOOL_CALL + count(message.function_call.name + message.function_call.arguments, model)
     if isinstance(message.content, tuple):
-        images = (part.image_url for part in message.content if not isinstance(part, TextPart))
+        images = (part.image_url for part in message.content if isinstance(part, ImagePart))
         total += sum(_PER_IMAGE.get(image.detail or "", _PER_LARGE_IMAGE) for image in images)
     return total
 

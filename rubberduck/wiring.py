@@ -16,15 +16,16 @@ from rubberduck.core.keys import KeyPool
 from rubberduck.core.limiter import LimiterOptions
 from rubberduck.errors import ConfigError, RubberDuckError
 from rubberduck.providers import resolve
-from rubberduck.providers.base import HTTPProvider, Provider
+from rubberduck.providers.base import Provider
+from rubberduck.providers.http import HTTPProvider
 from rubberduck.storage import Ledger
 from rubberduck.storage.jobs import SqliteJobs
 from rubberduck.storage.sqlite import SqliteLedger
 from rubberduck.storage.sqlite_file import MEMORY
 
 
-def provider_of(config: ProviderConfig, transport: Any) -> Provider:
-    """The provider that is configured so. Raises ConfigError with what its class says against it."""
+def provider_of(config: ProviderConfig, transport: Any, peers: frozenset[str] = frozenset()) -> Provider:
+    """The provider that is configured so, beside `peers`. Raises ConfigError with what its class says against it."""
     if transport is not None and config.transport is None and config.http_client is None:
         config = config.model_copy(update={"transport": transport})
     try:
@@ -32,6 +33,7 @@ def provider_of(config: ProviderConfig, transport: Any) -> Provider:
         if not isinstance(provider, Provider):
             text = f"providers.{config.name}: init of {config.module!r} gave {provider!r}, which is no provider"
             raise ConfigError(f"{text}; implement the classmethod init(config) and return the provider")
+        provider.peers = peers
         provider.name = config.name  # the one that routes, books and errors go by
     except RubberDuckError:
         raise

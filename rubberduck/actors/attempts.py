@@ -323,15 +323,7 @@ class AttemptRun:
         cost, price = self.office.cost(self.desk, self.route, usage)
         self._learn_output(usage)
         await self._settle(None, usage, cost, price)
-        return Usage(
-            usage.prompt_tokens,
-            usage.completion_tokens,
-            usage.cached_tokens,
-            usage.cache_write_tokens,
-            usage.reasoning_tokens,
-            cost,
-            usage.estimated,
-        )
+        return usage.priced(cost)
 
     def _learn_output(self, usage: Usage) -> None:
         request = self.call.request

@@ -185,6 +185,9 @@ def _as_answer(response: Response, usage: Usage, trace: Trace) -> Response:
         trace=trace,
         spliced=response.spliced,
         shared=response.shared,
+        warnings=response.warnings,
+        service_tier=response.service_tier,
+        system_fingerprint=response.system_fingerprint,
     )
 
 

@@ -18,7 +18,8 @@ from rubberduck.core.values import value
 from rubberduck.core.written import about_tokens
 from rubberduck.errors import ProviderError, ProviderTimeout, RubberDuckError, ServiceUnavailable, StreamInterrupted
 from rubberduck.providers.assembly import Assembly
-from rubberduck.providers.base import HTTPProvider, OnHeaders, Provider
+from rubberduck.providers.base import Provider
+from rubberduck.providers.http import HTTPProvider, OnHeaders
 from rubberduck.types import Chunk, Request, Response, Usage
 
 _ON_THE_WIRE: ContextVar[Exchange | None] = ContextVar("rubberduck_exchange", default=None)
@@ -91,7 +92,8 @@ class Exchange:
         )
         async with self._watch(pulse) as vigil, aclosing(self.provider.stream(self._request())) as chunks:
             await self._hand_on(chunks, deliver, pulse, vigil)
-        return _whole(self.answer.response(provider=self.route.provider, model=self.route.model))
+        warnings = self.provider.warnings(self._request())
+        return _whole(self.answer.response(provider=self.route.provider, model=self.route.model, warnings=warnings))
 
     async def _hand_on(self, chunks: AsyncIterator[Chunk], deliver: Deliver, pulse: Pulse, vigil: Vigil) -> None:
         """Deliver chunk by chunk. Those before the first output are held back: until then another route may answer."""

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 ENTRY_POINT_GROUP = "rubberduck.providers"
 
-_BUILT_IN = {
+BUILT_IN = {
     "openai": "rubberduck.providers.openai:OpenAI",
     "anthropic": "rubberduck.providers.anthropic:Anthropic",
     "local": "rubberduck.providers.local:LocalProvider",
     "mock": "rubberduck.providers.mock:Mock",
 }
+"""The words that a configuration may call a provider by, and where each one's class is."""
 
 
 def resolve(module: str | type) -> type[Provider]:
@@ -44,14 +45,14 @@ def resolve(module: str | type) -> type[Provider]:
 
 
 def _find(module: str) -> object:
-    if path := _BUILT_IN.get(module):
+    if path := BUILT_IN.get(module):
         return _load(module, path)
     installed = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
     if path := installed.get(module):
         return _load(module, path)
     if ":" in module:
         return _load(module, module)
-    known = sorted({*_BUILT_IN, *installed})
+    known = sorted({*BUILT_IN, *installed})
     near = get_close_matches(module, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}, or a path 'package.module:Class'"
     raise ConfigError(f"there is no provider module {module!r}; {hint}")

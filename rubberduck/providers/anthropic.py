@@ -14,9 +14,9 @@ from rubberduck.errors import ConfigError, InvalidRequest, RubberDuckError
 from rubberduck.providers import failures
 from rubberduck.providers.anthropic_messages import encode_messages, split_system
 from rubberduck.providers.anthropic_stream import AnthropicStreamDecoder, finish_reason, usage_of
-from rubberduck.providers.base import HTTPProvider, merge_extra
+from rubberduck.providers.http import HTTPProvider, Outgoing, merge_extra
 from rubberduck.providers.reading import as_dict, as_json_text, as_name, as_text, made_id
-from rubberduck.types import Choice, FunctionCall, Message, NamedTool, Request, Response, ToolCall, Usage
+from rubberduck.types import Choice, FunctionCall, Message, NamedTool, Request, Response, Tool, ToolCall, Usage
 
 DEFAULT_VERSION = "2023-06-01"
 """The version that still takes a temperature."""
@@ -56,10 +56,10 @@ class Anthropic(HTTPProvider):
     def accepts_prefill(self, model: str) -> bool:
         return _TAKES_PREFILL.match(model) is not None
 
-    def encode(self, request: Request) -> tuple[str, dict[str, str], dict[str, Any]]:
+    def encode(self, request: Request) -> Outgoing:
         """The path, headers and body of a call."""
         path = "/messages" if self.base_url.endswith("/v1") else "/v1/messages"
-        return path, self._headers(), encode_request(request, self._sampling(request))
+        return path, self._headers(), encode_request(request, self._sampling(request), self.extra_of(request))
 
     def warnings(self, request: Request) -> tuple[str, ...]:
         """What the API does not know, and what this version or model takes no longer."""
@@ -125,7 +125,7 @@ def sampling(request: Request, *, fixed: bool) -> Sampling:
 # --- what we send
 
 
-def encode_request(request: Request, chosen: Sampling) -> dict[str, Any]:
+def encode_request(request: Request, chosen: Sampling, extra: dict[str, Any]) -> dict[str, Any]:
     """The body of a call. Raises InvalidRequest for what has no counterpart and cannot be left out."""
     if request.n > 1:
         raise InvalidRequest("Anthropic gives one answer to a request: n must be 1", field="n")
@@ -133,7 +133,7 @@ def encode_request(request: Request, chosen: Sampling) -> dict[str, Any]:
     optional = {
         "system": system,
         "stop_sequences": list(request.stop) or None,
-        "tools": [_tool(tool.function) for tool in request.tools] or None,
+        "tools": [_tool(tool.function) for tool in request.tools if isinstance(tool, Tool)] or None,
         "tool_choice": _tool_choice(request) if request.tools else None,
         "output_config": _output_config(request),
         "metadata": {"user_id": request.user} if request.user else None,
@@ -146,7 +146,7 @@ def encode_request(request: Request, chosen: Sampling) -> dict[str, Any]:
         **chosen.values,
         **{name: value for name, value in optional.items() if value is not None},
     }
-    return merge_extra(body, request)
+    return merge_extra(body, extra)
 
 
 def _tool(function: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from rubberduck.errors import InvalidRequest
 from rubberduck.providers.reading import made_id, parse_json
-from rubberduck.types import FunctionCall, ImagePart, Message
+from rubberduck.types import FunctionCall, ImagePart, Message, Part, TextPart
 
 _DATA_URL = re.compile(r"data:(?P<media>[\w.+-]+/[\w.+-]+)(?:;[\w.+=-]+)*;base64,(?P<data>.*)", re.DOTALL)
 _GOOD_ID = re.compile(r"[a-zA-Z0-9_-]+")
@@ -87,8 +87,14 @@ def _text(message: Message) -> list[Block]:
     return [
         block
         for part in message.content
-        for block in ([_image(part)] if isinstance(part, ImagePart) else _block(part.text))
+        for block in ([_image(part)] if isinstance(part, ImagePart) else _block(_words(part)))
     ]
+
+
+def _words(part: Part) -> str:
+    if not isinstance(part, TextPart):
+        raise InvalidRequest(f"Anthropic takes no {part.type} part", field="messages.content")
+    return part.text
 
 
 def _block(text: str) -> list[Block]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from rubberduck.types import (
+    Annotation,
+    Audio,
     Choice,
     Chunk,
     Delta,
     FinishReason,
     FunctionCall,
+    Logprobs,
     Message,
+    Native,
     Response,
     ToolCall,
     ToolCallDelta,
@@ -23,6 +28,7 @@ class _Call:
     id: str = ""
     name: str = ""
     arguments: list[str] = field(default_factory=list)
+    type: Literal["function", "custom"] = "function"
 
 
 @dataclass(slots=True)
@@ -33,6 +39,11 @@ class _Answer:
     calls: dict[int, _Call] = field(default_factory=dict)
     finish_reason: FinishReason | None = None
     raw_finish_reason: str | None = None
+    stop_sequence: str | None = None
+    annotations: tuple[Annotation, ...] = ()
+    audio: list[Audio] = field(default_factory=list)
+    logprobs: Logprobs | None = None
+    native: Native | None = None
 
     def add(self, chunk: Chunk) -> int:
         """Take a chunk in; how many letters it brought."""
@@ -48,11 +59,28 @@ class _Answer:
             call = self.calls.setdefault(fragment.index, _Call())
             call.id = call.id or fragment.id or ""
             call.name = call.name or fragment.name or ""
+            if fragment.type != "function":
+                call.type = fragment.type
             call.arguments.append(fragment.arguments)
             size += len(fragment.arguments)
         if chunk.finish_reason is not None:
             self.finish_reason, self.raw_finish_reason = chunk.finish_reason, chunk.raw_finish_reason
-        return size
+            self.stop_sequence = chunk.stop_sequence
+        return size + self._add_rare(chunk)
+
+    def _add_rare(self, chunk: Chunk) -> int:
+        """What few chunks bring; how many letters of it."""
+        delta = chunk.delta
+        if delta.annotations:
+            self.annotations += delta.annotations
+        if chunk.logprobs is not None:
+            self.logprobs = chunk.logprobs if self.logprobs is None else self.logprobs + chunk.logprobs
+        if delta.native is not None:
+            self.native = delta.native
+        if delta.audio is None:
+            return 0
+        self.audio.append(delta.audio)
+        return len(delta.audio.data) + len(delta.audio.transcript)
 
     def message(self) -> Message:
         text, refusal, reasoning = "".join(self.content), "".join(self.refusal), "".join(self.reasoning)
@@ -60,12 +88,38 @@ class _Answer:
             role="assistant",
             content=text if text or not (self.calls or refusal) else None,
             tool_calls=tuple(
-                ToolCall(id=call.id, function=FunctionCall(name=call.name, arguments="".join(call.arguments)))
+                ToolCall(
+                    id=call.id,
+                    type=call.type,
+                    function=FunctionCall(name=call.name, arguments="".join(call.arguments)),
+                )
                 for _, call in sorted(self.calls.items())
             ),
             refusal=refusal or None,
             reasoning=reasoning or None,
+            annotations=self.annotations,
+            audio=_joined(self.audio) if self.audio else None,
+            native=self.native,
         )
+
+    def choice(self, index: int) -> Choice:
+        return Choice(
+            index,
+            self.message(),
+            self.finish_reason or FinishReason.UNKNOWN,
+            self.raw_finish_reason,
+            self.stop_sequence,
+            self.logprobs,
+        )
+
+
+def _joined(pieces: list[Audio]) -> Audio:
+    return Audio(
+        id=next((piece.id for piece in pieces if piece.id), ""),
+        data="".join(piece.data for piece in pieces),
+        transcript="".join(piece.transcript for piece in pieces),
+        expires_at=next((piece.expires_at for piece in pieces if piece.expires_at is not None), None),
+    )
 
 
 class Assembly:
@@ -112,15 +166,20 @@ class Assembly:
             for piece in pieces
         )
 
-    def response(self, *, provider: str = "", model: str = "", created: int = 0) -> Response:
+    def response(
+        self, *, provider: str = "", model: str = "", created: int = 0, warnings: tuple[str, ...] = ()
+    ) -> Response:
         """The answer as one that was not streamed. `model` stands in where no chunk named one."""
-        choices = tuple(
-            Choice(index, answer.message(), answer.finish_reason or FinishReason.UNKNOWN, answer.raw_finish_reason)
-            for index, answer in sorted(self._answers.items())
-        )
         usage = self.usage or Usage(estimated=True)
         return Response(
-            id=self._id, model=self._model or model, choices=choices, usage=usage, created=created, provider=provider
+            id=self._id,
+            model=self._model or model,
+            choices=tuple(answer.choice(index) for index, answer in sorted(self._answers.items())),
+            usage=usage,
+            created=created,
+            provider=provider,
+            warnings=warnings,
+            service_tier=usage.service_tier,
         )
 
 
@@ -133,16 +192,21 @@ def as_chunks(response: Response) -> list[Chunk]:
                 content=choice.message.text,
                 role="assistant",
                 tool_calls=tuple(
-                    ToolCallDelta(number, call.id, call.function.name, call.function.arguments)
+                    ToolCallDelta(number, call.id, call.function.name, call.function.arguments, call.type)
                     for number, call in enumerate(choice.message.tool_calls)
                 ),
                 reasoning=choice.message.reasoning or "",
                 refusal=choice.message.refusal or "",
+                annotations=choice.message.annotations,
+                audio=choice.message.audio,
+                native=choice.message.native,
             ),
             finish_reason=choice.finish_reason,
             raw_finish_reason=choice.raw_finish_reason,
             id=response.id or None,
             model=response.model or None,
+            logprobs=choice.logprobs,
+            stop_sequence=choice.stop_sequence,
         )
         for choice in response.choices
     ]

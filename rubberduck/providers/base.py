@@ -1,49 +1,26 @@
-"""What a provider is: six callbacks, and a ready-made half for those that speak HTTP.
+"""What a provider is: six callbacks, and what it may offer beside chat.
 
-To write one, subclass `HTTPProvider` and fill in how a request and an answer look as bytes (`encode`, `decode`,
-`stream_decoder`, `classify`: no I/O in them), or subclass `Provider` and do everything yourself.
+To write one that speaks HTTP, subclass `rubberduck.providers.http.HTTPProvider`, which does the I/O; for any other,
+subclass `Provider` and do everything yourself.
 """
 
 from __future__ import annotations
 
-import asyncio
-import copy
-import json
-import logging
-import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, ClassVar, Self
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from rubberduck import errors
-from rubberduck.errors import ConfigError, InvalidRequest, MissingApiKey, RubberDuckError, StreamInterrupted
-from rubberduck.providers.assembly import Assembly, as_chunks
-from rubberduck.providers.reading import as_dict, parse_json
-from rubberduck.providers.stream_decoder import StreamDecoder
-from rubberduck.transport import Reply, StreamReply, Timeouts, Transport, TransportError
-from rubberduck.types import Chunk, Request, Response, Usage
+from rubberduck.errors import InvalidRequest
+from rubberduck.providers import BUILT_IN
+from rubberduck.types import Chunk, EmbeddingRequest, Embeddings, Request, Response, TokenCount, Usage
 
 if TYPE_CHECKING:
     import supervision as sup
     from rubberduck.config import ProviderConfig
 
-_log = logging.getLogger("rubberduck.providers")
-_LONGEST_ERROR_BYTES = 1024 * 1024
-_LONGEST_BODY_BYTES = 16 * 1024 * 1024
-_LONGEST_ANSWER = 16 * 1024 * 1024
-"""The most letters of one streamed answer: what a model writes is far from it, what never ends would fill memory."""
-_END_MARK_S = 2.0
-"""How long to wait for usage and end mark of an answer that gave its finish reason."""
-_DRAIN_S = 1.0
-"""How long to wait, after an answer's proper end, for the end of the HTTP body that makes the socket reusable."""
-
-OnHeaders = Callable[[str, int, Mapping[str, str]], None]
-
-_OWN_FIELDS = frozenset({"model", "messages", "stream"})
+Kind = Literal["chat", "embeddings", "count"]
+"""What a provider can be asked for: an answer, vectors, or how many tokens a request is."""
 
 
 class Provider(ABC):
@@ -58,6 +35,12 @@ class Provider(ABC):
     name: str
     default_max_tokens: int | None = None
     """The most output, in tokens, of a request that does not bound it; None if nothing does."""
+    offers: frozenset[Kind] = frozenset({"chat"})
+    """What it can be asked for; `embed` and `count` are called only where they stand here."""
+    embedding_batch: int = 2048
+    """The most texts that one request for embeddings may hold."""
+    peers: frozenset[str] = frozenset()
+    """The names of all configured providers: what stands in `extra` under one of them is for that one alone."""
     key_names: tuple[str, ...] = ("",)
     """The keys that it may be asked with, by names that anybody may read; one without a name if it has none."""
 
@@ -80,6 +63,31 @@ class Provider(ABC):
     @abstractmethod
     def supports_model(self, model: str) -> bool:
         """Whether this provider has the model."""
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """Turn texts into vectors, `embedding_batch` of them at most. `usage` is whole, its `cost` None."""
+        raise InvalidRequest(f"{self.name} offers no embeddings", field="model")
+
+    async def count(self, request: Request) -> TokenCount:
+        """Ask whoever serves the model how many tokens a request is."""
+        raise InvalidRequest(f"{self.name} counts no tokens", field="model")
+
+    def warnings(self, request: Request) -> tuple[str, ...]:
+        """What the provider will not be told of a request that it answers all the same; each text names the field."""
+        return ()
+
+    def extra_of(self, request: Request | EmbeddingRequest) -> dict[str, Any]:
+        """What `extra` holds for this provider: under its name or its word, and what stands under no provider's."""
+        if not request.extra:
+            return {}
+        own, others = {self.name, self.word}, self.peers | BUILT_IN.keys()
+        extra = {name: value for name, value in request.extra.items() if name not in own | others}
+        for name in self.word, self.name:
+            told = request.extra.get(name, {}) if name else {}
+            if not isinstance(told, dict):
+                raise InvalidRequest(f"extra.{name}: an object of parameters for this provider", field=f"extra.{name}")
+            extra |= told
+        return extra
 
     def count_tokens(self, text: str, model: str) -> int:
         """How many tokens a text is for a model, at least approximately."""
@@ -115,328 +123,3 @@ class Provider(ABC):
     async def aclose(self) -> None:
         """Let go of sockets and the like. Calls in flight fail."""
         return
-
-
-class HTTPProvider(Provider):
-    """A provider behind an HTTP API. Subclasses translate; this class does the I/O and names its failures.
-
-    `on_headers` is called with the model, the status and the headers of each answer as they arrive: a rate limiter
-    learns from them. It must not block.
-    """
-
-    on_headers: OnHeaders | None = None
-
-    default_base_url: ClassVar[str]
-    key_variable: ClassVar[str]
-
-    def __init__(self, config: ProviderConfig) -> None:
-        self.config = config
-        self.name = config.name
-        self.base_url = (config.base_url or self.default_base_url).rstrip("/")
-        self.key = self._find_key(config)
-        self._keys = tuple(key.get_secret_value() for key in config.api_keys) or ((self.key,) if self.key else ())
-        self.key_names = tuple(f"key {number}" for number in range(1, len(self._keys) + 1)) or ("",)
-        self._warned: set[str] = set()
-        url = urlsplit(self.base_url)
-        if url.scheme not in ("http", "https") or not url.hostname:
-            raise ConfigError(f"providers.{self.name}.base_url must be an http(s) URL, not {self.base_url!r}")
-        self._aim_at(url)
-        self._timeouts = _timeouts(config)
-        self._stream_timeouts = replace(self._timeouts, first_byte=config.first_token_timeout)
-        self._transport = Transport(
-            pool_size=config.pool.size,
-            pool_idle=config.pool.idle,
-            http_client=config.http_client,
-            transport=config.transport,
-        )
-
-    @classmethod
-    def init(cls, config: ProviderConfig) -> Self:
-        return cls(config)
-
-    def _aim_at(self, url: SplitResult) -> None:
-        """Send to this address from now on; paths go before the question mark that it may have."""
-        self._url_before = urlunsplit(url._replace(query="", fragment=""))
-        self._url_after = urlunsplit(("", "", "", url.query, url.fragment))
-
-    def _find_key(self, config: ProviderConfig) -> str | None:
-        """The first configured key, or the environment's; the latter never goes to a server of another name."""
-        if config.api_keys:
-            return config.api_keys[0].get_secret_value()
-        if config.base_url is not None:
-            return None
-        if key := os.environ.get(self.key_variable):
-            return key
-        raise MissingApiKey(
-            f"providers.{config.name} has no api_key: set it, or the environment variable {self.key_variable}",
-            variable=self.key_variable,
-            provider=config.name,
-        )
-
-    def timed_by_caller(self) -> None:
-        """Leave the times of streams to who reads them, and can tell a word from a sign of life."""
-        self._stream_timeouts = Timeouts(connect=self._timeouts.connect, first_byte=None, idle=None, total=None)
-
-    def for_key(self, index: int) -> Self:
-        """A view that asks with another key, over the same connections. It is good for one attempt."""
-        if index == 0:
-            return self
-        view = copy.copy(self)
-        view.key = self._keys[index]
-        return view
-
-    # --- to be filled in: pure translation
-
-    @abstractmethod
-    def encode(self, request: Request) -> tuple[str, dict[str, str], dict[str, Any]]:
-        """The path below `base_url`, the headers and the body of a call. Raises InvalidRequest."""
-
-    @abstractmethod
-    def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Response:
-        """The answer in a whole HTTP response. Raises what `classify` says, or ProtocolError."""
-
-    @abstractmethod
-    def stream_decoder(self) -> StreamDecoder:
-        """A reader for one stream."""
-
-    @abstractmethod
-    def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> RubberDuckError:
-        """The error that an HTTP response stands for."""
-
-    def said_in(self, status: int, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
-        """The JSON object of an answer, empty where there is none. Raises what `classify` says of a failure."""
-        if status != 200:
-            raise self.classify(status, headers, body)
-        try:
-            said = as_dict(parse_json(body))
-        except ValueError:
-            said = {}
-        if said.get("error"):
-            raise self.classify(status, headers, body)
-        return said
-
-    def warnings(self, request: Request) -> tuple[str, ...]:
-        """What the provider will not honour in a request that it answers all the same."""
-        return ()
-
-    # --- the doing
-
-    async def complete(self, request: Request) -> Response:
-        request = _with_stream(request, False)
-        url, headers, content = self._outgoing(request)
-        try:
-            reply = await self._transport.post(url, headers=headers, content=content, timeouts=self._timeouts)
-            self._show(request, reply)
-            response = self.decode(reply.status, reply.headers, reply.body)
-        except TransportError as error:
-            raise self._lost(error, request) from error
-        except RubberDuckError as error:
-            raise self._labelled(error, request) from None
-        if response.usage.estimated:
-            await self.ready_to_count(request.model)
-        return self._with_usage(response, request)
-
-    async def stream(self, request: Request) -> AsyncGenerator[Chunk]:
-        request = _with_stream(request, True)
-        answer = Assembly()
-        try:
-            async with aclosing(self._chunks(request, answer)) as chunks:
-                async for chunk in chunks:
-                    answer.add(chunk)
-                    if answer.size > _LONGEST_ANSWER:
-                        raise self._too_large()
-                    yield chunk
-        except TransportError as error:
-            raise self._lost(error, request, answer) from error
-        except RubberDuckError as error:
-            raise self._broken(error, request, answer) from error.__cause__
-        except asyncio.CancelledError:
-            if answer.usage is None:
-                raise
-            # Who gives it up learns from the cause what it has cost so far.
-            raise asyncio.CancelledError from self._interrupted("the stream was given up", request, answer)
-        if answer.usage is None:
-            await self.ready_to_count(request.model)
-            yield Chunk(usage=self._estimate(request, answer.written))
-
-    async def _chunks(self, request: Request, answer: Assembly) -> AsyncGenerator[Chunk]:
-        url, headers, content = self._outgoing(request)
-        timeouts = self._stream_timeouts
-        async with await self._transport.stream(url, headers=headers, content=content, timeouts=timeouts) as reply:
-            self._show(request, reply)
-            if reply.status != 200:
-                raise self.classify(reply.status, reply.headers, await reply.read(_LONGEST_ERROR_BYTES))
-            if reply.headers.get("content-type", "").startswith("application/json"):
-                # Some servers do not stream, whatever they are asked.
-                body = await reply.read(_LONGEST_BODY_BYTES)
-                for chunk in as_chunks(self.decode(reply.status, reply.headers, body)):
-                    yield chunk
-                return
-            decoder = self.stream_decoder()
-            try:
-                async for chunk in _decoded(reply, decoder):
-                    yield chunk
-            finally:
-                answer.usage = answer.usage or decoder.usage
-
-    async def aclose(self) -> None:
-        await self._transport.aclose()
-
-    def _outgoing(self, request: Request) -> tuple[str, dict[str, str], bytes]:
-        for warning in self.warnings(request):
-            if warning not in self._warned:
-                self._warned.add(warning)
-                _log.warning("%s: %s", self.name, warning)
-        try:
-            path, headers, body = self.encode(request)
-        except RubberDuckError as error:
-            raise self._labelled(error, request) from None
-        url = f"{self._url_before}{path}{self._url_after}"
-        return url, {"Content-Type": "application/json"} | headers, _json_bytes(body)
-
-    def _show(self, request: Request, reply: Reply | StreamReply) -> None:
-        if self.on_headers is not None:
-            self.on_headers(request.model, reply.status, reply.headers)
-
-    # --- naming what went wrong
-
-    def _labelled(self, error: RubberDuckError, request: Request) -> RubberDuckError:
-        """The error with provider and model filled in, and our keys removed from what the server wrote."""
-        error.provider, error.model = self.name, request.model
-        for key in (self.key, *self._keys):
-            if key and key in error.message:
-                error.message = error.message.replace(key, "***")
-                error.args = (error.message,)
-        return error
-
-    def _lost(self, error: TransportError, request: Request, answer: Assembly | None = None) -> RubberDuckError:
-        """The error for a connection that failed, by how far the call had come."""
-        if answer is not None and answer.has_output:
-            return self._interrupted(f"the stream broke off ({error.kind})", request, answer)
-        kinds: dict[str, type[errors.ProviderError]] = {
-            "timeout": errors.ProviderTimeout,
-            "too_large": errors.ProtocolError,
-            "malformed": errors.ProtocolError,
-            "cut": errors.ProtocolError,  # an answer had begun: more than an outage, and it may be billed
-        }
-        phase = "uncertain" if error.phase == "after_output" else error.phase
-        return kinds.get(error.kind, errors.ServiceUnavailable)(
-            f"{self.name} did not answer ({error.kind}): {error}",
-            provider=self.name,
-            model=request.model,
-            phase=phase,
-            spent=Decimal(0) if phase == "not_sent" else None,
-        )
-
-    def _too_large(self) -> errors.ProtocolError:
-        text = f"{self.name} sent an answer of more than {_LONGEST_ANSWER:,} letters"
-        return errors.ProtocolError(text, status=200, spent=None)
-
-    def _interrupted(self, what: str, request: Request, answer: Assembly) -> StreamInterrupted:
-        return StreamInterrupted(
-            f"{self.name}: {what}; what came before is in `text`",
-            text=answer.text,
-            usage=answer.usage,
-            provider=self.name,
-            model=request.model,
-            spent=None,
-        )
-
-    def _broken(self, error: RubberDuckError, request: Request, answer: Assembly) -> RubberDuckError:
-        """The error that ended a stream, with what had come before it: as its own, or as its cause."""
-        self._labelled(error, request)
-        if isinstance(error, StreamInterrupted):
-            error.text, error.usage = answer.text, error.usage or answer.usage
-            error.phase = "after_output" if answer.has_output else "uncertain"
-        elif answer.has_output:
-            error.__cause__ = self._interrupted("the server reported an error in its answer", request, answer)
-            error.spent = None
-            if isinstance(error, errors.ProviderError):
-                error.phase = "after_output"
-        return error
-
-    # --- usage that the server did not tell
-
-    def _with_usage(self, response: Response, request: Request) -> Response:
-        if not response.usage.estimated:
-            return response
-        written = "".join(
-            (choice.message.reasoning or "")
-            + choice.message.text
-            + "".join(call.function.arguments for call in choice.message.tool_calls)
-            for choice in response.choices
-        )
-        return replace(response, usage=self._estimate(request, written))
-
-    def _estimate(self, request: Request, written: str) -> Usage:
-        asked = sum(self.count_tokens(message.text, request.model) for message in request.messages)
-        return Usage(asked, self.count_tokens(written, request.model), estimated=True)
-
-
-def merge_extra(body: dict[str, Any], request: Request) -> dict[str, Any]:
-    """The body with the request's `extra` in it. What routes and bills a call cannot be changed by it."""
-    for name in _OWN_FIELDS & request.extra.keys():
-        raise InvalidRequest(f"extra.{name}: set `{name}` in the request itself", field=f"extra.{name}")
-    return body | request.extra
-
-
-def _with_stream(request: Request, stream: bool) -> Request:
-    return request if request.stream is stream else request.model_copy(update={"stream": stream})
-
-
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
-
-
-def _json_bytes(body: dict[str, Any]) -> bytes:
-    try:
-        return _ENCODER.encode(body).encode()
-    except UnicodeEncodeError:
-        return json.dumps(body, separators=(",", ":")).encode()
-
-
-def _timeouts(config: ProviderConfig) -> Timeouts:
-    defaults = Timeouts(total=config.timeout)
-    connect = defaults.connect if config.connect_timeout is None else config.connect_timeout
-    idle = defaults.idle if config.idle_timeout is None else config.idle_timeout
-    return replace(defaults, connect=connect, idle=idle)
-
-
-async def _decoded(reply: StreamReply, decoder: StreamDecoder) -> AsyncGenerator[Chunk]:
-    """The chunks of a stream, up to its proper end. A connection lost behind that end is no loss."""
-    end_by = None
-    try:
-        while (data := await _next_piece(reply, end_by)) is not None:
-            for chunk in decoder.feed(data):
-                yield chunk
-            decoder.check()
-            if decoder.done:
-                await _drain(reply)
-                return
-            if end_by is None and decoder.is_whole:
-                end_by = asyncio.get_running_loop().time() + _END_MARK_S
-    except TransportError:
-        if not decoder.is_whole:
-            raise
-    for chunk in decoder.end():
-        yield chunk
-
-
-async def _next_piece(reply: StreamReply, by: float | None) -> bytes | None:
-    """The next bytes; None at the end of the body, or where `by` comes first: a whole answer waits for no end mark."""
-    if by is None:
-        return await anext(reply, None)
-    try:
-        async with asyncio.timeout_at(by):
-            return await anext(reply, None)
-    except TimeoutError:
-        return None
-
-
-async def _drain(reply: StreamReply) -> None:
-    """Read past the answer's end, so that the socket can be used again. The answer is whole: failures are nothing."""
-    try:
-        async with asyncio.timeout(_DRAIN_S):
-            async for _ in reply:
-                pass
-    except (TransportError, TimeoutError):
-        pass

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from rubberduck.errors import ConfigError
 from rubberduck.providers import local_model
+from rubberduck.providers.http import Outgoing
 from rubberduck.providers.local_process import EngineSettings
 from rubberduck.providers.local_whereabouts import Engine
 from rubberduck.providers.openai import OpenAI
@@ -109,7 +110,7 @@ class LocalProvider(OpenAI):
             self.key = endpoint.key
             self._aim_at(urlsplit(endpoint.base_url))
 
-    def encode(self, request: Request) -> tuple[str, dict[str, str], dict[str, Any]]:
+    def encode(self, request: Request) -> Outgoing:
         if self.engine is None:
             return super().encode(request)
         if request.max_tokens is None:

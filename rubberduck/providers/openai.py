@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from rubberduck.errors import RubberDuckError
 from rubberduck.providers import dialects, failures
-from rubberduck.providers.base import HTTPProvider, merge_extra
+from rubberduck.providers.http import HTTPProvider, Outgoing, merge_extra
 from rubberduck.providers.openai_stream import OpenAIStreamDecoder
 from rubberduck.providers.reading import as_count, as_dict, as_list, as_name, as_text, made_id
 from rubberduck.types import (
@@ -21,9 +21,9 @@ from rubberduck.types import (
     ImagePart,
     Message,
     NamedTool,
+    Part,
     Request,
     Response,
-    TextPart,
     ToolCall,
     Usage,
 )
@@ -52,9 +52,9 @@ class OpenAI(HTTPProvider):
             return model.startswith(FAMILIES)
         return not self.config.models
 
-    def encode(self, request: Request) -> tuple[str, dict[str, str], dict[str, Any]]:
+    def encode(self, request: Request) -> Outgoing:
         """The path, headers and body of a call."""
-        body = encode_request(request, modern=self.is_openai_itself)
+        body = encode_request(request, self.extra_of(request), modern=self.is_openai_itself)
         return "/chat/completions", self._headers(), body
 
     def _headers(self) -> dict[str, str]:
@@ -86,7 +86,7 @@ class OpenAI(HTTPProvider):
 # --- what we send
 
 
-def encode_request(request: Request, *, modern: bool) -> dict[str, Any]:
+def encode_request(request: Request, extra: dict[str, Any], *, modern: bool) -> dict[str, Any]:
     """The body of a call. `modern` is for OpenAI itself: compatible servers know only the older spellings."""
     body: dict[str, Any] = {"model": request.model, "messages": encode_messages(request.messages, modern=modern)}
     optional = {
@@ -103,10 +103,17 @@ def encode_request(request: Request, *, modern: bool) -> dict[str, Any]:
         "parallel_tool_calls": request.parallel_tool_calls if request.tools else None,
         "response_format": request.response_format,
         "reasoning_effort": request.reasoning_effort,
+        "verbosity": request.verbosity,
+        "logit_bias": request.logit_bias,
+        "logprobs": request.logprobs,
+        "top_logprobs": request.top_logprobs,
+        "service_tier": request.service_tier,
+        "prompt_cache_key": request.prompt_cache_key,
+        "metadata": request.metadata,
         "user": request.user,
     }
     body |= {name: value for name, value in optional.items() if value is not None}
-    body = merge_extra(body, request)
+    body = merge_extra(body, extra)
     if request.stream:
         body["stream"] = True
         body["stream_options"] = as_dict(body.get("stream_options")) | {"include_usage": True}
@@ -160,7 +167,7 @@ def _content(message: Message) -> str | list[dict[str, Any]] | None:
     return message.content
 
 
-def _part(part: TextPart | ImagePart) -> dict[str, Any]:
+def _part(part: Part) -> dict[str, Any]:
     return part.model_dump(exclude_none=True)
 
 

@@ -19,7 +19,7 @@ from rubberduck.config import ProviderConfig
 from rubberduck.core.breaker import Outcome
 from rubberduck.core.classify import OtherRoute, Quarantine, SameRoute, Settlement, classify
 from rubberduck.providers import resolve
-from rubberduck.providers.base import HTTPProvider
+from rubberduck.providers.http import HTTPProvider
 
 S, F, I, C = Outcome  # noqa: E741
 B, L, N, O, Q = Outcome, Settlement, SameRoute, OtherRoute, Quarantine  # noqa: E741

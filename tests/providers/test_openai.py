@@ -334,7 +334,7 @@ def test_a_stream_without_usage_ends_with_an_estimate(
 def test_a_whole_stream_does_not_wait_for_a_server_that_keeps_the_line_open(
     make: Any, run: Any, ask: Any, sse: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rubberduck.providers.base._DRAIN_S", 0.01)
+    monkeypatch.setattr("rubberduck.providers.http._DRAIN_S", 0.01)
 
     class Endless(httpx.AsyncByteStream):
         async def __aiter__(self) -> Any:

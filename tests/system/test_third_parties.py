@@ -128,7 +128,7 @@ def test_a_duck_is_an_async_context_manager_too(tmp_path: Any) -> None:
     ("wrong", "told"),
     [
         ({"max_token": 5}, "max_token: unknown field; did you mean 'max_tokens'?"),
-        ({"top_kk": 5}, "top_kk: unknown field; provider-specific parameters go into `extra`"),
+        ({"min_p": 5}, "min_p: unknown field; provider-specific parameters go into `extra`"),
         ({"messages": "hi"}, "messages: must be a list"),
         ({"messages": []}, "messages: must have at least one message"),
     ],

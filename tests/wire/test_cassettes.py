@@ -21,7 +21,7 @@ from rubberduck.config import ProviderConfig
 from rubberduck.errors import RubberDuckError, StreamInterrupted
 from rubberduck.providers import resolve
 from rubberduck.providers.assembly import Assembly
-from rubberduck.providers.base import HTTPProvider
+from rubberduck.providers.http import HTTPProvider
 from rubberduck.types import Chunk, FinishReason, Request, Response
 
 BESIDE = Path(__file__).resolve().parents[2].parent / "shared" / "cassettes"

@@ -11,6 +11,7 @@ import os
 import random
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -28,6 +29,7 @@ from rubberduck.actors import cost_tracker, deliveries, jobs, outcomes, request_
 from rubberduck.actors.board import Board, ProviderDesk
 from rubberduck.actors.calls import CallRunner
 from rubberduck.actors.office import Office
+from rubberduck.actors.shared_limits import Leases, fingerprint
 from rubberduck.actors.trace import Trace
 from rubberduck.config import Config, ProviderConfig
 from rubberduck.core.breaker import BreakerOptions, BreakerStats, Event, State
@@ -42,6 +44,7 @@ from rubberduck.providers import resolve
 from rubberduck.providers.base import HTTPProvider, Provider
 from rubberduck.storage import Ledger
 from rubberduck.storage.jobs import SqliteJobs
+from rubberduck.storage.shared import open_limits
 from rubberduck.storage.sqlite import SqliteLedger
 from rubberduck.storage.sqlite_file import MEMORY
 from rubberduck.stream import OpeningStream, Stream
@@ -114,6 +117,7 @@ class RubberDuck:
         """
         loaded = Config.load(config)
         open_ledger = _ledger_of(loaded)
+        leases = _leases_of(loaded)
         prices = PriceBook(_overrides(loaded))
         desks = {name: _desk(_provider(each, transport), loaded) for name, each in loaded.providers.items()}
         if any(prices_list.is_listed(desk.vendor) for desk in desks.values()):
@@ -122,14 +126,18 @@ class RubberDuck:
         system = sup.System(f"rubberduck-{next(_numbers)}", clock=clock, loop_limit=loaded.supervision.loop_limit)
         try:
             duck = cls(loaded, Office(system, board, prices))
-            duck._supervise(open_ledger, _jobs_of(loaded))
+            duck._supervise(open_ledger, _jobs_of(loaded), leases)
         except BaseException:
             system.stop(5.0)
             raise
         return duck
 
-    def _supervise(self, open_ledger: Callable[[], Ledger], open_jobs: Callable[[], SqliteJobs]) -> None:
-        children = tree.children(self.config, self._office, self._runner, open_ledger, self._breaker_event, open_jobs)
+    def _supervise(
+        self, open_ledger: Callable[[], Ledger], open_jobs: Callable[[], SqliteJobs], leases: Leases | None
+    ) -> None:
+        children = tree.children(
+            self.config, self._office, self._runner, open_ledger, self._breaker_event, open_jobs, leases
+        )
         limits = self.config.supervision
         try:
             self.system.supervise(*children, max_restarts=limits.max_restarts, max_seconds=limits.max_seconds)
@@ -499,6 +507,20 @@ def _jobs_of(config: Config) -> Callable[[], SqliteJobs]:
     beside = ledger if ledger == MEMORY else f"{ledger}-jobs"
     path = (config.jobs.path if config.jobs is not None else None) or beside
     return functools.partial(SqliteJobs, path, synchronous=config.ledger.synchronous)
+
+
+def _leases_of(config: Config) -> Leases | None:
+    """What is shared with other processes; None if nothing is."""
+    if config.shared is None:
+        return None
+    url, node = config.shared.url.get_secret_value(), uuid.uuid4().hex[:16]
+    open_store = functools.partial(open_limits, url, node, prefix=config.shared.prefix)
+    open_store()  # says now what is wrong with it, and connects to nothing
+    keys = {
+        name: tuple([fingerprint(key.get_secret_value()) for key in provider.api_keys])
+        for name, provider in config.providers.items()
+    }
+    return Leases(open_store, keys=keys, least_nodes=config.shared.nodes)
 
 
 def _default_ledger() -> Path:

@@ -3,6 +3,7 @@
 root                             one_for_one
 ├─ cost_tracker                  the ledger; first up, last down
 ├─ jobs                          durable jobs, where configured
+├─ shared_limits                 leases of limits shared with other processes, where configured
 ├─ providers                     a provider that keeps crashing is paused, it never takes the others down
 │  └─ provider:<name>            one_for_one
 │     ├─ rate_limiter:<name>
@@ -32,6 +33,7 @@ from rubberduck.actors.office import Office
 from rubberduck.actors.rate_limiter import RateLimiterActor
 from rubberduck.actors.request_queue import RequestQueueActor
 from rubberduck.actors.service import ServiceActor
+from rubberduck.actors.shared_limits import Leases, SharedLimitsActor
 from rubberduck.actors.wire import listen_to
 from rubberduck.config import Config
 from rubberduck.config.sections import JobsConfig
@@ -57,10 +59,11 @@ def children(
     open_ledger: Callable[[], Any],
     on_breaker_event: Callable[[str, str, Event], object],
     open_jobs: Callable[[], SqliteJobs],
+    leases: Leases | None = None,
 ) -> list[sup.ChildSpec]:
     """The children of the root, in the order of their start."""
     limits = _limits(config)
-    providers = [_provider(desk, limits, on_breaker_event) for desk in office.board.desks.values()]
+    providers = [_provider(desk, limits, on_breaker_event, leases) for desk in office.board.desks.values()]
     board = office.board
 
     def is_blocked(route: str) -> bool:
@@ -75,6 +78,7 @@ def children(
             mailbox=IDEMPOTENT,
         ),
         *([] if config.jobs is None else [_jobs(config.jobs, office, open_jobs)]),
+        *([] if leases is None else [sup.ChildSpec("shared_limits", SharedLimitsActor, args=(leases,))]),
         sup.supervisor("providers", *providers, **limits, on_exhausted=_REST),
         sup.ChildSpec(
             "request_queue",
@@ -116,7 +120,10 @@ def _limits(config: Config) -> dict[str, Any]:
 
 
 def _provider(
-    desk: ProviderDesk, limits: dict[str, Any], on_breaker_event: Callable[[str, str, Event], object]
+    desk: ProviderDesk,
+    limits: dict[str, Any],
+    on_breaker_event: Callable[[str, str, Event], object],
+    leases: Leases | None,
 ) -> sup.ChildSpec:
     listen_to(desk.provider)
     limiter = sup.ChildSpec(
@@ -127,6 +134,7 @@ def _provider(
             "keys": len(desk.keys.names),
             "publish": desk.limiters.__setitem__,
             "concurrency_of": desk.concurrency_of,
+            "sharing": None if leases is None else functools.partial(leases.of, desk.name),
         },
         mailbox=IDEMPOTENT,
     )

@@ -17,6 +17,7 @@ has `system`, the name of the runtime it comes from. Durations are in nanosecond
 | KEY_QUARANTINED | duration, times | provider, key, model, reason, status |
 | SHARED | | request_id, model, flight |
 | CACHE_HIT, CACHE_MISS | | request_id, model |
+| SHARED_LIMITS_LOST, SHARED_LIMITS_FOUND | found: nodes | |
 | LEDGER_FAILED | | subject, error |
 
 Provider and model of a request that has not been sent are what the caller asked for, provider None.
@@ -45,6 +46,8 @@ KEY_QUARANTINED: Event = (*_LLM, "key", "quarantined")
 SHARED: Event = (*_LLM, "shared")
 CACHE_HIT: Event = (*_LLM, "cache", "hit")
 CACHE_MISS: Event = (*_LLM, "cache", "miss")
+SHARED_LIMITS_LOST: Event = (*_LLM, "shared_limits", "lost")
+SHARED_LIMITS_FOUND: Event = (*_LLM, "shared_limits", "found")
 LEDGER_FAILED: Event = (*_LLM, "ledger", "failed")
 
 HANDLER_FAILED: Event = ("rubber_duck", "telemetry", "handler_failed")

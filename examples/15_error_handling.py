@@ -15,7 +15,8 @@ from rubberduck.errors import (
     RubberDuckError,
 )
 
-FAILURES = ("quota", "timeout", "overloaded", "context_length", "auth")
+FAILURES = ("timeout", "overloaded", "context_length", "quota", "auth")
+# The account that is used up is left alone afterwards: the last of them is not even asked for.
 CONFIG = {
     "providers": {"mock": {"models": ["any"], "responses": [{"error": kind} for kind in FAILURES]}},
     "retry": {"max_attempts": 1},
@@ -32,7 +33,7 @@ def what_to_do(error: RubberDuckError) -> str:
         case ProviderTimeout():
             return "it may have been answered and billed: ask again only if that does no harm"
         case NoAvailableProvider():
-            return f"nobody was asked: {error.reasons}"
+            return f"nobody was asked: {error.reasons}; come back in {error.retry_after or 0:.0f} s"
         case ProviderError() if error.retryable:
             return "ask again a little later"
         case _:

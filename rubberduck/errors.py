@@ -139,9 +139,27 @@ class QueueFull(Refused):
 
 
 class BudgetExceeded(Refused):
-    """The money set aside for this caller is spent."""
+    """The money set aside for this caller is spent, or held by calls that still run.
+
+    `limit` is the budget and `used` what of it is spent or held, in USD; `retry_after` is when a new period begins,
+    None where that is no help, as with the `max_cost` of a call.
+    """
 
     retryable = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        tenant: str = "",
+        limit: Decimal | None = None,
+        used: Decimal | None = None,
+        **details: Any,
+    ) -> None:
+        super().__init__(message, **details)
+        self.tenant = tenant
+        self.limit = limit
+        self.used = used
 
 
 class DeadlineExceeded(Refused):

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from rubberduck.core import pricing
@@ -151,6 +151,21 @@ def _listed(vendor: str, model: str) -> _Listed:
         return None
     source = f"genai-prices {__version__}"
     return (info, source) if isinstance(info.prices, list) else _converted(_Same(info.prices), source)
+
+
+@lru_cache(maxsize=MAX_REMEMBERED)
+def context_window(vendor: str, model: str) -> int | None:
+    """How many tokens a vendor's model can read and write together, by the bundled list; None where it does not say."""
+    if not is_listed(vendor):
+        return None
+    preload()
+    from genai_prices.data_snapshot import get_snapshot
+
+    try:
+        seller, info = get_snapshot().find_provider_model(model, None, vendor, None)
+    except LookupError:
+        return None
+    return info.context_window if seller.id == vendor else None
 
 
 def _price_at(listed: tuple[ModelInfo, str], at: datetime) -> Price | None:

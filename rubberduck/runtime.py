@@ -7,49 +7,43 @@ import contextlib
 import functools
 import itertools
 import logging
-import os
 import random
 import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
-from urllib.parse import urlsplit
 
 import pykka
 
 import supervision as sup
 from rubberduck import prices as prices_list
 from rubberduck import telemetry
-from rubberduck.actors import cost_tracker, deliveries, jobs, outcomes, request_queue, service, tree
-from rubberduck.actors.board import Board, ProviderDesk
+from rubberduck.actors import components, cost_tracker, deliveries, jobs, outcomes, request_queue, service, tree
+from rubberduck.actors.board import Board
 from rubberduck.actors.calls import CallRunner
 from rubberduck.actors.office import Office
-from rubberduck.actors.shared_limits import Leases, fingerprint
 from rubberduck.actors.trace import Trace
-from rubberduck.config import Config, ProviderConfig
-from rubberduck.core.breaker import BreakerOptions, BreakerStats, Event, State
+from rubberduck.config import Config
+from rubberduck.core.breaker import BreakerStats, Event, State
+from rubberduck.core.budget import BudgetStatus
 from rubberduck.core.jobs import Job, JobState
-from rubberduck.core.keys import KeyPool, QuarantineStats
+from rubberduck.core.keys import QuarantineStats
 from rubberduck.core.ledger import Summary
-from rubberduck.core.limiter import LimiterOptions, LimiterStats
+from rubberduck.core.limiter import LimiterStats
 from rubberduck.core.request_queue import QueueStats
 from rubberduck.errors import CallInterrupted, ConfigError, QueueFull, RubberDuckError
 from rubberduck.prices import PriceBook
-from rubberduck.providers import resolve
-from rubberduck.providers.base import HTTPProvider, Provider
+from rubberduck.providers.base import Provider
 from rubberduck.storage import Ledger
 from rubberduck.storage.jobs import SqliteJobs
-from rubberduck.storage.shared import open_limits
-from rubberduck.storage.sqlite import SqliteLedger
-from rubberduck.storage.sqlite_file import MEMORY
 from rubberduck.stream import OpeningStream, Stream
 from rubberduck.telemetry import names as events
 from rubberduck.types import Request, Response
+from rubberduck.wiring import desk_of, jobs_of, leases_of, ledger_of, prices_of, provider_of
 
 logger = logging.getLogger("rubberduck")
 _numbers = itertools.count(1)
@@ -116,28 +110,23 @@ class RubberDuck:
             ConfigError: with all faults found; nothing is left running.
         """
         loaded = Config.load(config)
-        open_ledger = _ledger_of(loaded)
-        leases = _leases_of(loaded)
-        prices = PriceBook(_overrides(loaded))
-        desks = {name: _desk(_provider(each, transport), loaded) for name, each in loaded.providers.items()}
+        open_ledger = ledger_of(loaded)
+        prices = PriceBook(prices_of(loaded))
+        desks = {name: desk_of(provider_of(each, transport), loaded) for name, each in loaded.providers.items()}
         if any(prices_list.is_listed(desk.vendor) for desk in desks.values()):
             prices_list.preload()
         board = Board(desks, loaded.models, random.Random())
         system = sup.System(f"rubberduck-{next(_numbers)}", clock=clock, loop_limit=loaded.supervision.loop_limit)
         try:
-            duck = cls(loaded, Office(system, board, prices))
-            duck._supervise(open_ledger, _jobs_of(loaded), leases)
+            duck = cls(loaded, Office(system, board, prices, leases_of(loaded)))
+            duck._supervise(open_ledger, jobs_of(loaded))
         except BaseException:
             system.stop(5.0)
             raise
         return duck
 
-    def _supervise(
-        self, open_ledger: Callable[[], Ledger], open_jobs: Callable[[], SqliteJobs], leases: Leases | None
-    ) -> None:
-        children = tree.children(
-            self.config, self._office, self._runner, open_ledger, self._breaker_event, open_jobs, leases
-        )
+    def _supervise(self, open_ledger: Callable[[], Ledger], open_jobs: Callable[[], SqliteJobs]) -> None:
+        children = tree.children(self.config, self._office, self._runner, open_ledger, self._breaker_event, open_jobs)
         limits = self.config.supervision
         try:
             self.system.supervise(*children, max_restarts=limits.max_restarts, max_seconds=limits.max_seconds)
@@ -170,7 +159,10 @@ class RubberDuck:
         return cast("Response", await self._asking({"complete": request, **options}))
 
     def stream(self, request: Request | dict[str, Any], **options: Any) -> Stream:
-        """Ask a model and get the answer piece by piece; returns when its first piece is there."""
+        """Ask a model and get the answer piece by piece; returns when its first piece is there.
+
+        `stream_policy` says what becomes of it if it breaks: "error", "buffer", "continue" or {"buffer": "2s"}.
+        """
         return cast("Stream", self._blocking({"stream": request, **options}))
 
     def astream(self, request: Request | dict[str, Any], **options: Any) -> OpeningStream:
@@ -199,29 +191,55 @@ class RubberDuck:
 
         Raises:
             RubberDuckError: how the job failed.
+            ConfigError: the configuration has no section `jobs`.
             KeyError: there is no job of this id, or it ended so long ago that it has been forgotten.
             TimeoutError: it has not ended yet.
         """
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("this would block the event loop: use `duck.aresult` in a coroutine")
-        future = self.actor("jobs").ask(jobs.WaitFor(job_id), block=False)
-        try:
-            return _result(job_id, future.get(timeout=timeout))
-        except pykka.Timeout:
-            _give_up(future)
-            raise TimeoutError(f"the job {job_id} has not ended within {timeout} s") from None
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            future = self._keeper.ask(jobs.WaitFor(job_id), block=False)
+            try:
+                job = future.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
+            except pykka.Timeout:
+                _give_up(future)
+                raise TimeoutError(f"the job {job_id} has not ended within {timeout} s") from None
+            except sup.ActorDeadError as died:
+                self._require_keeper(died)
+            else:
+                return _result(job_id, job)
 
     async def aresult(self, job_id: str, timeout: float | None = None) -> Response:
         """As `result`, on any event loop."""
         async with asyncio.timeout(timeout):
-            return _result(job_id, await self.actor("jobs").ask(jobs.WaitFor(job_id), block=False))
+            while True:
+                try:
+                    job = await self._keeper.ask(jobs.WaitFor(job_id), block=False)
+                except sup.ActorDeadError as died:
+                    self._require_keeper(died)
+                else:
+                    return _result(job_id, job)
 
     def job(self, job_id: str) -> Job:
         """A durable job as it stands now. Raises KeyError if there is none of this id."""
-        found = self.actor("jobs").ask(jobs.Find(job_id))
+        found = self._ask(self._keeper, jobs.Find(job_id))
         if found is None:
             raise KeyError(f"there is no job {job_id!r}")
         return cast("Job", found)
+
+    @property
+    def _keeper(self) -> sup.ActorRef:
+        if self.config.jobs is None:
+            raise ConfigError(service.NO_JOBS)
+        if self._closed:
+            raise _stopped()
+        return self._office.jobs()
+
+    def _require_keeper(self, died: sup.ActorDeadError) -> None:
+        """Whoever waits for a job's end asks the next incarnation; raises if there will be none."""
+        if self._closed or not self._keeper.is_alive():
+            raise _interrupted(died) from died
 
     def _blocking(self, message: dict[str, Any]) -> Any:
         if asyncio._get_running_loop() is not None:
@@ -289,17 +307,22 @@ class RubberDuck:
 
     def costs(self, timeframe: str | tuple[datetime, datetime] = "all") -> Summary:
         """What was spent: "all", "day", "hour" (the present ones, UTC), or (since, until) as aware datetimes."""
-        return cast("Summary", self.actor("cost_tracker").ask(cost_tracker.GetSummary(cast("Any", timeframe))))
+        tracker, message = self.actor("cost_tracker"), cost_tracker.GetSummary(cast("Any", timeframe))
+        return cast("Summary", self._ask(tracker, message))
+
+    def budgets(self) -> Mapping[str, BudgetStatus]:
+        """How the configured budgets stand, by tenant; "all" is that of all together."""
+        return cast("Mapping[str, BudgetStatus]", self._ask(self.actor("cost_tracker"), cost_tracker.GetBudgets()))
 
     def status(self) -> Status:
         """The health of providers, queue and ledger."""
         providers = {name: self._provider_status(name) for name in self._board.desks}
-        ledger = self.actor("cost_tracker").ask(cost_tracker.Health())
+        ledger = self._ask(self.actor("cost_tracker"), cost_tracker.Health())
         is_callable = any(each.state not in ("open", "forced_open") for each in providers.values())
         return Status(
             ok=is_callable and ledger.is_writable,
             providers=providers,
-            queue=self.actor("request_queue").ask(request_queue.Stats()),
+            queue=self._ask(self.actor("request_queue"), request_queue.Stats()),
             ledger=ledger,
             calls=self.actor("calls").count().get(),
         )
@@ -310,13 +333,24 @@ class RubberDuck:
         breaker, limiter = self.actor(f"circuit_breaker:{name}"), self.actor(f"rate_limiter:{name}")
         keys = self._board.desks[name].keys
         return ProviderStatus(
-            state=str(breaker.ask(circuit_breaker.GetState())),
-            breakers=breaker.ask(circuit_breaker.GetStats()),
-            limiter=limiter.ask(rate_limiter.GetStats()),
+            state=str(self._ask(breaker, circuit_breaker.GetState())),
+            breakers=self._ask(breaker, circuit_breaker.GetStats()),
+            limiter=self._ask(limiter, rate_limiter.GetStats()),
             inflight=self._board.desks[name].inflight,
-            keys={key: limiter.ask(rate_limiter.GetStats(number)) for number, key in enumerate(keys.names)},
+            keys={key: self._ask(limiter, rate_limiter.GetStats(number)) for number, key in enumerate(keys.names)},
             quarantines=keys.stats(self._office.now()),
         )
+
+    def _ask(self, ref: Any, message: sup.Ask[Any]) -> Any:
+        """What an actor knows: of its next life, if it dies over the question."""
+        left = components.MOST_ASKED
+        while True:
+            try:
+                return ref.ask(message)
+            except sup.ActorDeadError as died:
+                left -= 1
+                if self._closed or not left or not ref.is_alive():
+                    raise _interrupted(died) from died
 
     def readmit_keys(self, name: str) -> int:
         """Use what was left alone of a provider again, as after a bill was paid. How many keys and models it was."""
@@ -430,108 +464,6 @@ def _give_up(future: sup.AskFuture[Any]) -> None:
             answer = future.get(timeout=0)
             if isinstance(answer, Stream):
                 answer.close()
-
-
-def _provider(config: ProviderConfig, transport: Any) -> Provider:
-    if transport is not None and config.transport is None and config.http_client is None:
-        config = config.model_copy(update={"transport": transport})
-    try:
-        provider: Any = resolve(config.module).init(config)
-        if not isinstance(provider, Provider):
-            text = f"providers.{config.name}: init of {config.module!r} gave {provider!r}, which is no provider"
-            raise ConfigError(f"{text}; implement the classmethod init(config) and return the provider")
-        provider.name = config.name  # the one that routes, books and errors go by
-    except RubberDuckError:
-        raise
-    except Exception as error:  # a third party's class
-        text = f"providers.{config.name}: {config.module!r} could not be made: {type(error).__name__}: {error}"
-        raise ConfigError(text) from error
-    return provider
-
-
-def _desk(provider: Provider, config: Config) -> ProviderDesk:
-    own = config.providers[provider.name]
-    limits = config.rate_limits.get(provider.name)
-    attempt = own.timeout if own.timeout is not None else config.timeout
-    return ProviderDesk(
-        provider=provider,
-        vendor=_vendor(provider),
-        kind=_kind(provider),
-        keys=KeyPool(provider.key_names),
-        has_own_prices=type(provider).estimate_cost is not Provider.estimate_cost,
-        priority=own.priority,
-        weight=own.weight,
-        breaker_options=_breaker_options(config, attempt),
-        retry_budget=(config.retry.retry_budget, float(config.retry.retry_budget_floor)),
-        limiter_options=LimiterOptions(**(dict(limits) if limits else {}), reservation_ttl=attempt + 5),
-    )
-
-
-def _vendor(provider: Provider) -> str:
-    """Whose list prices hold. Servers that merely speak a vendor's language have prices of their own."""
-    if isinstance(provider, HTTPProvider) and _host(provider.base_url) != _host(provider.default_base_url):
-        return ""
-    return provider.word
-
-
-def _kind(provider: Provider) -> str:
-    """What can do the same with the same model: one class, at one host."""
-    host = _host(provider.base_url) if isinstance(provider, HTTPProvider) else ""
-    return f"{type(provider).__qualname__}@{host}"
-
-
-def _host(url: str) -> str | None:
-    return urlsplit(url).hostname
-
-
-def _breaker_options(config: Config, attempt_timeout: float) -> BreakerOptions:
-    options = dict(config.circuit_breaker)
-    if options.get("permit_ttl") is None:
-        options["permit_ttl"] = attempt_timeout + 5
-    return BreakerOptions(**options)
-
-
-def _overrides(config: Config) -> dict[str, dict[str, Any]]:
-    return {name: dict(price) for name, price in config.prices.items()}
-
-
-def _ledger_of(config: Config) -> Callable[[], Ledger]:
-    if config.ledger.url is not None:
-        raise ConfigError("ledger.url: only a file is supported yet; set ledger.path")
-    path = config.ledger.path or str(_default_ledger())
-    return functools.partial(SqliteLedger, path, synchronous=config.ledger.synchronous)
-
-
-def _jobs_of(config: Config) -> Callable[[], SqliteJobs]:
-    ledger = config.ledger.path or str(_default_ledger())
-    beside = ledger if ledger == MEMORY else f"{ledger}-jobs"
-    path = (config.jobs.path if config.jobs is not None else None) or beside
-    return functools.partial(SqliteJobs, path, synchronous=config.ledger.synchronous)
-
-
-def _leases_of(config: Config) -> Leases | None:
-    """What is shared with other processes; None if nothing is."""
-    if config.shared is None:
-        return None
-    url, node = config.shared.url.get_secret_value(), uuid.uuid4().hex[:16]
-    open_store = functools.partial(open_limits, url, node, prefix=config.shared.prefix)
-    open_store()  # says now what is wrong with it, and connects to nothing
-    keys = {
-        name: tuple([fingerprint(key.get_secret_value()) for key in provider.api_keys])
-        for name, provider in config.providers.items()
-    }
-    return Leases(open_store, keys=keys, least_nodes=config.shared.nodes)
-
-
-def _default_ledger() -> Path:
-    """The ledger of a RubberDuck that was not told where: the user's own state directory."""
-    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    directory = Path(base) / "rubberduck"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"the ledger's directory {directory} cannot be made: {error}; set ledger.path") from None
-    return directory / "ledger.sqlite"
 
 
 __all__ = ["OpeningStream", "ProviderStatus", "RubberDuck", "RubberDuckError", "Status"]

@@ -29,7 +29,7 @@ BELOW_PROVIDERS = FOUNDATION | {
 }
 BELOW_ACTORS = BELOW_PROVIDERS | {"rubberduck.providers", "rubberduck.storage", "supervision"}
 BELOW_RUNTIME = BELOW_ACTORS | {"rubberduck.actors"}
-BELOW_EDGES = BELOW_RUNTIME | {"rubberduck.runtime", "rubberduck"}
+BELOW_EDGES = BELOW_RUNTIME | {"rubberduck.wiring", "rubberduck.runtime", "rubberduck"}
 
 # What each part may import of this project. Below `supervision` and `core` even other people's packages are listed.
 ARROWS: dict[str, frozenset[str]] = {
@@ -48,7 +48,8 @@ ARROWS: dict[str, frozenset[str]] = {
     "rubberduck.providers": BELOW_PROVIDERS | {"supervision"},  # the local model's process is an actor's
     "rubberduck.storage": FOUNDATION | {"rubberduck.core", "rubberduck.config", "rubberduck.telemetry"},
     "rubberduck.actors": BELOW_ACTORS,
-    "rubberduck.runtime": BELOW_RUNTIME,
+    "rubberduck.wiring": BELOW_RUNTIME,
+    "rubberduck.runtime": BELOW_RUNTIME | {"rubberduck.wiring"},
     "rubberduck.testing": BELOW_EDGES,
     "rubberduck.gateway": BELOW_EDGES,
     "rubberduck.dashboard": BELOW_EDGES | {"rubberduck.gateway"},

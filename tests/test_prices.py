@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from rubberduck import prices
 from rubberduck.errors import ConfigError
-from rubberduck.prices import PriceBook
+from rubberduck.prices import PriceBook, context_window
 from rubberduck.types import Usage
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -149,3 +149,10 @@ def test_model_names_made_up_by_users_do_not_fill_the_memory(monkeypatch):
 def test_importing_prices_does_not_load_the_list():
     script = "import sys, rubberduck.prices; sys.exit('genai_prices' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0
+
+
+def test_the_list_knows_how_much_a_model_can_read_and_says_nothing_of_others() -> None:
+    assert context_window("openai", "gpt-4o") == 128_000
+    assert context_window("openai", "made-up") is None
+    assert context_window("mock", "gpt-4o") is None
+    assert context_window("", "gpt-4o") is None

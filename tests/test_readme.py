@@ -130,7 +130,7 @@ def test_the_defaults_are_the_defaults(tmp_path: Path) -> None:
     [block] = [each for each in blocks_of("yaml") if each.text.startswith("# defaults")]
     told = load(block, tmp_path, "providers: {mock: {}}\n")
     assert told == Config.load({"providers": {"mock": {}}}, environ={})
-    assert len(told.model_fields_set) == 7
+    assert len(told.model_fields_set) == 9
 
 
 def test_the_tree_is_drawn_as_it_is() -> None:

@@ -208,10 +208,10 @@ class SickLedger:
 
 @pytest.fixture
 def sick_ledger(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[SickLedger]]:
-    from rubberduck import runtime
+    from rubberduck import wiring
 
-    real = runtime.SqliteLedger
-    monkeypatch.setattr(runtime, "SqliteLedger", lambda *where, **how: SickLedger(real(*where, **how)))
+    real = wiring.SqliteLedger
+    monkeypatch.setattr(wiring, "SqliteLedger", lambda *where, **how: SickLedger(real(*where, **how)))
     yield SickLedger
     SickLedger.is_sick = False
 

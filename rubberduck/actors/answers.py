@@ -34,8 +34,8 @@ class Answers:
         return replace(kept, usage=usage, cached=True, attempts=(), request_id=call.id, trace=call.trace(now, "cached"))
 
     def keep(self, key: str | None, response: Response, now: float) -> None:
-        """Remember a whole answer."""
-        if key is not None and self._cache is not None:
+        """Remember a whole answer, unless several have written it."""
+        if key is not None and not response.spliced and self._cache is not None:
             self._cache.put(key, response, _size(response), now)
 
 

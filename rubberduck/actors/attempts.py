@@ -21,6 +21,7 @@ import supervision as sup
 from rubberduck.actors import circuit_breaker, components, cost_tracker, rate_limiter, reports
 from rubberduck.actors.arrears import Arrears
 from rubberduck.actors.board import ProviderDesk, Route
+from rubberduck.actors.budgets import look_again_after
 from rubberduck.actors.call import Call
 from rubberduck.actors.office import Office
 from rubberduck.actors.second_look import EVERY, Left, SecondLook
@@ -28,6 +29,7 @@ from rubberduck.actors.trace import Leg
 from rubberduck.actors.wire import Exchange, Limits
 from rubberduck.core import pricing, rate_headers
 from rubberduck.core.breaker import Outcome, Permit, Rejected
+from rubberduck.core.budget import Refused as OverBudget
 from rubberduck.core.classify import Disposition, Settlement, classify
 from rubberduck.core.keys import Barred, Quarantined, Use
 from rubberduck.core.ledger import AttemptRecord
@@ -67,8 +69,8 @@ class NotBegun(Exception):
 class AttemptRun:
     """The life of one attempt of one call.
 
-    `leaves(waited, still)` says whether an attempt that has waited so long for its limiter, and has so long to go as far
-    as is known, had better be made elsewhere. `is_last_resort`: an open circuit is asked for its extra probe.
+    `leaves(waited, still)` says whether an attempt that has waited so long for its limiter, and has so long to go as
+    far as is known, had better be made elsewhere. `is_last_resort`: an open circuit is asked for its extra probe.
     """
 
     office: Office
@@ -126,7 +128,10 @@ class AttemptRun:
 
     def interrupted(self, error: RubberDuckError) -> RubberDuckError:
         """What a reader is told who has seen a part of the answer: how much that was, and why there is no more."""
-        if isinstance(error, StreamInterrupted) or not isinstance(error, ProviderError):
+        if isinstance(error, StreamInterrupted):
+            error.text = error.text or self._exchange.answer.text  # a third party's may have left it out
+            return error
+        if not isinstance(error, ProviderError):
             return error
         told = StreamInterrupted(
             f"{error}; what came before is in `text`",
@@ -213,6 +218,8 @@ class AttemptRun:
         if isinstance(permit, Rejected):
             raise NotBegun(f"circuit {permit.reason}", permit.retry_after)
         self._permit = permit
+        if call.money is not None:
+            self._require(call.money.hold(self.id, route))
         self._record = AttemptRecord(
             attempt_id=self.id,
             call_id=call.id,
@@ -224,10 +231,19 @@ class AttemptRun:
             tags=call.tags,
         )
         try:
-            await components.ask(office.tracker(), cost_tracker.Intend(self._record))
+            answer = await components.ask(office.tracker(), cost_tracker.Intend(self._record))
         except LedgerUnavailable:
             self._record = None  # it was not written, so there is nothing to take back
             raise
+        if isinstance(answer, OverBudget):
+            self._record = None
+            self._require(answer)
+
+    def _require(self, refused: OverBudget | None) -> None:
+        """Raises NotBegun if there is no money for the attempt."""
+        if refused is not None and self.call.money is not None:
+            self.call.money.refused(self.route, refused)
+            raise NotBegun(refused.reason, look_again_after(refused))
 
     def _pick_key(self) -> None:
         key = self.desk.pick_key(self._amounts, self.office.now(), self.call.klass, self.route.model)
@@ -257,6 +273,8 @@ class AttemptRun:
             still = None if at is None else max(0.0, at - now())
             return leaves is not None and leaves(now() - since, still)
 
+        if self.key not in self.desk.keys.usable(self.route.model, now()):
+            raise self._without_key()  # whoever waits is told by the limiter, but this one does not wait yet
         if leaves_now():
             raise NotBegun(ELSEWHERE, EVERY)
         try:
@@ -273,6 +291,8 @@ class AttemptRun:
 
     def _give_up(self) -> None:
         """Nothing was sent: reservation and permit return, the intent is void."""
+        if self.call.money is not None:
+            self.call.money.release(self.id)
         if self._record is not None:
             self._order(self.office.tracker(), cost_tracker.Void(self._record))
         if self._permit is not None:
@@ -285,6 +305,8 @@ class AttemptRun:
             self.desk.keys.give_back(self._use)
 
     def _worst_case(self) -> Decimal | None:
+        if self.call.money is not None:
+            return self.call.money.worst_case(self.route)
         amounts = self.call.amounts
         return self.office.cost(self.desk, self.route, Usage(int(amounts.input), int(amounts.output)))[0]
 
@@ -343,6 +365,8 @@ class AttemptRun:
         attempt = Attempt(self.route.provider, self.route.model, outcome, began, duration, cost, self._key_name)
         self.leg.attempt = attempt
         self.call.attempts.append(attempt)
+        if self.call.money is not None:
+            self.call.money.charge(self.id, cost)
         self._settle_permit(row, first_token, getattr(error, "retry_after", None))
         self._settle_reservation(row, usage, getattr(error, "retry_after", None))
         entry = self._entry = self._entry_of(usage, cost, price)

@@ -21,6 +21,7 @@ from rubberduck.core.retry import RetryBudget
 from rubberduck.core.route_stats import RouteStats
 from rubberduck.core.score import Candidate
 from rubberduck.errors import NoAvailableProvider
+from rubberduck.prices import context_window
 from rubberduck.providers.base import Provider
 
 logger = logging.getLogger("rubberduck")
@@ -240,6 +241,7 @@ class Board:
             tpot=stats.tpot(now),
             is_proven=stats.is_proven,
             repeat_allowed=desk.budget_of(model).affords(now),
+            context_limit=context_window(desk.vendor, model),
             family=f"{desk.kind}/{model}",
             typical=desk.typical_of(model, stats, now),
             may_probe=isinstance(blocked, Rejected) and desk.breakers[model].may_probe(now),

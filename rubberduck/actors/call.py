@@ -15,6 +15,7 @@ from rubberduck.types import Attempt, Request
 
 if TYPE_CHECKING:
     from rubberduck.actors.attempts import AttemptRun
+    from rubberduck.actors.budgets import Money
     from rubberduck.actors.flights import Flight
 
 ONE_REQUEST = Amounts()
@@ -27,8 +28,10 @@ class Call:
 
     `amounts` is the most that one attempt takes. `begun` counts the attempts that were begun, refused ones
     included. `pipe` leads to the reader of a stream, once a part of the answer has come. `out` are the attempts under
-    way, or the last ones: two where one was hedged. `steps` are what was decided and attempted, and when; `place` is how
-    many waited before it in the queue. `replayable` False: to send it twice could do something twice.
+    way, or the last ones: two where one was hedged. `steps` are what was decided and attempted, and when; `place` is
+    how many waited before it in the queue. `replayable` False: to send it twice could do something twice.
+    `max_cost` is the most that all its attempts may cost together, in USD; `money` counts it, None if nothing bounds
+    it.
     `policy` is what becomes of a stream that breaks; `continues` says that another attempt may go on where this one
     breaks off, and `spliced` that one has. A call that `is_flight` is made for several others that `may_share`, and is
     their `flight`; one that `is_second` has lost such a flight already.
@@ -55,6 +58,8 @@ class Call:
     pipe: Pipe | None = None
     out: list[AttemptRun] = field(default_factory=list)
     replayable: bool = True
+    max_cost: Decimal | None = None
+    money: Money | None = None
     policy: StreamPolicy = HAND_ON
     continues: bool = False
     spliced: bool = False

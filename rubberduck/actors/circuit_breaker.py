@@ -150,6 +150,7 @@ class CircuitBreakerActor(sup.Actor):
         for model, books in former.items():
             # A new generation: permits of the former incarnation are late, and mix up with none of ours.
             self._keep(model, CircuitBreaker.restore(_last_state(books, now), self._options, now, self._rng))
+            self._report(model, books)  # what came with time, and was told to nobody yet
         # The books themselves are the snapshot: they are always whole between two messages.
         self._remember()
 

@@ -112,7 +112,7 @@ class Continued(Delivery):
         if usage is not None:
             return replace(usage, cost=run.office.cost(run.desk, run.route, usage)[0])
         written = about_tokens(self._told.text) - sum(each.completion_tokens for each in self._used)
-        return Usage(int(self._call.amounts.input), max(0, round(written)), estimated=True)
+        return Usage(ceil(self._call.amounts.input), max(0, round(written)), estimated=True)
 
     def _go_on(self) -> None:
         """From here on an attempt of this call is asked to continue."""

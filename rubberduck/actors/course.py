@@ -11,6 +11,7 @@ from rubberduck.actors import components, endings, reports, request_queue
 from rubberduck.actors.arrears import Arrears
 from rubberduck.actors.attempts import AttemptRun, NotBegun, reserved
 from rubberduck.actors.board import Route
+from rubberduck.actors.budgets import Money
 from rubberduck.actors.call import Call
 from rubberduck.actors.continuation import goes_on
 from rubberduck.actors.delivery import Delivery
@@ -52,6 +53,10 @@ class Course:
         """The whole answer and its usage with the cost. Raises how the call failed."""
         call = self._call
         self._routes = self._office.board.routes(call.request.model, call.providers)
+        if self._office.budgets is not None or call.max_cost is not None:
+            call.money = Money.of(self._office, call)
+            if call.money is not None:
+                call.money.require_some(self._routes, self._rules.retry)
         call.amounts = await self._estimate()
         turn = await self._take_turn()
         is_answered = False
@@ -126,7 +131,8 @@ class Course:
                 case Sleep(until=until):
                     await sup.sleep(office.clock, max(0.0, until - now))
                 case Fail(error=error):
-                    raise endings.of_plan(error, routes)
+                    over = None if call.money is None else call.money.exceeded(routes, self._rules.retry, error)
+                    raise over or endings.of_plan(error, routes)
 
     def _candidates(self, now: float) -> list[Candidate]:
         """All routes as they look to this call."""
@@ -141,6 +147,8 @@ class Course:
         candidate = board.candidate(route, reserved(call, desk, route), call.klass, now)
         if call.delivered and candidate.obstacle is None and not goes_on(self._rules.providers, desk, route):
             return with_obstacle(candidate, "does not continue an answer")
+        if call.money is not None:
+            return call.money.seen(candidate, route)
         return candidate
 
     async def _attempt(self, route: Route, *, is_last_resort: bool) -> Answer | None:

@@ -28,6 +28,9 @@ from rubberduck.wakers import Waker
 
 _BEST_FIRST: tuple[Klass, ...] = ("high", "normal", "low")
 
+MORE_TIME = 0.1
+"""The share of its time by which a waiter's must exceed that of a refused flight to be worth another one."""
+
 Run = Callable[[Call], "sup.RunTask"]
 TaskOf = Callable[[str], "asyncio.Task[Any] | None"]
 
@@ -48,7 +51,7 @@ class Flight(flight.Flight[Chunk]):
         self._stream: Stream | None = None
         self._outcome: Response | RubberDuckError | None = None
         self._is_fetching = False
-        self._waiting: list[Waker] = []
+        self._sleepers: dict[Waker, None] = {}
         self._loop = asyncio.get_running_loop()
         future.on_done(self._hear)
 
@@ -84,9 +87,7 @@ class Flight(flight.Flight[Chunk]):
     async def _further(self) -> None:
         """Until there may be more: fetched by who comes first, for all."""
         if self._stream is None or self._is_fetching:
-            waker = Waker(self._loop, self._loop.create_future())
-            self._waiting.append(waker)
-            await waker.future
+            await self._sleep()
             return
         self._is_fetching = True
         try:
@@ -96,6 +97,14 @@ class Flight(flight.Flight[Chunk]):
         finally:
             self._is_fetching = False
             self._wake()
+
+    async def _sleep(self) -> None:
+        waker = Waker(self._loop, self._loop.create_future())
+        self._sleepers[waker] = None
+        try:
+            await waker.future
+        finally:
+            self._sleepers.pop(waker, None)
 
     def _fetched(self, stream: Stream, chunk: Chunk | None) -> None:
         if chunk is not None:
@@ -135,8 +144,8 @@ class Flight(flight.Flight[Chunk]):
         self._wake()
 
     def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for waker in waiting:
+        sleepers, self._sleepers = self._sleepers, {}
+        for waker in sleepers:
             waker.wake()
 
     def cancel(self) -> None:
@@ -200,16 +209,17 @@ class Flights:
         self, flights: flight.Flights[Flight], key: str, call: Call, former: Flight | None
     ) -> tuple[Flight, flight.Seat]:
         found = flights.find(key)
-        if found is not None and found.call.begun == 0 and _is_better(call.klass, found.call.klass):
+        if found is not None and found.call.begun == 0 and _better(call.klass, found.call.klass) != found.call.klass:
             # It waits in the queue for less than this call may ask for; nothing is lost by beginning anew.
             found.is_superseded = True
             found.end(CallInterrupted("another call of a higher class asks the same"))
             found.cancel()
             former, found = found, None
+        if found is not None:
+            reports.joined(self._office.system.name, call, found.call)
         shared, seat = flights.join(key, functools.partial(self._begin, call, former))
-        if shared is found:
-            shared.call.deadline = max(shared.call.deadline, call.deadline)
-            reports.joined(self._office.system.name, call, shared.call)
+        shared.call.deadline = max(shared.call.deadline, call.deadline)
+        shared.call.klass = _better(shared.call.klass, call.klass)
         call.flight = shared
         return shared, seat
 
@@ -234,7 +244,7 @@ class Flights:
         if former is not None:
             asked.accepted_at = min(asked.accepted_at, former.call.accepted_at)
             asked.deadline = max(asked.deadline, former.call.deadline)
-            asked.klass = min(asked.klass, former.call.klass, key=_BEST_FIRST.index)
+            asked.klass = _better(asked.klass, former.call.klass)
         return Flight(asked, self._office.calls().ask(self._run(asked), block=False))
 
     async def _end(self, call: Call, shared: Flight) -> None:
@@ -255,7 +265,7 @@ def _goes_on(call: Call, shared: Flight, error: RubberDuckError) -> bool:
         return True
     if isinstance(error, Refused) and not shared.call.attempts:
         # Perhaps for want of time that this call has. Nothing was sent, so it may begin anew for those who have it.
-        return shared.began_for < call.deadline
+        return call.deadline - shared.began_for > MORE_TIME * (shared.began_for - shared.call.accepted_at)
     if not isinstance(error, CallInterrupted) or call.is_second:
         return False
     call.is_second = True  # one restart, which those who have lost the same flight share
@@ -300,7 +310,7 @@ def _error_to(call: Call, shared: Flight, error: RubberDuckError) -> RubberDuckE
     twin.__dict__.update(error.__dict__)
     twin.request_id = None
     if not _charge(call, shared):
-        twin.spent = Decimal(0)
+        twin.spent = call.spent
     return twin
 
 
@@ -309,8 +319,8 @@ def _cancel_on(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None
         loop.call_soon_threadsafe(task.cancel)
 
 
-def _is_better(one: Klass, other: Klass) -> bool:
-    return _BEST_FIRST.index(one) < _BEST_FIRST.index(other)
+def _better(one: Klass, other: Klass) -> Klass:
+    return min(one, other, key=_BEST_FIRST.index)
 
 
 def _size(chunk: Chunk) -> int:

@@ -8,7 +8,9 @@ from typing import Any
 
 import supervision as sup
 from rubberduck.actors.board import Board, ProviderDesk, Route
+from rubberduck.actors.shared_limits import Leases
 from rubberduck.core import pricing
+from rubberduck.core.budget import Budgets
 from rubberduck.core.ledger import MAX_AMOUNT
 from rubberduck.errors import CallInterrupted
 from rubberduck.prices import PriceBook
@@ -18,11 +20,12 @@ logger = logging.getLogger("rubberduck")
 
 
 class Office:
-    """The surroundings of the calls of one tree. Used on the actors' loop."""
+    """The surroundings of the calls of one tree. Used on the actors' loop. Without `leases` limits are its own."""
 
-    def __init__(self, system: sup.System, board: Board, prices: PriceBook) -> None:
+    def __init__(self, system: sup.System, board: Board, prices: PriceBook, leases: Leases | None = None) -> None:
         self.system = system
         self.board = board
+        self.leases = leases
         self.clock = system.clock
         self._prices = prices
         self.now = system.clock.now
@@ -32,6 +35,7 @@ class Office:
         self._limiters: dict[str, sup.ActorRef] = {}
         self._breakers: dict[str, sup.ActorRef] = {}
         self.is_open = False
+        self.budgets: Budgets | None = None
 
     def open(self) -> None:
         """Look everybody up: the tree has been started. The refs stay good, whoever is restarted."""
@@ -80,6 +84,7 @@ class Office:
     def actor_names(self) -> list[str]:
         """The names of the tree, for those who asked for another."""
         names = ["service", "calls", "request_queue", "cost_tracker", "providers"]
+        names += [name for name in ("jobs", "deliveries") if name in self._refs]
         for name in self.board.desks:
             names += [f"provider:{name}", f"circuit_breaker:{name}", f"rate_limiter:{name}"]
         return names

@@ -9,6 +9,7 @@ from typing import Any
 from rubberduck import telemetry
 from rubberduck.actors.board import Route
 from rubberduck.actors.call import Call
+from rubberduck.core.budget import BudgetEvent
 from rubberduck.core.classify import Quarantine
 from rubberduck.core.keys import Quarantined
 from rubberduck.errors import RubberDuckError
@@ -152,6 +153,20 @@ def looked_up(system: str, call: Call, *, is_hit: bool) -> None:
     event = events.CACHE_HIT if is_hit else events.CACHE_MISS
     if telemetry.is_attached(event):
         telemetry.execute(event, {}, {"system": system, "request_id": call.id, "model": call.request.model})
+
+
+def budget_event(system: str, event: BudgetEvent) -> None:
+    """Tell, once in a period, that most of a budget is spent, or that an attempt found no room in it."""
+    status = event.status
+    if event.kind == "exceeded":
+        logger.warning(
+            "the budget of %r has no room for an attempt: %s of %s USD are spent and %s set aside; the next period: %s",
+            *(event.whose, status.spent, status.limit, status.held, status.resets_at),
+        )
+    name = events.BUDGET_EXCEEDED if event.kind == "exceeded" else events.BUDGET_WARNING
+    measured = {"limit": status.limit, "spent": status.spent, "held": status.held}
+    told = {"system": system, "tenant": event.whose, "per": status.per, "resets_at": status.resets_at}
+    telemetry.execute(name, measured, told)
 
 
 def bookkeeping_failed(system: str, subject: str, error: BaseException) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
 
 import supervision as sup
+from rubberduck.core.bookings import Bookings, Limits
 from rubberduck.core.request_queue import (
     CLASSES,
     Accepted,
@@ -24,6 +26,8 @@ from rubberduck.core.request_queue import (
 )
 from rubberduck.errors import InvalidRequest
 
+LOOK_EVERY = 0.25
+"""Seconds after which a limiter is looked at that has not told of a change: a new incarnation knows of no watcher."""
 PULLED = frozenset({"*pulled*"})
 """The routes of jobs that wait for ProcessNext: no route's slot moves them."""
 
@@ -124,6 +128,13 @@ class _Expire:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Somebody was held back for the sake of who went before; that may be over."""
+
+    is_timer: bool = False
+
+
 class RequestQueueActor(sup.Actor):
     """Lets calls wait by class and tenant until a route can take them.
 
@@ -134,15 +145,23 @@ class RequestQueueActor(sup.Actor):
     most once. A message that it does not know, or cannot use, is answered with InvalidRequest.
 
     `slots_of` tells how many calls a route takes at once; it is asked anew each time. `is_blocked` tells of a route
-    that would refuse any call now: its free slots do not count for calls that can go elsewhere.
+    that would refuse any call now: its free slots do not count for calls that can go elsewhere. Of `limits` it reads
+    whether somebody waits for those of a route: then all others for that route wait here, in their order.
     """
 
     expected_errors = (InvalidRequest,)
 
     def __init__(
-        self, options: QueueOptions, slots_of: Callable[[str], int], is_blocked: Callable[[str], bool] = lambda _: False
+        self,
+        options: QueueOptions,
+        slots_of: Callable[[str], int],
+        is_blocked: Callable[[str], bool] = lambda _: False,
+        limits: Limits | None = None,
     ) -> None:
         super().__init__()
+        self._limits = limits
+        self._held_back: frozenset[str] = frozenset()
+        self._is_looking = False
         self._ready = ReadyRoutes(self._has_slot, is_blocked)
         self._options = options
         self._slots_of = slots_of
@@ -154,6 +173,7 @@ class RequestQueueActor(sup.Actor):
 
     def on_start(self) -> None:
         self._queue = RequestQueue(self._options, self.context.clock.now())
+        self._bookings = None if self._limits is None else Bookings(self._limits)
         self._holders: dict[str, str] = {}
         if self.context.snapshot is not None:
             self._holders, pulled, waiting, self._unheard, self._ids = self.context.snapshot
@@ -197,6 +217,9 @@ class RequestQueueActor(sup.Actor):
                 return self._queue.stats(now)
             case Close():
                 return self._close()
+            case _Look(is_timer=is_timer):
+                self._is_looking = self._is_looking and not is_timer
+                self._dispatch(now)
             case _Expire(at=at):
                 if self._expire_at == at:
                     self._expire_at = None
@@ -212,6 +235,10 @@ class RequestQueueActor(sup.Actor):
             return Turn(job.id, self._holders[job.id], 0.0)
         if job.id in self._unheard:
             return self._unheard.pop(job.id)
+        if self._bookings is not None and job.id not in self._queue and self._bookings.is_hopeless(job, now):
+            # It would be over before the limiter lets it go. There it hears so at once, and when it could.
+            self._hold(job.id, min(job.routes))
+            return Turn(job.id, self._holders[job.id], 0.0)
         answer = self._queue.enqueue(job, now)
         if isinstance(answer, Rejected):
             return answer
@@ -239,12 +266,34 @@ class RequestQueueActor(sup.Actor):
             # At each moment it is known to wait or to hold a slot: a crash between the two must not lose it.
             self._hold(job.id, route)
             del self._waiting[job.id]
+            if self._bookings is not None:
+                self._bookings.left(job, route, now)
             if waiter.reply is not None:  # else it will ask again, and hear of the slot that it holds
                 waiter.reply.set(Turn(job.id, route, now - waiter.since, waiter.place))
         self._turn_away_shed()
+        if self._held_back:
+            self._look_again()
 
     def _has_slot(self, route: str) -> bool:
-        return route not in PULLED and self._in_use[route] < self._slots_of(route)
+        if route in PULLED or self._in_use[route] >= self._slots_of(route):
+            return False
+        if self._bookings is None or self._bookings.is_open(route, self.context.clock.now()):
+            return True
+        self._held_back |= {route}
+        return False
+
+    def _look_again(self) -> None:
+        """When a limiter has heard of those who went, or let one of them go; or after a while, should it not tell."""
+        held_back, self._held_back = self._held_back, frozenset()
+        if self._bookings is not None:
+            self._bookings.watch(held_back, self._wake)
+        if not self._is_looking:
+            self._is_looking = True
+            self.send_after(self.actor_ref, _Look(is_timer=True), LOOK_EVERY)
+
+    def _wake(self) -> None:
+        with suppress(sup.ActorDeadError):
+            self.actor_ref.tell(_Look())
 
     def _hold(self, id: str, route: str) -> None:
         if id not in self._holders:
@@ -254,6 +303,8 @@ class RequestQueueActor(sup.Actor):
     def _release(self, id: str) -> None:
         route = self._holders.pop(id, None)
         if route is not None:
+            if self._bookings is not None:
+                self._bookings.forget(id, route)
             self._in_use[route] -= 1
             if not self._in_use[route]:
                 del self._in_use[route]

@@ -33,4 +33,5 @@ class Rules:
         options = dict(config.retry)
         retry = RetryOptions(**{name: options[name] for name in RetryOptions.__slots__})
         hedges = None if config.hedge is None else Hedges(HedgeOptions(config.hedge.share, config.hedge.least_delay))
-        return cls(config.providers, retry, config.circuit_breaker.permit_ttl, DebugLog.of(config), hedges, Habits(config.choice))
+        ttl, habits = config.circuit_breaker.permit_ttl, Habits(config.choice)
+        return cls(config.providers, retry, ttl, DebugLog.of(config), hedges, habits)

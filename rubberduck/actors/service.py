@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Literal
 
 import supervision as sup
@@ -14,6 +15,7 @@ from rubberduck.actors import jobs
 from rubberduck.actors.call import Call
 from rubberduck.actors.calls import CallRunner
 from rubberduck.core.jobs import Job, Safety
+from rubberduck.core.ledger import MAX_AMOUNT
 from rubberduck.core.release import StreamPolicy
 from rubberduck.errors import CallInterrupted, ConfigError, InvalidRequest, RubberDuckError
 from rubberduck.stream import Stream
@@ -22,6 +24,7 @@ from rubberduck.types import Request, Response
 PRIORITIES = ("high", "normal", "low")
 LONGEST_TIMEOUT = 86_400.0
 """A day, in seconds: a longer timeout is a mistake in its unit."""
+NO_JOBS = "durable jobs are kept nowhere: add the section `jobs: {}` to the configuration"
 LONGEST_TEXT = 1000
 """The most characters of a tenant, a tag, or a provider's name."""
 
@@ -31,6 +34,8 @@ class Order:
     """A question and how it is to be answered: `timeout` seconds for everything, `providers` the only ones allowed.
 
     Calls of one `session` stay on one route while that is not much worse than the best.
+
+    `max_cost` is the most that all attempts may cost together, in USD.
 
     `replayable` False says that to send it twice could do something twice: it is neither hedged, nor sent again once
     it may have been executed. `stream_policy` is "error", "buffer", "continue" or {"buffer": "end" | "2s" | "20
@@ -44,6 +49,7 @@ class Order:
     tenant: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     replayable: bool = True
+    max_cost: Decimal | float | str | None = None
     session: str | None = None
     call_id: str | None = None
     stream_policy: Any = None
@@ -81,7 +87,7 @@ _VERBS: dict[str, type[Complete | OpenStream | SubmitJob]] = {
     "stream": OpenStream,
     "submit": SubmitJob,
 }
-_OPTIONS = ("priority", "timeout", "providers", "tenant", "tags", "session", "replayable", "stream_policy")
+_OPTIONS = ("priority", "timeout", "providers", "tenant", "tags", "session", "replayable", "max_cost", "stream_policy")
 
 _JOB_OPTIONS = ("key", "safety")
 
@@ -129,7 +135,7 @@ class ServiceActor(sup.Actor):
 
     def _keeper_of_jobs(self) -> sup.ActorRef:
         if self._keeper is None:
-            raise ConfigError("durable jobs are kept nowhere: add the section `jobs: {}` to the configuration")
+            raise ConfigError(NO_JOBS)
         return self._keeper()
 
     def _job(self, order: SubmitJob, call: Call) -> Job:
@@ -138,6 +144,7 @@ class ServiceActor(sup.Actor):
             raise InvalidRequest(f"safety is one of {', '.join(Safety)}, not {order.safety!r}", field="safety")
         kept: dict[str, Any] = {"priority": call.klass, "timeout": order.timeout, "replayable": call.replayable}
         kept |= {"providers": call.providers, "tags": call.tags, "session": order.session}
+        kept |= {"max_cost": None if call.max_cost is None else str(call.max_cost)}
         return Job(
             id=call.id,
             request=call.request.model_dump_json(exclude_defaults=True),
@@ -166,8 +173,10 @@ class ServiceActor(sup.Actor):
             tags=_tags(order.tags),
             session=None if order.session is None else _text(order.session, "session"),
             replayable=_flag(order.replayable, "replayable"),
+            max_cost=_money(order.max_cost),
             policy=self._policy(order.stream_policy),
-            may_share=order.call_id is None,  # who gives it an id looks for it in the ledger
+            # Who gives it an id looks for it in the ledger; who bounds its cost does not pay for others.
+            may_share=order.call_id is None and order.max_cost is None,
         )
 
     def _policy(self, told: Any) -> StreamPolicy:
@@ -203,6 +212,20 @@ def _timeout(value: Any, default: float) -> float:
             f"timeout is a number of seconds above 0 and at most {LONGEST_TIMEOUT:.0f}, not {value!r}", field="timeout"
         )
     return float(value)
+
+
+def _money(value: Any) -> Decimal | None:
+    """An amount in USD; a float is taken for the digits it was written with."""
+    if value is None:
+        return None
+    if isinstance(value, int | float | str | Decimal) and not isinstance(value, bool):
+        try:
+            amount = Decimal(str(value))
+        except ArithmeticError:
+            amount = Decimal("NaN")
+        if amount.is_finite() and 0 <= amount <= MAX_AMOUNT:
+            return amount
+    raise InvalidRequest(f"max_cost is an amount of USD from 0 to {MAX_AMOUNT}, not {value!r}", field="max_cost")
 
 
 def _providers(value: Any) -> tuple[str, ...] | None:

@@ -23,6 +23,7 @@ from dataclasses import replace
 from typing import Any
 
 import supervision as sup
+from rubberduck.actors import reports
 from rubberduck.actors.board import ProviderDesk
 from rubberduck.actors.calls import CallRunner
 from rubberduck.actors.circuit_breaker import CircuitBreakerActor
@@ -32,12 +33,15 @@ from rubberduck.actors.jobs import JobsActor
 from rubberduck.actors.office import Office
 from rubberduck.actors.rate_limiter import RateLimiterActor
 from rubberduck.actors.request_queue import RequestQueueActor
+from rubberduck.actors.route_limits import RouteLimits
 from rubberduck.actors.service import ServiceActor
 from rubberduck.actors.shared_limits import Leases, SharedLimitsActor
 from rubberduck.actors.wire import listen_to
 from rubberduck.config import Config
 from rubberduck.config.sections import JobsConfig
 from rubberduck.core.breaker import Event
+from rubberduck.core.budget import BudgetOptions, Budgets
+from rubberduck.core.pricing import to_pico
 from rubberduck.core.request_queue import QueueOptions
 from rubberduck.errors import CallInterrupted
 from rubberduck.storage.jobs import SqliteJobs
@@ -59,11 +63,10 @@ def children(
     open_ledger: Callable[[], Any],
     on_breaker_event: Callable[[str, str, Event], object],
     open_jobs: Callable[[], SqliteJobs],
-    leases: Leases | None = None,
 ) -> list[sup.ChildSpec]:
     """The children of the root, in the order of their start."""
     limits = _limits(config)
-    providers = [_provider(desk, limits, on_breaker_event, leases) for desk in office.board.desks.values()]
+    providers = [_provider(desk, limits, on_breaker_event, office.leases) for desk in office.board.desks.values()]
     board = office.board
 
     def is_blocked(route: str) -> bool:
@@ -74,16 +77,16 @@ def children(
             "cost_tracker",
             CostTrackerActor,
             args=(open_ledger,),
-            kwargs={"price": office.price_of},
+            kwargs={"price": office.price_of, **_budgets(config, office)},
             mailbox=IDEMPOTENT,
         ),
         *([] if config.jobs is None else [_jobs(config.jobs, office, open_jobs)]),
-        *([] if leases is None else [sup.ChildSpec("shared_limits", SharedLimitsActor, args=(leases,))]),
+        *([] if office.leases is None else [_shared_limits(office.leases)]),
         sup.supervisor("providers", *providers, **limits, on_exhausted=_REST),
         sup.ChildSpec(
             "request_queue",
             RequestQueueActor,
-            args=(_queue_options(config), board.slots_of, is_blocked),
+            args=(_queue_options(config), board.slots_of, is_blocked, RouteLimits(board)),
             mailbox=IDEMPOTENT,
         ),
         replace(sup.tasks("calls", lost=_lost_call), mailbox=IDEMPOTENT, expected_errors=MISUNDERSTOOD),
@@ -96,6 +99,23 @@ def children(
         ),
         *([] if config.jobs is None else [_deliveries(config.jobs, config.retry.base_delay, office, runner)]),
     ]
+
+
+def _budgets(config: Config, office: Office) -> dict[str, Any]:
+    """What the tracker is told of budgets; nothing where there are none."""
+    if not config.budgets:
+        return {}
+
+    def publish(budgets: Budgets) -> None:
+        office.budgets = budgets
+
+    options = {tenant: BudgetOptions(to_pico(each.limit), each.per) for tenant, each in config.budgets.items()}
+    tell = functools.partial(reports.budget_event, office.system.name)
+    return {"budgets": options, "publish": publish, "on_budget_event": tell}
+
+
+def _shared_limits(leases: Leases) -> sup.ChildSpec:
+    return sup.ChildSpec("shared_limits", SharedLimitsActor, args=(leases,), mailbox=IDEMPOTENT)
 
 
 def _jobs(config: JobsConfig, office: Office, open_jobs: Callable[[], SqliteJobs]) -> sup.ChildSpec:

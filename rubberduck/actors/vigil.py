@@ -69,7 +69,7 @@ class Vigil:
     def _look_again(self) -> None:
         late = self._loop.time() - self._armed_for
         if late > STALL:
-            self._pulse.forgive(late)
+            self._pulse.forgive(2 * late)  # what has passed unheard, and as much to hear what waits in the sockets
             self.was_stalled = True
         self.look()
 

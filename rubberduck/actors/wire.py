@@ -104,10 +104,12 @@ class Exchange:
                 if pulse.has_begun:
                     self._begin(vigil)
                     for each in held:
-                        await self._give(each, deliver)
+                        self.answer.add(each)
+                        await deliver(each)
             else:
                 vigil.was_stalled = False
-                await self._give(chunk, deliver)
+                self.answer.add(chunk)
+                await deliver(chunk)
             pulse.asks(now())
         if self.first_token_at is None:
             raise TypeError("stream() ended without any output")
@@ -116,10 +118,6 @@ class Exchange:
         self.first_token_at = now = self.clock.now()
         vigil.look()
         self.on_first_token(now)
-
-    async def _give(self, chunk: Chunk, deliver: Deliver) -> None:
-        self.answer.add(chunk)
-        await deliver(chunk)
 
     def _request(self) -> Request:
         request = self.request
@@ -199,6 +197,8 @@ def _checked(chunk: Any) -> Chunk:
 def content_of(chunk: Chunk) -> float:
     """About how many tokens of an answer it brings: what a caller learns something from."""
     delta = chunk.delta
+    if not (delta.tool_calls or delta.reasoning or delta.refusal):
+        return about_tokens(delta.content)
     tokens = about_tokens(delta.content) + about_tokens(delta.reasoning) + about_tokens(delta.refusal)
     for call in delta.tool_calls:
         tokens += max(1.0, about_tokens(call.arguments))

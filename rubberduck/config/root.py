@@ -12,6 +12,7 @@ from rubberduck.config.problems import Path, dotted
 from rubberduck.config.provider import ProviderConfig
 from rubberduck.config.scalars import Duration, Flag, Whole
 from rubberduck.config.sections import (
+    BudgetConfig,
     CacheConfig,
     ChoiceConfig,
     CircuitBreakerConfig,
@@ -40,6 +41,7 @@ _MAY_BE_EMPTY = (
     "queue",
     "stream",
     "ledger",
+    "budgets",
     "prices",
     "supervision",
 )
@@ -59,6 +61,7 @@ class Config(Section):
     priority. `timeout` is the time for a whole call, in seconds. `cache` None means that nothing is cached,
     `hedge` None that no second route is asked beside a slow one, `jobs` None that no durable jobs are kept,
     `shared` None that limits are this process's own.
+    `budgets` is by tenant: "*" is one for each tenant without an entry of its own, "all" one for all together.
     `single_flight` has identical calls of one tenant that are under way at the same time share one answer, which one of
     them pays.
     """
@@ -78,6 +81,7 @@ class Config(Section):
     single_flight: Annotated[bool, Flag()] = False
     stream: StreamConfig = StreamConfig()
     ledger: LedgerConfig = LedgerConfig()
+    budgets: dict[str, BudgetConfig] = Field(default_factory=dict)
     prices: dict[str, PriceConfig] = Field(default_factory=dict)
     supervision: SupervisionConfig = SupervisionConfig()
     timeout: Annotated[float, Duration()] = 120.0

@@ -253,6 +253,19 @@ class SharedConfig(Section):
         return value
 
 
+class BudgetConfig(Section):
+    """What a tenant may spend: `limit` USD in each `per`, which is one of UTC's calendar, or all the time ("total")."""
+
+    limit: Decimal
+    per: Literal["hour", "day", "month", "total"] = "day"
+
+    @field_validator("limit", mode="before")
+    @classmethod
+    def _read_limit(cls, value: Any) -> Decimal:
+        number = Number(0, 1_000_000_000).read(float(value) if isinstance(value, Decimal) else value)
+        return Decimal(str(value).strip()) if not isinstance(value, float) else Decimal(repr(number))
+
+
 class PriceConfig(Section):
     """What a model costs, in USD per million tokens; `cached_input` None means the price of other input."""
 

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from rubberduck.core.breaker_counts import BreakerOptions, Counts
+from rubberduck.core.sliding import TIME_TOLERANCE
 
 __all__ = [
     "BreakerOptions",
@@ -205,7 +206,8 @@ class CircuitBreaker:
         self._advance(now)
         state = self._state
         if state is State.OPEN:
-            return None if now >= self._open_until else Rejected("open", self._open_until - now)
+            left = self._open_until - now
+            return None if left <= TIME_TOLERANCE else Rejected("open", left)
         if state is State.FORCED_OPEN:
             return Rejected("forced_open", None)
         if state is State.HALF_OPEN and len(self._out) >= self._options.half_open_max_probes:
@@ -220,7 +222,7 @@ class CircuitBreaker:
     def state(self, now: float) -> State:
         """The state as `acquire` would find it: an open circuit whose time is over reads half_open."""
         self._advance(now)
-        if self._state is State.OPEN and now >= self._open_until:
+        if self._state is State.OPEN and self._open_until - now <= TIME_TOLERANCE:
             return State.HALF_OPEN
         return self._state
 

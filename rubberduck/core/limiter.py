@@ -14,7 +14,7 @@ taught, and slots of its own. The tighter one holds. Who waits for its own model
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import inf
 from typing import Literal
@@ -76,6 +76,8 @@ class Limiter:
         self._out = self._reservations.out
         self._line = WaitingLine(len(self._meters))
         self._granted = self._refused = self._lost = 0
+        # Called once, at the next question or grant, or when somebody leaves the line: who may go has changed then.
+        self.on_change: Callable[[], object] | None = None
 
     # -- asking --------------------------------------------------------------------------------------------
 
@@ -92,6 +94,8 @@ class Limiter:
         """Take `amounts` now, or get in line for them. A wait that would end after `deadline` is refused at once."""
         if self._reservations.was_granted(reservation):
             return Granted(reservation)
+        if self.on_change is not None:
+            self._tell_of_change()
         ttl = self._options.reservation_ttl if ttl is None else ttl
         self._release_lost(now)
         ask = self._asked(amounts, model, ttl, now)
@@ -156,6 +160,8 @@ class Limiter:
         self._grant_booked(now, answers)
         if self._refuse_expired(now, answers):
             self._grant_booked(now, answers)
+        if answers:
+            self._tell_of_change()
         return answers
 
     def next_at(self, now: float) -> float | None:
@@ -192,6 +198,7 @@ class Limiter:
         waiter = self._line.get(reservation)
         if waiter is not None:
             self._line.leave(waiter)
+            self._tell_of_change()
             return True
         return self._settle(reservation, NOTHING, now)
 
@@ -259,6 +266,23 @@ class Limiter:
             return True
         learned = self._learned.get(model)
         return learned is not None and "input" in learned.windows
+
+    def is_limited(self, model: str, now: float) -> bool:
+        """Whether a call to `model` may have to wait for more than a slot."""
+        return bool(self._meters) or self._blocked_until > now or self._learned.get(model) is not None
+
+    def _tell_of_change(self) -> None:
+        tell, self.on_change = self.on_change, None
+        if tell is not None:
+            tell()
+
+    def waiting_for(self, model: str) -> int:
+        """How many wait for `model`."""
+        return self._line.waiting_for(model)
+
+    def knows(self, reservation: str) -> bool:
+        """Whether it has been asked for, and not been refused."""
+        return self._line.get(reservation) is not None or self._reservations.was_granted(reservation)
 
     # -- what others see, what survives --------------------------------------------------------------------
 

@@ -119,8 +119,9 @@ class Pulse:
 
     def _note(self, tokens: float) -> None:
         cells, now = self._cells, self._waited
-        if cells and now - cells[-1][0] < CELL:
-            cells[-1][1:] = now, cells[-1][2] + tokens
+        if cells and now - (last := cells[-1])[0] < CELL:
+            last[1] = now
+            last[2] += tokens
             return
         cells.append([now, now, tokens])
         while cells[0][1] <= now - RATE_WINDOW - CELL:

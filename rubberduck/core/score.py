@@ -134,8 +134,11 @@ def choose(
 
     `out_est` is the expected output in tokens, `price_weight` the seconds worth waiting to save one USD. A tier all
     of whose routes would make the call wait longer than `longest_wait` is passed over while another can do better.
-    `sticky` is kept while it costs at most half as much again as the best.
+    `sticky` is kept while it costs at most half as much again as the best. A route that has never answered is taken to
+    be as quick as the best of its priority: by a guess it would be left untried beside any that is quicker than that.
     """
+    if not all(each.is_proven for each in candidates):
+        candidates = [_given_a_chance(each, candidates) for each in candidates]
     tier = _tier(candidates, rng, longest_wait)
     if not tier:
         return None
@@ -149,6 +152,17 @@ def choose(
 def with_obstacle(candidate: Candidate, obstacle: str, retry_after: float | None = None) -> Candidate:
     """The candidate, kept out for a further reason."""
     return replace(candidate, obstacle=obstacle, retry_after=retry_after)
+
+
+def _given_a_chance(candidate: Candidate, candidates: Sequence[Candidate]) -> Candidate:
+    """A route without history as it is to be judged beside those that have one."""
+    if candidate.is_proven:
+        return candidate
+    known = [each for each in candidates if each.is_proven and each.priority == candidate.priority]
+    if not known:
+        return candidate
+    best_ttft, best_tpot = min([each.ttft for each in known]), min([each.tpot for each in known])
+    return replace(candidate, ttft=min(candidate.ttft, best_ttft), tpot=min(candidate.tpot, best_tpot))
 
 
 def _tier(candidates: Sequence[Candidate], rng: random.Random, longest_wait: float) -> list[Candidate]:

@@ -35,6 +35,7 @@ class Anthropic(HTTPProvider):
     """Speaks to Anthropic, or to any server with its Messages API."""
 
     word = "anthropic"
+    default_max_tokens = DEFAULT_MAX_TOKENS
     default_base_url = "https://api.anthropic.com"
     key_variable = "ANTHROPIC_API_KEY"
 

@@ -56,6 +56,8 @@ class Provider(ABC):
     word: ClassVar[str] = ""
     """The name under which the vendor's prices are listed; empty for none."""
     name: str
+    default_max_tokens: int | None = None
+    """The most output, in tokens, of a request that does not bound it; None if nothing does."""
     key_names: tuple[str, ...] = ("",)
     """The keys that it may be asked with, by names that anybody may read; one without a name if it has none."""
 

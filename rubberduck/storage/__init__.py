@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from rubberduck.core.budget import Spending
 from rubberduck.core.ledger import AttemptRecord, Summary
 from rubberduck.errors import LedgerUnavailable
 
@@ -25,6 +26,10 @@ class Ledger(Protocol):
 
     def summary(self, since: datetime | None = None, until: datetime | None = None) -> Summary:
         """Add up the attempts that started in [since, until)."""
+        ...
+
+    def spending(self, since: datetime) -> Spending:
+        """What the attempts that started since then have spent, or may yet, tenant by tenant."""
         ...
 
     def rows(self, since: datetime | None = None, until: datetime | None = None) -> Iterator[AttemptRecord]:

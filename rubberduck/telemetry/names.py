@@ -17,10 +17,12 @@ has `system`, the name of the runtime it comes from. Durations are in nanosecond
 | KEY_QUARANTINED | duration, times | provider, key, model, reason, status |
 | SHARED | | request_id, model, flight |
 | CACHE_HIT, CACHE_MISS | | request_id, model |
+| BUDGET_WARNING, BUDGET_EXCEEDED | limit, spent, held | tenant, per, resets_at |
 | SHARED_LIMITS_LOST, SHARED_LIMITS_FOUND | found: nodes | |
 | LEDGER_FAILED | | subject, error |
 
 Provider and model of a request that has not been sent are what the caller asked for, provider None.
+A budget tells at most once in a period that 80 % are spent, and that an attempt was refused; amounts are USD.
 For each request there is one start, then one stop or one exception; for each settled attempt one cost. What is sent for
 several requests at once has an id of its own, which SHARED calls `flight`.
 """
@@ -46,6 +48,8 @@ KEY_QUARANTINED: Event = (*_LLM, "key", "quarantined")
 SHARED: Event = (*_LLM, "shared")
 CACHE_HIT: Event = (*_LLM, "cache", "hit")
 CACHE_MISS: Event = (*_LLM, "cache", "miss")
+BUDGET_WARNING: Event = (*_LLM, "budget", "warning")
+BUDGET_EXCEEDED: Event = (*_LLM, "budget", "exceeded")
 SHARED_LIMITS_LOST: Event = (*_LLM, "shared_limits", "lost")
 SHARED_LIMITS_FOUND: Event = (*_LLM, "shared_limits", "found")
 LEDGER_FAILED: Event = (*_LLM, "ledger", "failed")

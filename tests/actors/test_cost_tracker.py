@@ -11,6 +11,7 @@ import pytest
 import supervision as sup
 from rubberduck.actors.cost_tracker import (
     CostTrackerActor,
+    GetBudgets,
     GetSummary,
     Health,
     Intend,
@@ -20,6 +21,7 @@ from rubberduck.actors.cost_tracker import (
     Track,
     Void,
 )
+from rubberduck.core.budget import BudgetOptions, Refused
 from rubberduck.core.ledger import AttemptRecord, State
 from rubberduck.errors import InvalidRequest
 from rubberduck.storage import LedgerUnavailable
@@ -283,3 +285,133 @@ def test_a_message_it_does_not_understand_is_answered_and_ends_nothing(tracker):
         tracker.ask("what did it cost?")
     assert tracker.name.epoch == 1
     assert tracker.ask(GetSummary()).tokens == 0
+
+
+# --- budgets -----------------------------------------------------------------------------------------------------
+
+USD = 10**12
+
+
+@pytest.fixture
+def told():
+    return []
+
+
+@pytest.fixture
+def bounded(system, tmp_path, disks, clock, told):
+    """A tracker that lets each tenant spend 5 USD an hour; an intent reserves 2 of them."""
+
+    def open_ledger():
+        disks.append(Disk(tmp_path / "ledger.db", run="this run"))
+        return disks[-1]
+
+    options = {
+        "utcnow": clock,
+        "budgets": {"*": BudgetOptions(5 * USD, "hour")},
+        "on_budget_event": lambda event: told.append((event.kind, event.whose)),
+    }
+    spec = sup.ChildSpec(
+        "bounded", CostTrackerActor, args=(open_ledger,), kwargs=options, mailbox=sup.Mailbox(redeliver=3)
+    )
+    system.supervise(spec, max_restarts=1000, max_seconds=1)
+    return system.whereis("bounded")
+
+
+def stand(tracker, tenant=""):
+    status = tracker.ask(GetBudgets())[tenant]
+    return status.spent, status.held
+
+
+def test_an_intent_sets_its_worst_case_aside_and_one_that_does_not_fit_is_not_written(bounded):
+    assert bounded.ask(Intend(intent(1))) is True
+    assert bounded.ask(Intend(intent(2))) is True
+    refused = bounded.ask(Intend(intent(3)))
+    assert (refused.limit, refused.used, refused.is_held) == (5, 4, True)
+    assert refused.retry_after == 1504
+    assert len(bounded.ask(Rows())) == 2
+    assert bounded.ask(Intend(intent(4, tenant="other"))) is True
+    bounded.ask(Settle(end(1)))
+    assert stand(bounded) == (Decimal("0.5"), 2)
+    assert bounded.ask(Intend(intent(3))) is True
+
+
+def test_an_intent_delivered_twice_is_held_once(bounded):
+    assert [bounded.ask(Intend(intent(1))) for _ in range(3)] == [True, False, False]
+    assert stand(bounded) == (0, 2)
+    bounded.ask(Void(intent(1)))
+    assert bounded.ask(Intend(intent(1))) is False
+    assert stand(bounded) == (0, 0)
+
+
+def test_an_end_delivered_twice_is_charged_once(bounded):
+    bounded.ask(Intend(intent(1)))
+    bounded.ask(MarkUncertain(intent(1)))
+    bounded.ask(MarkUncertain(intent(1)))
+    bounded.ask(Settle(end(1)))
+    assert stand(bounded) == (2, 0)
+
+
+def test_a_disk_that_fails_leaves_no_money_set_aside_and_charges_nothing_yet(bounded, disks):
+    bounded.ask(Intend(intent(1)))
+    disks[0].fails = True
+    for message in (Intend(intent(2)), Settle(end(1))):
+        with pytest.raises(LedgerUnavailable):
+            bounded.ask(message)
+    assert stand(bounded) == (0, 2)
+    disks[0].fails = False
+    bounded.ask(Settle(end(1)))
+    assert stand(bounded) == (Decimal("0.5"), 0)
+
+
+def test_after_each_crash_the_budgets_are_what_the_ledger_says(bounded, system, disks):
+    bounded.ask(Intend(intent(1)))
+    bounded.ask(Settle(end(1, Decimal("1.5"))))
+    bounded.ask(Intend(intent(2)))
+    for _ in range(3):
+        system.kill(bounded)
+        assert stand(bounded) == (Decimal("1.5"), 2)
+    assert isinstance(bounded.ask(Intend(intent(3))), Refused)
+    bounded.ask(Void(intent(2)))
+    assert bounded.ask(Intend(intent(3))) is True
+    assert len(disks) == 4
+
+
+def test_what_an_earlier_run_left_open_counts_with_its_worst_case(system, tmp_path, clock):
+    earlier = SqliteLedger(tmp_path / "ledger.db", run="an earlier run")
+    earlier.write([intent(1), end(2), intent(3, started_at=NOON - timedelta(hours=1))])
+    earlier.close()
+    options = {"utcnow": clock, "budgets": {"*": BudgetOptions(5 * USD, "hour")}}
+    spec = sup.ChildSpec("cost_tracker", CostTrackerActor, args=(lambda: Disk(tmp_path / "ledger.db"),), kwargs=options)
+    system.supervise(spec)
+    assert stand(system.whereis("cost_tracker")) == (Decimal("2.5"), 0)
+
+
+def test_a_new_hour_begins_without_what_was_spent_in_the_last(bounded, clock):
+    bounded.ask(Settle(end(1, Decimal(5))))
+    assert isinstance(bounded.ask(Intend(intent(2))), Refused)
+    clock.now = NOON + timedelta(hours=1)
+    assert bounded.ask(Intend(intent(2, started_at=clock.now))) is True
+    assert stand(bounded) == (0, 2)
+
+
+def test_an_attempt_whose_price_is_unknown_is_refused_where_money_is_counted(bounded):
+    refused = bounded.ask(Intend(intent(1, reserved=None)))
+    assert refused.reason == "price unknown"
+    assert bounded.ask(Rows()) == ()
+
+
+def test_usage_told_from_outside_is_charged(bounded):
+    bounded.ask(Track("openai", "gpt-4o", Usage(1, 1, cost=Decimal("4.5"))))
+    assert stand(bounded) == (Decimal("4.5"), 0)
+    assert isinstance(bounded.ask(Intend(intent(1))), Refused)
+
+
+def test_what_happens_to_a_budget_is_told_once(bounded, told):
+    bounded.ask(Settle(end(1, Decimal(4))))
+    for n in (2, 3):
+        bounded.ask(Intend(intent(n)))
+    assert told == [("warning", ""), ("exceeded", "")]
+
+
+def test_a_tracker_without_budgets_has_none_to_show(tracker):
+    assert tracker.ask(GetBudgets()) == {}

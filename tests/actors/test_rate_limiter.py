@@ -17,7 +17,7 @@ from rubberduck.actors.rate_limiter import (
     TurnAway,
 )
 from rubberduck.core.concurrency import Concurrency
-from rubberduck.core.limiter import Amounts, Granted, Limiter, LimiterOptions, Refused
+from rubberduck.core.limiter import Amounts, Granted, Limiter, LimiterOptions, Refused, Wait
 from rubberduck.errors import InvalidRequest, RateLimited
 from supervision.testing import ManualClock
 
@@ -189,3 +189,26 @@ def test_every_key_comes_back_no_fuller_than_it_was(start_actor: Any, clock: Man
     kill(limiter)
     assert [limiter.ask(GetStats(key)).tokens for key in (0, 1)] == [2, 1]
     assert limiter.ask(Commit("a", ONE, key=1)) is True
+
+
+def test_who_hears_that_it_has_to_wait_keeps_what_comes_free_before_it_asks_again(start_actor: Any) -> None:
+    limiter = start_actor(RateLimiterActor, "openai", SLOTS)
+    assert limiter.ask(Reserve("out")) == Granted("out")
+    assert isinstance(limiter.ask(Reserve("told", tells_wait=True)), Wait)
+    later = limiter.ask(Reserve("later"), block=False)
+    assert waiting(limiter) == 2
+    limiter.ask(Commit("out", ONE))
+    assert limiter.ask(Reserve("told")) == Granted("told")
+    assert not later.done
+    limiter.ask(Commit("told", ONE))
+    assert later.get(timeout=5) == Granted("later")
+
+
+def test_who_hears_that_it_has_to_wait_and_gives_up_leaves_the_line(start_actor: Any) -> None:
+    limiter = start_actor(RateLimiterActor, "openai", SLOTS)
+    limiter.ask(Reserve("out"))
+    limiter.ask(Reserve("told", tells_wait=True))
+    limiter.ask(Cancel("told"))
+    later = limiter.ask(Reserve("later"), block=False)
+    limiter.ask(Commit("out", ONE))
+    assert later.get(timeout=5) == Granted("later")

@@ -257,3 +257,42 @@ def test_a_call_waits_for_the_busy_route_rather_than_for_the_blocked_one(start_a
     queue.ask(Done("1"))
     assert second.get(timeout=5).route == "a"
     assert take(queue, job("3", "b"))[0].get(timeout=5).route == "b", "who has no other choice is to hear why"
+
+
+class OneBooks:
+    """The limits of a provider for which somebody waits, until the test says otherwise."""
+
+    def __init__(self) -> None:
+        self.is_full = True
+        self.wakers: list[Any] = []
+
+    def is_limited(self, route: str, now: float) -> bool:
+        return True
+
+    def is_booked(self, route: str, now: float) -> bool:
+        return self.is_full
+
+    def has_asked(self, route: str, job_id: str) -> bool:
+        return True
+
+    def wait(self, route: str, amounts: Any, now: float) -> float:
+        return 0.0
+
+    def watch(self, routes: Any, wake: Any) -> None:
+        self.wakers.append(wake)
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_who_is_held_back_goes_when_the_limiter_tells_or_else_a_moment_later(
+    start_actor: Any, clock: ManualClock, tells: bool
+) -> None:
+    limits = OneBooks()
+    queue = start_actor(RequestQueueActor, QueueOptions(), lambda _: 5, lambda _: False, limits)
+    turns = take(queue, job("1"), job("2", klass="high"))
+    assert queue.ask(Stats()).depth == {"high": 1, "normal": 1, "low": 0}
+    limits.is_full = False
+    if tells:
+        limits.wakers[0]()
+    else:
+        clock.advance(0.25)
+    assert [turn.get(timeout=5).id for turn in turns] == ["1", "2"]

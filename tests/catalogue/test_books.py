@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +13,11 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from tests_upstreams_rig import BOTH_DIALECTS, BOTH_VERBS, COST, Upstreams, attempts, wait_until
+from tests_upstreams_rig import BOTH_DIALECTS, BOTH_VERBS, COST, Pair, Upstreams, attempts, wait_until
 
 from rubberduck.core.ledger import State
-from rubberduck.errors import CallInterrupted, RubberDuckError
+from rubberduck.errors import BudgetExceeded, CallInterrupted, RubberDuckError
+from rubberduck.testing import Behaviour
 from rubberduck.testing.faults import Flaky, Hold, Ok, Status
 
 # --- whose answer it was -------------------------------------------------------------------------------------------
@@ -53,6 +56,66 @@ def test_books_agree_where_both_are_flaky_and_some_calls_fail(upstreams: Upstrea
             failed += 1
     assert pair.duck.costs().cost == COST * (40 - failed)
     assert pair.duck.costs().uncertain == 0
+
+
+# --- budgets -------------------------------------------------------------------------------------------------------
+
+PAID = {
+    "model": "smart",
+    "messages": [{"role": "user", "content": "Say hello to the duck."}],
+    "max_tokens": 10,
+}
+"""Its worst case is above the 24 micro-dollars that each answer costs, as it should be."""
+MOST = 20
+"""How many answers the money is enough for."""
+
+
+@BOTH_VERBS
+@pytest.mark.parametrize("fault", [Ok(), Ok(delay=0.02), Flaky(0.3, seed=7)], ids=["at once", "after a while", "flaky"])
+def test_a_hundred_calls_at_once_never_spend_a_micro_dollar_more_than_there_is(
+    upstreams: Upstreams, fault: Behaviour, verb: str
+) -> None:
+    limit = MOST * COST
+    pair = upstreams(
+        fault,
+        retry={"base_delay": "1ms", "max_delay": "2ms"},
+        budgets={"ducks": {"limit": str(limit), "per": "total"}},
+    )
+    ended = asyncio.run(ask_a_hundred(pair, verb))
+    refused = [each for each in ended if isinstance(each, BudgetExceeded)]
+    answered = [each for each in ended if not isinstance(each, RubberDuckError)]
+    assert len(answered) + len(refused) == 100
+    assert 1 <= len(answered) <= MOST
+    assert pair.duck.costs().cost == COST * len(answered) <= limit
+    assert pair.duck.costs().uncertain == 0
+    assert not any(each.spent for each in refused)
+    whole = [call for server in (pair.primary, pair.fallback) for call in server.calls if call.status == 200]
+    assert len(whole) == len(answered)
+    for _ in range(MOST):  # the rest is spent one by one
+        with contextlib.suppress(BudgetExceeded):
+            pair.asked.append(pair.duck.complete(PAID, tenant="ducks"))
+    assert pair.duck.costs().cost <= limit
+    worst_case = max(row.reserved or 0 for row in pair.rows())
+    assert limit - pair.duck.costs().cost < worst_case
+
+
+async def ask_a_hundred(pair: Pair, verb: str) -> list[Any]:
+    async def one() -> Any:
+        try:
+            if verb == "complete":
+                ended: Any = await pair.duck.acomplete(PAID, tenant="ducks")
+            else:
+                async with pair.duck.astream(PAID, tenant="ducks") as stream:
+                    async for _ in stream:
+                        pass
+                ended = stream.response
+        except RubberDuckError as error:
+            ended = error
+        pair.asked.append(ended)
+        return ended
+
+    async with asyncio.timeout(20):
+        return await asyncio.gather(*(one() for _ in range(100)))
 
 
 # --- restarts ------------------------------------------------------------------------------------------------------
@@ -170,7 +233,7 @@ def test_a_jump_of_the_clock_by_an_hour_changes_nothing(
 
 
 def test_a_hint_that_is_a_date_is_read_by_the_providers_clock(upstreams: Upstreams, wall_clock: WallClock) -> None:
-    wall_clock.jump = timedelta(hours=1)
+    wall_clock.jump = timedelta(hours=-1)
     theirs = datetime.fromtimestamp(wall_clock.real_time(), UTC).replace(microsecond=0)
     headers = {"date": format_datetime(theirs, usegmt=True)}
     until = format_datetime(theirs + timedelta(seconds=1), usegmt=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests_upstreams_rig import BOTH_DIALECTS, BOTH_VERBS, COST, USAGE, Upstreams, attempts
+from tests_upstreams_rig import BOTH_DIALECTS, BOTH_VERBS, COST, PRICE, USAGE, Upstreams, attempts
 
 from rubberduck.errors import (
     ContentFiltered,
@@ -169,6 +169,26 @@ def test_with_all_accounts_used_up_each_key_is_tried_once_and_then_the_route_lef
     assert sorted(call.key for call in pair.primary.calls) == ["first", "second"]
     assert attempts(pair.ask(verb)) == [("fallback", "success")]
     assert len(pair.primary.calls) == 2
+
+
+# --- how much a model can read -------------------------------------------------------------------------------------
+
+
+@BOTH_VERBS
+@pytest.mark.parametrize(("other", "is_asked"), [("gpt-3.5-turbo", False), ("gpt-4.1", True), ("made-up", True)])
+def test_what_is_too_long_for_one_model_goes_on_to_larger_and_unknown_ones_only(
+    upstreams: Upstreams, monkeypatch: pytest.MonkeyPatch, other: str, is_asked: bool, verb: str
+) -> None:
+    """What the list says holds for the vendor's own servers; here this machine is where they are."""
+    monkeypatch.setattr("rubberduck.providers.openai.OpenAI.default_base_url", "http://127.0.0.1/v1")
+    models = {"smart": ["primary/gpt-4o", f"fallback/{other}"]}
+    prices = dict.fromkeys(("m", "gpt-4o", other), PRICE)
+    pair = upstreams(ContextExceeded(), dialects=("openai", "openai"), models=models, prices=prices)
+    if is_asked:
+        assert attempts(pair.ask(verb)) == [("primary", "ContextLengthExceeded"), ("fallback", "success")]
+    else:
+        assert attempts(pair.failure(verb, ContextLengthExceeded)) == [("primary", "ContextLengthExceeded")]
+    assert len(pair.fallback.calls) == is_asked
 
 
 # --- what waiting and repeating cannot cure -------------------------------------------------------------------------

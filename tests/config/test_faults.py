@@ -128,7 +128,7 @@ def test_one_fault_is_the_message_and_several_are_a_list() -> None:
         ({"cache": {"tll": 1}}, "cache.tll: unknown option; did you mean ttl?"),
         ({"prices": {"mock/x": {"inptu": 1, "output": 1}}}, "prices.mock/x.inptu: unknown option; did you mean input?"),
         ({"queue": {"weights": {"hgih": 1}}}, "queue.weights.hgih: unknown option; did you mean high?"),
-        ({"zzzzz": 1}, "zzzzz: unknown option; known here: cache, choice"),
+        ({"zzzzz": 1}, "zzzzz: unknown option; known here: budgets, cache"),
         ({"providers": {"mock": {"name": "other"}}}, "providers.mock.name: is not an option"),
     ],
 )

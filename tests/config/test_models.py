@@ -23,6 +23,7 @@ from rubberduck.config import (
     SupervisionConfig,
     schema,
 )
+from rubberduck.errors import ConfigError
 
 CANARY = "sk-canary-4711-do-not-print"
 
@@ -201,3 +202,19 @@ def test_importing_it_reads_no_yaml_no_toml_and_no_structlog() -> None:
     code = "import sys, rubberduck.config; print(*{'yaml', 'tomllib', 'structlog'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == ""
+
+
+def test_a_budget_is_an_exact_amount_in_each_period() -> None:
+    written = {"*": {"limit": 0.1}, "acme": {"limit": "0.000001", "per": "hour"}, "": {"limit": 0, "per": "total"}}
+    budgets = Config.load({"providers": {"mock": {}}, "budgets": written}, environ={}).budgets
+    assert [(each.limit, each.per) for each in budgets.values()] == [
+        (Decimal("0.1"), "day"),
+        (Decimal("0.000001"), "hour"),
+        (Decimal(0), "total"),
+    ]
+
+
+@pytest.mark.parametrize("wrong", [{"limit": -1}, {"limit": "much"}, {"limit": True}, {"limit": 1, "per": "week"}, {}])
+def test_what_is_no_budget_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="budgets"):
+        Config.load({"providers": {"mock": {}}, "budgets": {"acme": wrong}}, environ={})

@@ -378,3 +378,50 @@ def test_whatever_is_done_events_tell_one_unbroken_story(steps: list[tuple[str, 
             assert event.after is not seen
             assert (event.before, event.after) != (State.CLOSED, State.HALF_OPEN)
             seen = event.after
+
+
+@given(
+    now=st.floats(0, 1e6),
+    reset=st.floats(0.001, 1e4),
+    hint=st.floats(0, 1e5),
+    jitter=st.floats(0, 1),
+    looks=st.lists(st.floats(0, 1), max_size=5),
+)
+def test_waiting_exactly_as_long_as_told_succeeds_and_a_microsecond_less_does_not(
+    now: float, reset: float, hint: float, jitter: float, looks: list[float]
+) -> None:
+    """The sum of a time and a wait may fall short of the instant that was meant by what a float cannot hold."""
+    options = BreakerOptions(failure_threshold=1, reset_timeout=reset, open_max=1e5, open_jitter=jitter)
+    circuit = CircuitBreaker(options, now, random.Random(1))
+    circuit.settle(permit(circuit, now), FAILURE, now, hint=hint)
+    told = circuit.acquire(now)
+    for share in [*looks, 1.0]:
+        assert isinstance(told, Rejected)
+        assert told.retry_after is not None
+        assert told.retry_after >= 0
+        if told.retry_after > 1e-5:
+            assert isinstance(circuit.peek(now + told.retry_after - 1e-6), Rejected)
+        assert circuit.peek(now + told.retry_after) is None
+        now += told.retry_after * share
+        told = circuit.peek(now) or told
+        if circuit.peek(now) is None:
+            break
+    assert isinstance(circuit.acquire(now + (0 if circuit.peek(now) is None else told.retry_after)), Permit)
+
+
+def test_what_a_float_cannot_hold_of_a_wait_is_not_held_against_who_waited() -> None:
+    """A time and a wait may add up to less than the instant that was meant: the caller came back in vain."""
+    rng, short = random.Random(2), 0
+    for _ in range(100_000):
+        until = rng.uniform(0, 1e6)
+        now = rng.uniform(0, until)
+        short += now + (until - now) < until
+        if now + (until - now) < until:
+            circuit = CircuitBreaker.restore(
+                BreakerSnapshot(State.OPEN, 0, until, 0, 0), BreakerOptions(), 0.0, random.Random(1)
+            )
+            refusal = circuit.peek(now)
+            assert refusal is not None
+            assert refusal.retry_after is not None
+            assert isinstance(circuit.acquire(now + refusal.retry_after), Permit)
+    assert short

@@ -108,10 +108,8 @@ class Literal:
 
     def settle(self, number: int, life: int, outcome: str, now: float, duration: float, hint: float) -> bool:
         self.age(now)
-        if life != self.life or self.out.get(number, (0.0, -inf))[1] <= now:
-            self.out.pop(number, None)
+        if life != self.life or self.out.pop(number, (0.0, -inf))[1] <= now:
             return False
-        del self.out[number]
         slow = self.options.slow_call_after is not None and duration > self.options.slow_call_after
         failed = outcome == "failure"
         if self.state == "disabled" or outcome not in ("success", "failure"):
@@ -256,8 +254,10 @@ class BreakerAgainstLiteral(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         """What was counted within a window is forgotten, what is out is late, all else stays."""
-        self.real = CircuitBreaker.restore(self.real.snapshot(self.now), self.options, self.now, random.Random(0))
+        snapshot = self.real.snapshot(self.now)
         self.model.age(self.now)
+        self.events_tell_each_transition_once()
+        self.real = CircuitBreaker.restore(snapshot, self.options, self.now, random.Random(0))
         consecutive, until = self.model.consecutive, max(self.now, self.model.open_until)
         self.model.enter(self.model.state, self.now)
         self.model.history, self.model.told, self.model.consecutive = [], 0, consecutive

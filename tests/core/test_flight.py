@@ -35,6 +35,14 @@ def test_who_joins_late_gets_everything_from_the_first_piece() -> None:
     assert taken(flight, first) == ["two"]
 
 
+def test_as_long_as_somebody_may_join_everything_is_kept() -> None:
+    flight: Flight[int] = Flight()
+    first = flight.sit()
+    for number in range(10 * OFTEN_ENOUGH):
+        flight.add(number, 1)
+    assert taken(flight, first) == taken(flight, flight.sit()) == list(range(10 * OFTEN_ENOUGH))
+
+
 def test_nobody_joins_a_flight_that_has_grown_too_large_and_the_next_begins_another() -> None:
     flights: Flights[Flight[str]] = Flights()
     grown, seat = flights.join("key", lambda: Flight(10))

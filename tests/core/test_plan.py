@@ -429,3 +429,92 @@ def test_repeats_of_all_calls_together_stay_within_the_budget_of_their_route(
             if is_repeat:
                 recent = [each for at, each in attempts[: number + 1] if end - at < 10]
                 assert recent.count(True) <= 3 + 0.2 * recent.count(False) + 1e-9
+
+
+# -- when all circuits are open ----------------------------------------------------------------------------
+
+
+def opened(name: str, *, may_probe: bool = True, **details: float) -> Candidate:
+    return Candidate(name, obstacle="circuit open", retry_after=50.0, may_probe=may_probe, **details)  # type: ignore[arg-type]
+
+
+def plan_of(panic: str, **options: float) -> Plan:
+    return Plan(120.0, RetryOptions(**options), random.Random(1), panic=panic)  # type: ignore[arg-type]
+
+
+def test_probe_best_asks_the_best_open_circuit_and_where_that_fails_the_next() -> None:
+    plan, views = plan_of("probe_best"), [opened("slow", ttft=9.0), opened("fast", ttft=0.1)]
+    order = []
+    for _ in range(2):
+        step = plan.next(0.0, views)
+        assert isinstance(step, Try)
+        assert step.is_last_resort
+        order.append(step.route)
+        plan.failed(step.route, classify(down()), 0.0, down())
+    assert order == ["fast", "slow"]
+    assert isinstance(plan.next(0.0, views), Fail)
+
+
+def test_a_probe_that_another_call_has_taken_is_not_asked_for_again_and_again() -> None:
+    plan, views = plan_of("probe_best"), [opened("a"), opened("b")]
+    step = plan.next(0.0, views)
+    assert isinstance(step, Try)
+    plan.refused(step.route, "circuit open", 50.0, 0.0)
+    end = plan.next(0.0, views)
+    assert isinstance(end, Fail)
+    assert isinstance(end.error, e.NoAvailableProvider)
+    assert end.error.retry_after == 50.0
+
+
+def test_probes_are_for_when_nobody_else_can_take_the_call() -> None:
+    step = plan_of("probe_best").next(0.0, [opened("a"), Candidate("b", priority=2)])
+    assert isinstance(step, Try)
+    assert (step.route, step.is_last_resort) == ("b", False)
+    for panic in ("fail_fast", "wait"):
+        assert not isinstance(plan_of(panic).next(0.0, [opened("a")]), Try)
+    assert isinstance(plan_of("probe_best").next(0.0, [opened("a", may_probe=False)]), Fail)
+
+
+# -- waiting for a limiter ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("other", "waited", "still", "leaves"),
+    [
+        (Candidate("b"), 0.0, 5.0, True),
+        (Candidate("b", wait=5.0), 0.0, 5.0, False),
+        (Candidate("b", wait=4.0), 0.0, 5.0, True),
+        (Candidate("b", ttft=20.0), 0.0, 5.0, False),
+        (Candidate("b", ttft=20.0), 3.0, 5.0, True),
+        (Candidate("b", priority=2), 2.9, 5.0, False),
+        (Candidate("b", priority=2), 3.0, 5.0, True),
+        (Candidate("b", priority=0), 0.0, 5.0, True),
+        (Candidate("b", obstacle="circuit open"), 9.0, 5.0, False),
+        (Candidate("b"), 9.0, 0.0, False),
+        (Candidate("b"), 0.0, None, True),
+    ],
+)
+def test_who_waits_leaves_for_what_begins_sooner(
+    other: Candidate, waited: float, still: float | None, leaves: bool
+) -> None:
+    here = Candidate("a", wait=8.0)
+    assert plan_of("fail_fast").leaves(0.0, [here, other], "a", waited, still) is leaves
+
+
+def test_nobody_leaves_for_a_route_that_has_failed_it() -> None:
+    plan, views = plan_of("fail_fast", same_route_repeats=0), [Candidate("a", wait=2.0), Candidate("b")]
+    assert isinstance(plan.next(0.0, views), Try)
+    plan.failed("b", classify(timeout()), 0.0, timeout())
+    assert not plan.leaves(0.0, views, "a", 60.0, 5.0)
+
+
+def test_after_a_short_wait_it_may_ask_for_a_probe_once_more() -> None:
+    plan, view = plan_of("probe_best"), replace(opened("a"), retry_after=2.0)
+    first = plan.next(0.0, [view])
+    assert isinstance(first, Try)
+    plan.refused("a", "circuit open", 2.0, 0.0)
+    sleep = plan.next(0.0, [replace(view, may_probe=False)])
+    assert isinstance(sleep, Sleep)
+    again = plan.next(sleep.until, [view])
+    assert isinstance(again, Try)
+    assert again.is_last_resort

@@ -174,6 +174,24 @@ def test_no_able_route_of_the_tier_is_better_in_everything_than_the_chosen(route
         assert not any(dominates(each, chosen) for each in rivals)
 
 
+def test_a_route_that_was_never_asked_is_tried_beside_one_that_is_quicker_than_any_guess() -> None:
+    """By the guess of a second to the first token it was never asked, and could be the quicker one."""
+    known = Candidate("known", ttft=0.3, tpot=0.001)
+    new = Candidate("new", is_proven=False, ttft=1.0, tpot=0.02)
+    chosen = [choose([known, new], random.Random(seed)) for seed in range(100)]
+    assert 20 < sum(choice is not None and choice.route == "new" for choice in chosen) < 80
+
+
+def test_a_route_that_was_never_asked_gets_one_call_at_a_time_and_none_while_it_fails() -> None:
+    known = Candidate("known", ttft=0.3, tpot=0.001)
+    for new in (
+        Candidate("new", is_proven=False, ttft=1.0, inflight=1),
+        Candidate("new", is_proven=False, ttft=1.0, health=0.5),
+    ):
+        chosen = [choose([known, new], random.Random(seed)) for seed in range(100)]
+        assert all(choice is not None and choice.route == "known" for choice in chosen)
+
+
 @given(
     st.lists(candidates, min_size=5, max_size=12, unique_by=lambda each: each.route),
     st.integers(),

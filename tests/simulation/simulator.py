@@ -120,6 +120,7 @@ class Scenario:
     bears: int | None = None
     adaptive: bool = True
     weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
+    priorities: tuple[int, ...] = (1, 1, 1, 1)
     policy: Policy = "ours"
     reset_timeout: float = 60.0
     classes: tuple[Klass, ...] = ("normal",)
@@ -218,7 +219,8 @@ class Simulation:
     def _desk(self, name: str, weight: float) -> ProviderDesk:
         options = BreakerOptions(reset_timeout=self.scenario.reset_timeout)
         limits = LimiterOptions(max_concurrency=self.scenario.slots)
-        desk = ProviderDesk(_Name(name), "", name, 1, weight, options, limits)  # type: ignore[arg-type]
+        priority = self.scenario.priorities[self.names.index(name)]
+        desk = ProviderDesk(_Name(name), "", name, priority, weight, options, limits)  # type: ignore[arg-type]
         desk.breakers[MODEL] = CircuitBreaker(options, 0.0, self.rng)
         desk.limiters[0] = Limiter(limits, 0.0, Slots(desk.concurrency_of))
         return desk

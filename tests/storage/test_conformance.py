@@ -217,3 +217,21 @@ def test_a_run_goes_on_when_its_ledger_is_opened_again(open_kept, intent):
 def test_closing_twice_is_closing_once(ledger):
     ledger.close()
     ledger.close()
+
+
+def test_spending_adds_up_by_tenant_what_ended_and_lists_what_is_out(ledger, intent):
+    worst = Decimal(2)
+    one = {"tenant": "one", "reserved": worst}
+    ledger.write([intent(1, **one).settled(USAGE, Decimal("0.25"), at=LATER), intent(2, **one).uncertain(at=LATER)])
+    ledger.write([intent(3, **one).settled(USAGE, None, at=LATER), intent(4, **one).voided(at=LATER)])
+    ledger.write([intent(5, **one), intent(6, tenant="two", reserved=None), intent(7, tenant="two", reserved=None)])
+    ledger.write([intent(7, tenant="two", reserved=None).uncertain(at=LATER)])
+    ledger.write([intent(8, **one, started_at=NOON - timedelta(microseconds=1)).uncertain(at=LATER)])
+    found = ledger.spending(NOON)
+    assert found.spent == {"one": 4_250_000_000_000, "two": 0}
+    assert sorted(found.out) == [("a5", "one", 2_000_000_000_000), ("a6", "two", 0)]
+
+
+def test_spending_has_no_largest_sum(ledger, intent):
+    ledger.write([intent(n).settled(USAGE, Decimal(9_000_000), at=LATER) for n in range(3)])
+    assert ledger.spending(NOON).spent == {"": 27_000_000 * 10**12}

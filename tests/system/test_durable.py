@@ -22,6 +22,7 @@ from rubberduck.core.jobs import JobState
 from rubberduck.errors import CallInterrupted, ConfigError, DeadlineExceeded, InvalidRequest, ServiceUnavailable
 from rubberduck.testing import FaultServer
 from rubberduck.testing.faults import Hold, Ok, Status
+from supervision.testing import fault
 
 Eventually = Callable[..., Any]
 JOBS = {"lease": "300ms"}
@@ -149,6 +150,53 @@ def test_jobs_survive_the_death_of_any_actor(start_duck: StartDuck, victim: str,
     gate.open(100)
     assert [duck.result(job, timeout=10).text for job in jobs] == [f"re: {n}" for n in range(5)]
     assert sorted(gate.arrived) == [f"{n}" for n in range(5)]
+
+
+def test_who_waits_for_a_job_hears_its_end_though_its_keeper_dies(start_duck: StartDuck) -> None:
+    """The waiter got Pykka's ActorDeadError, and so did who looked at a job, at costs or at the status just then."""
+    duck, gate = gated(start_duck)
+    job = duck.submit(ask_for("one"))
+
+    async def wait_through_deaths() -> str:
+        waiting = [asyncio.create_task(duck.aresult(job, timeout=10)), asyncio.create_task(blocking())]
+        for _ in range(3):
+            await asyncio.sleep(0)
+            duck.system.kill(duck.actor("jobs"))
+        assert (await asyncio.to_thread(duck.job, job)).id == job
+        gate.open()
+        return " ".join([answer.text for answer in await asyncio.gather(*waiting)])
+
+    async def blocking() -> Any:
+        return await asyncio.to_thread(duck.result, job, 10)
+
+    assert asyncio.run(wait_through_deaths()) == "re: one re: one"
+
+
+def test_without_the_section_nobody_is_asked_for_jobs(start_duck: StartDuck) -> None:
+    duck = start_duck()
+    for ask in (duck.submit, duck.result, duck.job):
+        with pytest.raises(ConfigError, match="jobs"):
+            ask(REQUEST if ask == duck.submit else "id")
+
+
+@pytest.mark.parametrize("victim", ["cost_tracker", "request_queue", "rate_limiter:mock", "circuit_breaker:mock"])
+def test_who_looks_while_an_actor_keeps_dying_sees_what_its_next_life_knows(start_duck: StartDuck, victim: str) -> None:
+    """`costs` and `status` failed with the ActorDeadError of whoever died over the question."""
+    duck = start_duck(supervision={"max_restarts": 1_000_000, "max_seconds": 1})
+    ref = duck.actor(victim)
+    seen = 0
+
+    def kill_some(path: str) -> None:
+        nonlocal seen
+        seen += 1
+        if seen % 6:
+            duck.system.kill(ref)
+
+    with fault("before_handle", kill_some, path=victim):
+        for _ in range(5):
+            assert duck.status().ok
+            assert duck.costs().cost == 0
+    assert seen >= 5
 
 
 @pytest.mark.parametrize("victim", ["jobs", "deliveries", "service"])

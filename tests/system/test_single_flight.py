@@ -8,15 +8,19 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests_system_rig import COST_OF_HELLO, HELLO, PRICE, REQUEST, StartDuck, ledger, provider_log
 
 from rubberduck import RubberDuck, telemetry
+from rubberduck.actors.call import Call
+from rubberduck.actors.circuit_breaker import ForceOpen
 from rubberduck.config import ProviderConfig
 from rubberduck.errors import (
     CallInterrupted,
+    CircuitOpen,
     DeadlineExceeded,
     Overloaded,
     RubberDuckError,
@@ -175,9 +179,20 @@ def rows(duck: RubberDuck) -> list[str]:
     return [str(row.state) for row in duck.actor("cost_tracker").ask(Rows())]
 
 
+def flights(duck: RubberDuck) -> list[tuple[asyncio.Task[Any], Call]]:
+    """The task of each flight, and the call that it makes."""
+    known = list(duck._runner._flights._flights._by_key.values())
+    tasks = [(duck._runner._task_of(each.call.id), each.call) for each in known]
+    return [(task, call) for task, call in tasks if task is not None]
+
+
+def depth(duck: RubberDuck) -> dict[str, int]:
+    return dict(duck.status().queue.depth)
+
+
 def flight_task(duck: RubberDuck) -> asyncio.Task[Any]:
     """The task of the only flight."""
-    [task] = [task for task, report in duck._runner._in_flight.values() if type(report).__name__ == "NoReport"]
+    [(task, _)] = flights(duck)
     return task
 
 
@@ -339,6 +354,7 @@ def test_nobody_joins_a_stream_that_has_grown_large(rig: tuple[RubberDuck, Stepw
         ({"stream": True}, {"stream": False}),
         ({"replayable": False}, {"replayable": False}),
         ({"replayable": False}, {}),
+        ({"stream": True, "stream_policy": "buffer"}, {"stream": True}),
     ],
 )
 def test_calls_that_differ_share_nothing(rig: tuple[RubberDuck, Stepwise], one: Any, other: Any) -> None:
@@ -372,6 +388,43 @@ def test_calls_that_ask_the_same_of_the_same_share_whatever_else_they_say(
     assert len(provider.asked) == 1
 
 
+def test_a_durable_job_is_sent_for_itself_for_the_ledger_knows_it_by_its_own_id(
+    start_duck: StartDuck, tmp_path: Path
+) -> None:
+    duck, provider = shared_duck(start_duck, jobs={"path": str(tmp_path / "jobs.sqlite")})
+
+    async def go() -> None:
+        reader = Reader(duck, stream=False)
+        await seated(duck, 1)
+        job = await duck.asubmit(REQUEST)
+        await until(lambda: len(provider.asked) == 2)
+        provider.finish()
+        responses = [await reader.task, await duck.aresult(job, timeout=10)]
+        assert [response.shared for response in responses] == [False, False]
+
+    asyncio.run(go())
+
+
+def test_a_stream_that_is_held_back_is_held_back_from_all_and_then_the_same_for_all(
+    rig: tuple[RubberDuck, Stepwise],
+) -> None:
+    duck, provider = rig
+
+    async def go() -> None:
+        readers = [Reader(duck, stream_policy="buffer") for _ in range(3)]
+        await seated(duck, 3)
+        provider.step(3)
+        await until(lambda: provider.said == 3)
+        assert [reader.text for reader in readers] == [""] * 3
+        provider.finish()
+        responses = await asyncio.gather(*(reader.task for reader in readers))
+        assert {response.text for response in responses} == {"".join(reader.text for reader in readers[:1])}
+        assert on_bill(responses) == COST
+
+    asyncio.run(go())
+    assert len(provider.asked) == 1
+
+
 def test_without_the_option_each_call_is_a_request(start_duck: StartDuck) -> None:
     duck, provider = shared_duck(start_duck, single_flight=False)
     provider.finish()
@@ -392,6 +445,8 @@ def test_calls_one_after_the_other_are_requests_of_their_own(rig: tuple[RubberDu
 
 def test_with_a_cache_too_the_answer_is_kept_once_and_found_afterwards(start_duck: StartDuck) -> None:
     duck, provider = shared_duck(start_duck, cache={})
+    told: list[Any] = []
+    telemetry.attach("seen", [names.CACHE_HIT, names.CACHE_MISS], lambda event, *_: told.append(event))
 
     async def go() -> list[Response]:
         readers = [Reader(duck, stream=False) for _ in range(5)]
@@ -402,6 +457,9 @@ def test_with_a_cache_too_the_answer_is_kept_once_and_found_afterwards(start_duc
     responses = asyncio.run(go())
     assert [response.cached for response in responses] == [False] * 5
     again = duck.complete(REQUEST)
+    assert telemetry.flush()
+    telemetry.detach("seen")
+    assert told == [names.CACHE_MISS] * 5 + [names.CACHE_HIT]
     assert (again.cached, again.shared, again.usage.cost) == (True, False, 0)
     assert len(provider.asked) == 1
 
@@ -462,6 +520,27 @@ def test_only_the_last_who_leaves_ends_the_request(
     eventually(lambda: has_come_to_rest(duck))
 
 
+def test_callers_that_come_and_go_leave_nothing_in_a_flight_that_goes_on(rig: tuple[RubberDuck, Stepwise]) -> None:
+    """Each that gave up left behind what would have woken it, until the flight ended."""
+    duck, provider = rig
+
+    async def go() -> None:
+        steady = Reader(duck, stream=False)
+        await seated(duck, 1)
+        passing = [Reader(duck, stream=False) for _ in range(50)]
+        await seated(duck, 51)
+        for reader in passing:
+            reader.task.cancel()
+        await asyncio.wait([reader.task for reader in passing])
+        await seated(duck, 1)
+        [shared] = duck._runner._flights._flights._by_key.values()
+        assert (shared.waiting, len(shared._sleepers)) == (1, 1)
+        provider.finish()
+        await steady.task
+
+    asyncio.run(go())
+
+
 def test_a_killed_caller_hurts_nobody_else(rig: tuple[RubberDuck, Stepwise]) -> None:
     duck, provider = rig
 
@@ -517,6 +596,24 @@ def test_the_last_whose_time_is_over_hears_what_it_may_have_cost(rig: tuple[Rubb
     assert has_come_to_rest(duck)
 
 
+def test_who_has_more_time_is_tried_for_after_the_time_of_the_first(rig: tuple[RubberDuck, Stepwise]) -> None:
+    duck, provider = rig
+
+    async def go() -> None:
+        hasty = Reader(duck, timeout=0.15)
+        await seated(duck, 1)
+        patient = Reader(duck, timeout=20)
+        assert isinstance(await hasty.error(), DeadlineExceeded)
+        provider.error = Overloaded("for a moment", status=529)
+        provider.step()
+        await until(lambda: len(provider.asked) == 2)
+        provider.error = None
+        provider.finish()
+        assert [attempt.outcome for attempt in (await patient.task).attempts] == ["Overloaded", "success"]
+
+    asyncio.run(go())
+
+
 ONE_AT_A_TIME = {"rate_limits": {"slow": {"max_concurrency": 1}}}
 OTHER = {**REQUEST, "max_tokens": 19}
 
@@ -552,7 +649,12 @@ def test_a_call_of_a_higher_class_takes_those_who_ask_the_same_with_it_through_t
         between = asyncio.create_task(duck.acomplete({**REQUEST, "messages": [{"role": "user", "content": "between"}]}))
         await until(lambda: waiters(duck) == 8)
         high = Reader(duck, stream=False, priority="high")
-        await until(lambda: waiters(duck) == 9 and sum(duck.status().queue.depth.values()) == 2)
+        await until(lambda: depth(duck) == {"high": 1, "normal": 1, "low": 0} and waiters(duck) == 9)
+        [waiting] = [task for task, call in flights(duck) if call.klass == "high"]
+        waiting.get_loop().call_soon_threadsafe(waiting.cancel)
+        await until(waiting.done)
+        # Begun anew, for all of them and in the same class: to change over has cost nobody the one restart.
+        await until(lambda: depth(duck) == {"high": 1, "normal": 1, "low": 0} and waiters(duck) == 9)
         provider.finish()
         responses = await asyncio.gather(*(reader.task for reader in [*low, high]))
         assert on_bill(responses) == COST
@@ -605,6 +707,26 @@ def test_a_stream_that_breaks_gives_everybody_what_had_come(rig: tuple[RubberDuc
     errors = asyncio.run(go())
     assert [(type(error), error.text) for error in errors] == [(StreamInterrupted, "one two ")] * 4
     assert len(provider.asked) == 1
+
+
+def test_a_refusal_is_everybodys_and_nobody_asks_again_for_a_moment_more(start_duck: StartDuck) -> None:
+    """Whoever came a moment later had a moment more, and all of them began anew together."""
+    duck, provider = shared_duck(start_duck, **ONE_AT_A_TIME)
+
+    async def go() -> list[BaseException]:
+        busy = asyncio.create_task(duck.acomplete(OTHER))
+        await until(lambda: len(provider.asked) == 1)
+        readers = [Reader(duck, stream=False) for _ in range(20)]
+        await until(lambda: waiters(duck) == 23)
+        duck.actor("circuit_breaker:slow").ask(ForceOpen("any"))
+        provider.finish()
+        await busy
+        return [await reader.error() for reader in readers]
+
+    errors = asyncio.run(go())
+    assert {type(error) for error in errors} == {CircuitOpen}
+    assert len(provider.asked) == 1
+    assert duck.status().queue.enqueued == 2
 
 
 class Peculiar(RubberDuckError):
@@ -668,6 +790,7 @@ def test_there_is_no_second_restart(rig: tuple[RubberDuck, Stepwise]) -> None:
     assert len(provider.asked) == 2
     assert rows(duck) == ["uncertain"] * 2
     assert sum(len(error.attempts) for error in errors) == 2
+    assert all(error.spent == (None if error.attempts else 0) for error in errors)
     assert has_come_to_rest(duck)
 
 

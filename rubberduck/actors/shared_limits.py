@@ -104,6 +104,7 @@ class SharedLimitsActor(sup.Actor):
         super().__init__()
         self._leases = leases
         self._number = 0
+        self._why = ""
 
     async def on_start(self) -> None:
         self._breaker = CircuitBreaker(BREAKER, self.context.clock.now(), random.Random())
@@ -175,9 +176,11 @@ class SharedLimitsActor(sup.Actor):
         try:
             async with asyncio.timeout(CALL_LIMIT):
                 return Outcome.SUCCESS, await asking
-        except SharedLimitsUnavailable:
+        except SharedLimitsUnavailable as error:
+            self._why = str(error)
             return Outcome.FAILURE, None
         except TimeoutError:
+            self._why = f"silent for {CALL_LIMIT * 1000:.0f} ms"
             was_stalled = loop.time() - begun > 5 * CALL_LIMIT
             return Outcome.IGNORED if was_stalled else Outcome.FAILURE, None
 
@@ -185,7 +188,8 @@ class SharedLimitsActor(sup.Actor):
         try:
             async with asyncio.timeout(CONNECT_LIMIT):
                 await self._store.connect()
-        except (SharedLimitsUnavailable, TimeoutError):
+        except (SharedLimitsUnavailable, TimeoutError) as error:
+            self._why = str(error) or "no connection"
             return False
         return True
 
@@ -207,7 +211,8 @@ class SharedLimitsActor(sup.Actor):
         self._leases.tell_refilled(here)
         if not self._leases.is_lost:
             self._leases.is_lost = True
-            logger.error("the store of shared limits does not answer: each node goes on with its share of four fifths")
+            text = "the store of shared limits does not answer (%s): each node goes on with its share of four fifths"
+            logger.error(text, self._why)
             telemetry.execute(events.SHARED_LIMITS_LOST, {}, {"system": self._system})
 
     def _find(self, nodes: int) -> None:

@@ -18,6 +18,7 @@ from rubberduck.core.leases import BEAT, SEEN, Ask, LeasedMeter, SharedLimit, To
 from rubberduck.core.limiter import Amounts, Granted, Limiter, LimiterOptions
 from rubberduck.storage.shared import MemoryBooks, MemoryLimits
 
+ONE = Amounts()
 HUNDRED = SharedLimit("it", 100)
 
 
@@ -305,7 +306,7 @@ class Fleet:
         skews = [0.0, 3600.0, -777.25, 0.4, 86_400.0]
         self.nodes = [Node(self, number, options, skews[number]) for number in range(nodes)]
 
-    def run(self, seconds: float, rate: float, amounts: Amounts = Amounts(), *, to: slice = slice(None)) -> None:
+    def run(self, seconds: float, rate: float, amounts: Amounts = ONE, *, to: slice = slice(None)) -> None:
         """Each second `rate` calls come, each to one of the nodes, as long as not very many wait there."""
         until = self.now + seconds
         while self.now < until:

@@ -16,7 +16,8 @@ from rubberduck import telemetry
 from rubberduck.core.breaker import BreakerOptions, CircuitBreaker, Outcome, Rejected, State
 from rubberduck.core.bucket import Meter, TokenBucket
 from rubberduck.core.configured import Sharing
-from rubberduck.core.leases import BEAT, LeasedMeter, SharedLimit
+from rubberduck.core.leases import BEAT, LeasedMeter
+from rubberduck.core.shared_limit import SharedLimit
 from rubberduck.storage.shared import SharedLimits, SharedLimitsUnavailable
 from rubberduck.telemetry import names as events
 

@@ -19,9 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
-from typing import Protocol
 
-from rubberduck.core.bucket import WINDOW_SECONDS, Cell, Meter, MinuteWindow, TokenBucket
+from rubberduck.core.bucket import Cell, Meter, MinuteWindow, TokenBucket
+from rubberduck.core.shared_limit import Ask, SharedLimit, Told
 from rubberduck.core.sliding import SlidingSum
 
 SLICE = 0.05
@@ -30,8 +30,6 @@ SHARE = 0.8
 """The part of a limit that all nodes together spend while they cannot ask the store."""
 BEAT = 0.5
 """Seconds after which a node that needs nothing still asks: so it is seen, and hears what others have used."""
-SEEN = 10.0
-"""Seconds for which a node counts that has not been heard of again."""
 CAREFUL = 5.0
 """Seconds within which all nodes find out that the store is back, and tell it what they have spent."""
 ROUND_TRIP = 0.01
@@ -43,79 +41,10 @@ _WANTS = 100
 _DUST = 1e-9
 
 
-@dataclass(frozen=True, slots=True)
-class SharedLimit:
-    """A limit by the name that all nodes know it by: `most` in every sliding `window` (seconds).
-
-    With a `refill_rate` it is a bucket instead: of `most` tokens, refilled by so many per second.
-    """
-
-    name: str
-    most: float
-    refill_rate: float = 0.0
-    window: float = WINDOW_SECONDS
-
-    @property
-    def lease(self) -> float:
-        """Seconds for which a slice may be spent."""
-        return self.window / 30
-
-    @property
-    def cell(self) -> float:
-        """Seconds that the store counts as one."""
-        return self.window / 60
-
-    @property
-    def kept(self) -> float:
-        """Seconds after the beginning of its cell for which a charge counts."""
-        return self.window + self.lease + self.cell
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What a node wants of the store: `amount`, but nothing rather than less than `least`.
-
-    `owed` is what it has spent already without having been granted it: it is charged in any case.
-    """
-
-    amount: float = 0.0
-    least: float = 0.0
-    owed: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What the store answered: a slice of `amount`, 0 for none, which can be given back by its `slice` id.
-
-    `used` are (age in seconds, amount) of what all nodes have been charged, `tokens` the balance of a bucket. `nodes`
-    have been heard of in the last seconds. A store `is_young` while it may not know what was spent before it began.
-    """
-
-    slice: str
-    amount: float
-    used: tuple[tuple[float, float], ...] = ()
-    tokens: float = 0.0
-    nodes: int = 1
-    is_young: bool = False
-
-
 class _Mode(Enum):
     PRESENT = 1
     CAREFUL = 2
     AWAY = 3
-
-
-class _Share(Protocol):
-    """What a node may spend by itself."""
-
-    @property
-    def most(self) -> float: ...
-
-    def wait(self, amount: float, now: float) -> float: ...
-
-    def take(self, amount: float, now: float) -> Cell: ...
-
-    def settle(self, cell: Cell, taken: float, actual: float, now: float) -> None: ...
 
 
 @dataclass(slots=True)
@@ -153,7 +82,7 @@ class LeasedMeter:
         self._nodes = least_nodes
         self._least_nodes = least_nodes
         self._used = SlidingSum(limit.window + limit.lease, limit.cell)
-        self._share: _Share | None = None
+        self._share: Meter | None = None
         self._careful_until = -inf
         self._untold = SlidingSum(limit.window)
         self._in_telling: SlidingSum | None = None
@@ -302,9 +231,8 @@ class LeasedMeter:
             self._untold, self._in_telling = telling, None
 
     def lost(self, now: float) -> None:
-        """The store is away: go on within the share."""
+        """The store is away: go on within the share. What is at hand waits for it to come back soon, or expires."""
         if self._mode is not _Mode.AWAY:
-            self._hand.clear()
             self._enter(_Mode.AWAY, now)
 
     def give_back(self, now: float, *, everything: bool = False) -> list[tuple[str, float]]:
@@ -361,6 +289,9 @@ class _MinuteShare:
     def wait(self, amount: float, now: float) -> float:
         wait = self._own.when_at_most(self.most - amount, now) - now
         return wait if self._leases is None else max(wait, self._leases.wait_for_room(amount, self._nodes, now))
+
+    def wait_for_all(self, amount: float, now: float) -> float:
+        return self.wait(min(amount, self.most), now)
 
     def take(self, amount: float, now: float) -> Cell:
         return None

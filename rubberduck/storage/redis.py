@@ -18,7 +18,7 @@ import importlib
 import itertools
 from typing import Any
 
-from rubberduck.core.leases import SEEN, Ask, SharedLimit, Told
+from rubberduck.core.shared_limit import SEEN, Ask, SharedLimit, Told
 from rubberduck.errors import ConfigError
 from rubberduck.storage.shared import PREFIX, SharedLimitsUnavailable
 

@@ -13,7 +13,7 @@ from math import floor
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from rubberduck.core.leases import SEEN, Ask, SharedLimit, Told
+from rubberduck.core.shared_limit import SEEN, Ask, SharedLimit, Told
 from rubberduck.errors import ConfigError
 
 __all__ = ["MemoryLimits", "SharedLimits", "SharedLimitsUnavailable", "open_limits"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rubberduck.core.leases import SEEN, Ask, SharedLimit, Told
+from rubberduck.core.shared_limit import SEEN, Ask, SharedLimit, Told
 from rubberduck.errors import ConfigError
 from rubberduck.storage.shared import (
     MemoryBooks,

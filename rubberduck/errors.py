@@ -94,7 +94,10 @@ class MissingApiKey(ConfigError):
 
 
 class InvalidRequest(RubberDuckError):
-    """The request itself is wrong. `field` is the path of the offending value, where one can be named."""
+    """The request itself is wrong. `field` is the path of the offending value, where one can be named.
+
+    `status`, `type`, `code`, `should_retry` and `meant_status` are as of a ProviderError; None if it was refused here.
+    """
 
     def __init__(self, message: str, *, field: str | None = None, **details: Any) -> None:
         super().__init__(message, **details)
@@ -102,6 +105,8 @@ class InvalidRequest(RubberDuckError):
         self.status: int | None = None
         self.type: str | None = None
         self.code: str | None = None
+        self.should_retry: bool | None = None
+        self.meant_status: int | None = None
 
 
 class ContextLengthExceeded(InvalidRequest):
@@ -175,6 +180,7 @@ class ProviderError(RubberDuckError):
     words. `provider_request_id` is the id under which the provider's support can find the exchange.
     `phase` says what the failure leaves open: "not_sent" (the request never left), "uncertain" (it may have
     been executed), "answered" (the provider refused it itself) or "after_output" (part of an answer came).
+    `meant_status` is the status that the error would have had, where it came inside an answer of good status.
     """
 
     retryable = True
@@ -198,6 +204,7 @@ class ProviderError(RubberDuckError):
         self.provider_request_id = provider_request_id
         self.phase = phase
         self.should_retry = should_retry
+        self.meant_status: int | None = None
 
 
 class RateLimited(ProviderError):

@@ -139,16 +139,11 @@ def _listed(vendor: str, model: str) -> _Listed:
         return LOCAL
     if not is_listed(vendor):
         return None
-    preload()
+    info = _entry(vendor, model)
+    if info is None:
+        return None
     from genai_prices import __version__
-    from genai_prices.data_snapshot import get_snapshot
 
-    try:
-        seller, info = get_snapshot().find_provider_model(model, None, vendor, None)
-    except LookupError:
-        return None
-    if seller.id != vendor:  # the list also matches names that merely contain a vendor's; a guess is no price
-        return None
     source = f"genai-prices {__version__}"
     return (info, source) if isinstance(info.prices, list) else _converted(_Same(info.prices), source)
 
@@ -156,8 +151,12 @@ def _listed(vendor: str, model: str) -> _Listed:
 @lru_cache(maxsize=MAX_REMEMBERED)
 def context_window(vendor: str, model: str) -> int | None:
     """How many tokens a vendor's model can read and write together, by the bundled list; None where it does not say."""
-    if not is_listed(vendor):
-        return None
+    info = _entry(vendor, model) if is_listed(vendor) else None
+    return None if info is None else info.context_window
+
+
+def _entry(vendor: str, model: str) -> ModelInfo | None:
+    """What the list holds of a vendor's model. It also matches names that contain the vendor's: these are not meant."""
     preload()
     from genai_prices.data_snapshot import get_snapshot
 
@@ -165,7 +164,7 @@ def context_window(vendor: str, model: str) -> int | None:
         seller, info = get_snapshot().find_provider_model(model, None, vendor, None)
     except LookupError:
         return None
-    return info.context_window if seller.id == vendor else None
+    return info if seller.id == vendor else None
 
 
 def _price_at(listed: tuple[ModelInfo, str], at: datetime) -> Price | None:

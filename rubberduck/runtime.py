@@ -35,7 +35,7 @@ from rubberduck.core.keys import QuarantineStats
 from rubberduck.core.ledger import Summary
 from rubberduck.core.limiter import LimiterStats
 from rubberduck.core.request_queue import QueueStats
-from rubberduck.errors import CallInterrupted, ConfigError, QueueFull, RubberDuckError
+from rubberduck.errors import CallInterrupted, ConfigError, InvalidRequest, QueueFull, RubberDuckError
 from rubberduck.prices import PriceBook
 from rubberduck.providers.base import Provider
 from rubberduck.storage import Ledger
@@ -197,9 +197,9 @@ class RubberDuck:
         """
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("this would block the event loop: use `duck.aresult` in a coroutine")
-        until = None if timeout is None else time.monotonic() + timeout
+        wanted, until = jobs.WaitFor(_job_id(job_id)), _until(timeout)
         while True:
-            future = self._keeper.ask(jobs.WaitFor(job_id), block=False)
+            future = self._keeper.ask(wanted, block=False)
             try:
                 job = future.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
             except pykka.Timeout:
@@ -212,10 +212,11 @@ class RubberDuck:
 
     async def aresult(self, job_id: str, timeout: float | None = None) -> Response:
         """As `result`, on any event loop."""
-        async with asyncio.timeout(timeout):
+        wanted = jobs.WaitFor(_job_id(job_id))
+        async with asyncio.timeout(None if _until(timeout) is None else timeout):
             while True:
                 try:
-                    job = await self._keeper.ask(jobs.WaitFor(job_id), block=False)
+                    job = await self._keeper.ask(wanted, block=False)
                 except sup.ActorDeadError as died:
                     self._require_keeper(died)
                 else:
@@ -223,7 +224,7 @@ class RubberDuck:
 
     def job(self, job_id: str) -> Job:
         """A durable job as it stands now. Raises KeyError if there is none of this id."""
-        found = self._ask(self._keeper, jobs.Find(job_id))
+        found = self._ask(self._keeper, jobs.Find(_job_id(job_id)))
         if found is None:
             raise KeyError(f"there is no job {job_id!r}")
         return cast("Job", found)
@@ -380,11 +381,11 @@ class RubberDuck:
 
     def _drain(self, until: float) -> None:
         """Let everybody finish. What fails here has ended already, and must not keep the rest from being stopped."""
-        resting = None if self.config.jobs is None else self._rest()
+        rests = self._rest()
         steps: list[tuple[str, Callable[[], Any], float]] = [
             ("service", lambda: self.actor("service").ask(service.Drain(), block=False), 5.0),
             ("calls", lambda: self.actor("calls").run(self._runner.drain, until), until - time.monotonic() + 10.0),
-            *([("deliveries", lambda: resting, 5.0)] if self.config.jobs is not None else []),
+            *([] if rests is None else [("deliveries", lambda: rests, 5.0)]),
             *[(name, functools.partial(self._close_provider, name), 5.0) for name in self._board.desks],
             ("cost_tracker", self._settle_books, 5.0),
         ]
@@ -396,7 +397,9 @@ class RubberDuck:
 
     def _rest(self) -> Any:
         """Begin no further deliveries; done when those under way have ended, and their jobs are told how."""
-        return self.actor("deliveries").ask(deliveries.Rest(), block=False)
+        if self.config.jobs is None:
+            return None
+        return self._office.deliveries().ask(deliveries.Rest(), block=False)
 
     def _close_provider(self, name: str) -> Any:
         return self.actor("calls").run(self._board.desks[name].provider.aclose)
@@ -435,6 +438,22 @@ class RubberDuck:
             {},
             {"system": self.system.name, "provider": provider, "model": model, "event": event},
         )
+
+
+def _job_id(value: Any) -> str:
+    """An id that the jobs' file can be asked for. Raises KeyError: no job has any other."""
+    if not isinstance(value, str) or not value.isascii() or len(value) > service.LONGEST_TEXT:
+        raise KeyError(f"there is no job {str(value)[:100]!r}")
+    return value
+
+
+def _until(timeout: Any) -> float | None:
+    """When a wait of so many seconds is over, in real monotonic time; None if never. Raises InvalidRequest."""
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 <= timeout <= threading.TIMEOUT_MAX:
+        raise InvalidRequest(f"timeout is a number of seconds from 0 on, or None, not {timeout!r}", field="timeout")
+    return time.monotonic() + timeout
 
 
 def _result(job_id: str, job: Job | None) -> Response:

@@ -292,12 +292,14 @@ class _Exchange:
         self, send: Callable[[httpx.Request], Awaitable[httpx.Response]], request: httpx.Request
     ) -> httpx.Response:
         token = CURRENT.set(self)
-        timer = asyncio.timeout_at(self._headers_by)
+        timer = None if self._headers_by is None else asyncio.timeout_at(self._headers_by)
         try:
+            if timer is None:
+                return await send(request)
             async with timer:
                 return await send(request)
         except Exception as failure:  # noqa: BLE001 - the libraries share no base; what is not theirs is raised again
-            if timer.expired():
+            if timer is not None and timer.expired():
                 raise self.error("no answer in time", "timeout") from None
             raise self._translate(failure, lost="reset") from None
         finally:
@@ -391,11 +393,19 @@ def _url(url: str) -> httpx.URL:
 
 def _request(method: str, url: str, headers: dict[str, str], content: bytes, timeouts: Timeouts) -> httpx.Request:
     limits = {"connect": timeouts.connect, "pool": timeouts.connect, "read": None, "write": None}
-    body: bytes | _Upload = content
-    if len(content) >= LARGE_BODY_BYTES:
-        body, headers = _Upload(content), {**headers, "content-length": str(len(content))}
+    extensions = {"timeout": limits}
     try:
-        return httpx.Request(method, _url(url), headers=headers, content=body, extensions={"timeout": limits})
+        target = _url(url)
+        if not content:
+            return httpx.Request(method, target, headers=headers, extensions=extensions)
+        # What it is not told it would find out by itself, which takes as long as all else that it does here.
+        headers = {"host": target.netloc.decode("ascii"), **headers, "content-length": str(len(content))}
+        if len(content) >= LARGE_BODY_BYTES:
+            return httpx.Request(method, target, headers=headers, stream=_Upload(content), extensions=extensions)
+        body = httpx.ByteStream(content)
+        request = httpx.Request(method, target, headers=headers, stream=body, extensions=extensions)
+        request.read()
+        return request
     except (httpx.InvalidURL, UnicodeEncodeError) as error:
         text = "the URL is not valid" if isinstance(error, httpx.InvalidURL) else "a header is not ASCII"
         raise TransportError(f"{text}; nothing was sent", phase="not_sent", kind="malformed") from None

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from supervision import seams  # noqa: F401  (before all else: it says what is wrong with the installed Pykka)
 from supervision.actor import Actor
-from supervision.clock import Clock, TimeLimit, Timer, sleep
+from supervision.clock import Clock, Interruption, TimeLimit, Timer, sleep
 from supervision.dynamic import DynamicHandle, DynamicSupervisor, NoSuchCall, dynamic
 from supervision.engine.vocabulary import (
     AlreadyPresent,
@@ -143,6 +143,7 @@ __all__ = [
     "Finding",
     "ForkLost",
     "GaveUp",
+    "Interruption",
     "Kept",
     "Killed",
     "Kind",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -108,29 +109,39 @@ async def sleep(clock: Clock, delay: float) -> None:
         timer.cancel()
 
 
-class TimeLimit:
-    """`async with TimeLimit(clock, at):` ends the block with TimeoutError when the clock reaches `at`.
+class Interruption:
+    """`async with` one of its kinds: a block that a clock can end, by cancelling the task in it, with `error`.
 
-    As `asyncio.timeout_at`, but by an injected clock. `at` None means no limit.
+    A kind says in `_arm`, called on entering, when to look: `_call_at(time, function)`, of which the last one holds.
+    The function is called on the block's own loop, and calls `_interrupt` to end the block.
     """
 
-    def __init__(self, clock: Clock, at: float | None) -> None:
+    __slots__ = ("_cancelling", "_clock", "_is_over", "_loop", "_task", "_timer")
+    error: type[Exception] = TimeoutError
+
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._at = at
         self._timer: Timer | None = None
         self._is_over = False
         self._cancelling = 0
         self._task: asyncio.Task[Any] | None = None
 
     async def __aenter__(self) -> Self:
-        if self._at is not None:
-            loop = asyncio.get_running_loop()
-            self._task = asyncio.current_task()
-            self._cancelling = self._task.cancelling() if self._task is not None else 0
-            self._timer = self._clock.call_at(self._at, lambda: _on_loop(loop, self._expire))
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._cancelling = self._task.cancelling() if self._task is not None else 0
+        self._arm()
         return self
 
-    def _expire(self) -> None:
+    def _arm(self) -> None:
+        """Say when to look."""
+
+    def _call_at(self, at: float, function: Callable[[], object]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._clock.call_at(at, functools.partial(_on_loop, self._loop, function))
+
+    def _interrupt(self) -> None:
         if self._task is not None:
             self._is_over = True
             self._task.cancel()
@@ -141,10 +152,27 @@ class TimeLimit:
         task, self._task = self._task, None
         if self._timer is not None:
             self._timer.cancel()
-        if self._is_over and task is not None:
-            # Somebody else may have cancelled the task too, and then it must stay cancelled.
-            if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-                raise TimeoutError from error
+        # Somebody else may have cancelled the task too, and then it must stay cancelled.
+        if self._is_over and task is not None and task.uncancel() <= self._cancelling:
+            if kind is asyncio.CancelledError:
+                raise self.error from error
+
+
+class TimeLimit(Interruption):
+    """`async with TimeLimit(clock, at):` ends the block with TimeoutError when the clock reaches `at`.
+
+    As `asyncio.timeout_at`, but by an injected clock. `at` None means no limit.
+    """
+
+    __slots__ = ("_at",)
+
+    def __init__(self, clock: Clock, at: float | None) -> None:
+        super().__init__(clock)
+        self._at = at
+
+    def _arm(self) -> None:
+        if self._at is not None:
+            self._call_at(self._at, self._interrupt)
 
 
 def _on_loop(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *arguments: Any) -> None:

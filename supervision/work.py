@@ -33,6 +33,8 @@ MESSAGES_PER_TURN = 64
 """How many messages an actor handles before others on its loop get a turn."""
 
 _NONE_OWED: Final[Any] = frozenset()
+MANY_OWED = 64
+"""From so many owed replies on they are looked through for those that nobody wants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Work:
         "_expected",
         "_life",
         "_lock",
+        "_look_through_at",
         "_pending",
         "_slot",
         "_stop_asks",
@@ -68,6 +71,7 @@ class Work:
         self.busy_since = 0.0
         self.turn = 0
         self.owed: set[Reply] = _NONE_OWED
+        self._look_through_at = MANY_OWED
         self._life = life
         self._lock = life.lock
         self._expected = expected_errors
@@ -253,7 +257,16 @@ class Work:
         reply = self._slot = Reply(self._life, envelope)
         self.owed = self.owed or set()
         self.owed.add(reply)
+        if len(self.owed) >= self._look_through_at:
+            self._forget_unwanted()
         return reply
+
+    def _forget_unwanted(self) -> None:
+        """An actor may drop a reply that nobody waits for any more; each is looked at a few times at most."""
+        for reply in list(self.owed):  # others discard theirs meanwhile
+            if not reply.is_wanted:
+                self.owed.discard(reply)
+        self._look_through_at = max(MANY_OWED, 2 * len(self.owed))
 
     # -- at the end --------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ from rubberduck.actors.wire import Exchange, Limits
 from rubberduck.core import pricing, rate_headers
 from rubberduck.core.breaker import Outcome, Permit, Rejected
 from rubberduck.core.budget import Refused as OverBudget
-from rubberduck.core.classify import Disposition, Settlement, classify
+from rubberduck.core.classify import Disposition, Settlement, classify, status_of
 from rubberduck.core.keys import Barred, Quarantined, Use
 from rubberduck.core.ledger import AttemptRecord
 from rubberduck.core.limiter import Amounts, Granted, Refused, Wait
@@ -71,6 +71,8 @@ class AttemptRun:
 
     `leaves(waited, still)` says whether an attempt that has waited so long for its limiter, and has so long to go as
     far as is known, had better be made elsewhere. `is_last_resort`: an open circuit is asked for its extra probe.
+    `is_first`: it earns its route a part of a repeat, once it is sent. `leaves_filters`: another route may be asked
+    what a content policy has stopped.
     """
 
     office: Office
@@ -86,6 +88,8 @@ class AttemptRun:
     task: asyncio.Task[Any] | None = None
     may_wait: bool = True
     is_last_resort: bool = False
+    is_first: bool = False
+    leaves_filters: bool = False
     leaves: Callable[[float, float | None], bool] | None = None
     key: int = 0
     _use: Use | None = None
@@ -95,12 +99,14 @@ class AttemptRun:
     # Who takes the first number ends the attempt: its task, or who does so in its place.
     _endings: Iterator[int] = field(default_factory=itertools.count)
     _out_as: int = 0
+    desk: ProviderDesk = field(init=False)
     leg: Leg = field(init=False)
     _amounts: Amounts = field(init=False)
     _exchange: Exchange = field(init=False)
 
     def __post_init__(self) -> None:
         self.number = self.call.begun
+        self.desk = self.office.board.desks[self.route.provider]
         self._amounts = reserved(self.call, self.desk, self.route)
         self.leg = Leg(self.route.name, self.number, self._amounts)
         self._exchange = Exchange(
@@ -113,10 +119,6 @@ class AttemptRun:
             self._first_token,
         )
         self.id = f"{self.call.id}-{self.number}"
-
-    @property
-    def desk(self) -> ProviderDesk:
-        return self.office.board.desks[self.route.provider]
 
     async def complete(self) -> tuple[Response, Usage]:
         """The whole answer, and its usage with the cost. Raises NotBegun, or how the attempt failed."""
@@ -194,6 +196,8 @@ class AttemptRun:
         if self.call.is_lost:
             self._give_up()
             raise _left_behind()
+        if self.is_first:
+            self.desk.budget_of(self.route.model).first(self.started)
         silent_since = self.started if self.call.is_stream else None
         self._out_as = self.desk.stats_of(self.route.model, self.started).started(silent_since)
         self.desk.inflight += 1
@@ -354,6 +358,7 @@ class AttemptRun:
             delivered=self.call.delivered and not self.call.continues,
             replayable=self.call.replayable,
             local_stall=self._exchange.was_stalled,
+            failover_on_content_filter=self.leaves_filters,
         )
         self.disposition = row
         duration = now - self.started
@@ -397,7 +402,7 @@ class AttemptRun:
         assert use is not None
         if row.breaker is Outcome.SUCCESS:
             keys.accepted(use)
-        hint, for_model = getattr(error, "retry_after", None), getattr(error, "status", None) == 403
+        hint, for_model = getattr(error, "retry_after", None), error is not None and status_of(error) == 403
         told = keys.refused(use, row.quarantine, now, hint=hint, for_model=for_model)
         keys.give_back(use)
         if told is not None and told.key is not None:

@@ -135,6 +135,8 @@ class ProviderDesk:
 
     def pick_key(self, amounts: Amounts, now: float, klass: Klass, model: str) -> int | None:
         """The key for a call to this route: one that may be used, with the least to wait. None if there is none."""
+        if len(self.keys.names) == 1:
+            return self.keys.pick(model, now)
 
         def wait_of(key: int) -> float:
             limiter = self.limiters.get(key)

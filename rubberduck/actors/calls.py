@@ -26,7 +26,7 @@ from rubberduck.actors.trace_log import TraceLog
 from rubberduck.config import Config
 from rubberduck.core.release import StreamPolicy
 from rubberduck.errors import RubberDuckError
-from rubberduck.types import Response
+from rubberduck.types import Response, Usage
 from rubberduck.wakers import Waker
 
 TIME_TO_END = 5.0
@@ -144,6 +144,7 @@ class CallRunner:
 
     def _leave(self, call: Call) -> None:
         self._in_flight.pop(call.id, None)
+        call.out = []  # they know the call: a circle, which only the garbage collector would find
         if self._drained is not None and not self._in_flight:
             self._drained.wake()
 
@@ -160,9 +161,27 @@ class CallRunner:
         response, usage = await course.answer()
         now = self._office.now()
         trace = call.trace(now, "success")
-        response = replace(response, usage=usage, attempts=trace.attempts, request_id=call.id, trace=trace)
+        response = _as_answer(response, usage, trace)
         self._answers.keep(key, response, now)
         return response
+
+
+def _as_answer(response: Response, usage: Usage, trace: Trace) -> Response:
+    """A provider's answer as its caller gets it. By name, for `replace` takes several times as long."""
+    return Response(
+        id=response.id,
+        model=response.model,
+        choices=response.choices,
+        usage=usage,
+        created=response.created,
+        provider=response.provider,
+        attempts=trace.attempts,
+        cached=response.cached,
+        request_id=trace.request_id,
+        trace=trace,
+        spliced=response.spliced,
+        shared=response.shared,
+    )
 
 
 def _is_running(task: asyncio.Task[Any]) -> bool:

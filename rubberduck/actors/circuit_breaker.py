@@ -20,13 +20,14 @@ from rubberduck.core.breaker import (
     Rejected,
     State,
 )
+from rubberduck.core.values import value
 from rubberduck.errors import InvalidRequest
 
 _WORST_FIRST = (State.FORCED_OPEN, State.OPEN, State.HALF_OPEN, State.METRICS_ONLY, State.DISABLED, State.CLOSED)
 MOST_CIRCUITS = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Acquire(sup.Ask[Permit | Rejected]):
     """May I call `model` now? The permit must be settled within `ttl` seconds.
 
@@ -38,7 +39,7 @@ class Acquire(sup.Ask[Permit | Rejected]):
     is_last_resort: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Settle(sup.Ask[bool]):
     """How the permitted call ended. `duration` is seconds to the first token, `hint` the server's retry-after."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pykka
 
 import supervision as sup
+from rubberduck.actors.fence import Fence
 from rubberduck.core.budget import BudgetEvent, BudgetOptions, Budgets, BudgetStatus, Refused
 from rubberduck.core.ledger import AttemptRecord, Summary, Timeframe, period
 from rubberduck.core.pricing import Tokens, to_pico
@@ -170,12 +171,14 @@ class CostTrackerActor(pykka.ThreadingActor):
         price: Callable[[str, str, Tokens], Decimal | None] | None = None,
         utcnow: Callable[[], datetime] = _utcnow,
         budgets: Mapping[str, BudgetOptions] | None = None,
+        fence: Fence | None = None,
         publish: Callable[[Budgets], object] = _nobody,
         on_budget_event: Callable[[BudgetEvent], object] = _nobody,
     ) -> None:
         """`open_ledger` is called in the actor's thread at each start; `price(provider, model, usage)` serves Track.
 
-        `publish` is given the budgets at each start, for others to peek at.
+        `fence` is shared by all incarnations, without which budgets hold in one incarnation only. `publish` is given
+        the budgets at each start, for others to peek at.
         """
         super().__init__()
         self._open_ledger = open_ledger
@@ -183,6 +186,7 @@ class CostTrackerActor(pykka.ThreadingActor):
         self._utcnow = utcnow
         self._ledger: Ledger | None = None
         self._limits = budgets
+        self._fence = fence or Fence()
         self._publish = publish
         self._on_budget_event = on_budget_event
         self._budgets: Budgets | None = None
@@ -192,10 +196,11 @@ class CostTrackerActor(pykka.ThreadingActor):
 
     def on_start(self) -> None:
         self._ledger = self._open_ledger()
-        self._recovered = self._ledger.recover(self._utcnow())
-        if self._limits:
-            self._budgets = Budgets(self._limits, self._ledger.spending, self._utcnow())
-            self._publish(self._budgets)
+        with self._fence.entered_by(self):
+            self._recovered = self._ledger.recover(self._utcnow())
+            if self._limits:
+                self._budgets = Budgets(self._limits, self._ledger.spending, self._utcnow())
+                self._publish(self._budgets)
 
     def on_stop(self) -> None:
         self._flush()
@@ -288,7 +293,10 @@ class CostTrackerActor(pykka.ThreadingActor):
         if not batch or self._ledger is None:
             return
         try:
-            results = self._ledger.write([waiting.record for waiting in batch])
+            with self._fence.writing(self) as is_present:
+                if not is_present:
+                    return  # who waits for an answer has asked the next incarnation
+                results = self._ledger.write([waiting.record for waiting in batch])
         except LedgerUnavailable as error:
             self._error = str(error)
             self._failed += len(batch)

@@ -125,7 +125,7 @@ class Course:
                         holds = route.name
                         tell_queue(self._office, call, request_queue.Moved(call.id, holds))
                     self._note_attempt(route, step, now)
-                    answer = await self._attempt(route, is_last_resort=step.is_last_resort)
+                    answer = await self._attempt(route, step)
                     if answer is not None:
                         return answer
                 case Sleep(until=until):
@@ -151,10 +151,10 @@ class Course:
             return call.money.seen(candidate, route)
         return candidate
 
-    async def _attempt(self, route: Route, *, is_last_resort: bool) -> Answer | None:
+    async def _attempt(self, route: Route, step: Try) -> Answer | None:
         """Try one route. None if it failed: the plan has been told, and knows what is next."""
         run = self._prepare(route)
-        run.is_last_resort = is_last_resort
+        run.is_last_resort, run.is_first = step.is_last_resort, not step.is_repeat
         if len(self._routes) > 1:
             run.leaves = functools.partial(self._leaves, route)
         self._call.out = [run]
@@ -173,6 +173,7 @@ class Course:
         self._call.begun += 1
         limits = limits_of(self._office, self._rules, self._call, route, is_alone=len(self._routes) == 1)
         run = AttemptRun(self._office, self._arrears, self._call, route, limits)
+        run.leaves_filters = self._rules.leaves_filters
         self._call.steps.append((self._office.now(), run.leg))
         return run
 
@@ -273,14 +274,9 @@ class Course:
         race.start(second)
 
     def _note_attempt(self, route: Route, step: Try, now: float) -> None:
-        """A repeat is charged to the retry budget, a first attempt earns a part of one; another key is neither."""
-        budget = self._office.board.desks[route.provider].budget_of(route.model)
-        if step.with_other_key:
-            pass
-        elif step.is_repeat:
-            budget.spend(now)
-        else:
-            budget.first(now)
+        """A repeat is charged to the retry budget, another key is not; a first attempt earns when it is sent."""
+        if step.is_repeat and not step.with_other_key:
+            self._office.board.desks[route.provider].budget_of(route.model).spend(now)
         if self._call.attempts:
             reports.tried_again(
                 self._office.system.name, self._call, route.provider, route.model, now, is_repeat=step.is_repeat

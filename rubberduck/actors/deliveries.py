@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,11 +16,15 @@ from rubberduck.actors import components, cost_tracker, jobs, outcomes
 from rubberduck.actors.office import Office
 from rubberduck.actors.service import Complete
 from rubberduck.core.jobs import Job, JobState, Sent, may_be_delivered_again, sent_by
-from rubberduck.errors import CallInterrupted, DeadlineExceeded, RubberDuckError
+from rubberduck.errors import CallInterrupted, DeadlineExceeded, LedgerUnavailable, RubberDuckError
 from rubberduck.types import Response
+
+logger = logging.getLogger("rubberduck")
 
 LONGEST_PAUSE = 60.0
 """Seconds after which a job that was turned away is tried again at the latest, without a hint."""
+NOT_WRITABLE = 1.0
+"""Seconds after which the disk is tried again."""
 LOOKS_PER_LEASE = 3
 """How often within a lease it is renewed, and left ones are looked for."""
 
@@ -63,8 +68,20 @@ class Deliveries:
 
     def __init__(self, office: Office, options: DeliveryOptions) -> None:
         self._office = office
-        self._options = options
+        self.options = options
         self.running: dict[str, tuple[Job, sup.AskFuture[Any]]] = {}
+        self.is_told = False
+
+    def wake(self) -> None:
+        """There may be something to deliver. On any thread.
+
+        One word will do until it is heard: each has the disk written.
+        """
+        if self.is_told or not self._office.is_open:
+            return
+        self.is_told = True
+        with contextlib.suppress(sup.ActorDeadError):  # the system is being stopped
+            self._office.deliveries().tell(Go())
 
     def begin(self, job: Job) -> None:
         """Let the job be delivered, in a task of its own; told twice, it is begun once."""
@@ -82,11 +99,7 @@ class Deliveries:
 
     def _ended(self, delivery: str) -> None:
         self.running.pop(delivery, None)
-        self._wake()
-
-    def _wake(self) -> None:
-        with contextlib.suppress(sup.ActorDeadError):  # the system is being stopped
-            self._office.deliveries().tell(Go())
+        self.wake()
 
     async def settled(self) -> None:
         """Wait until nothing is under way."""
@@ -96,14 +109,24 @@ class Deliveries:
 
     async def _deliver(self, job: Job) -> None:
         told = await self._delivered(job)
-        await components.ask(self._office.jobs(), told)
+        await self._tell(told)
         if isinstance(told, jobs.GiveBack):
-            self._office.clock.call_at(self._office.now() + told.delay, self._wake)
+            self._office.clock.call_at(self._office.now() + told.delay, self.wake)
+
+    async def _tell(self, told: sup.Ask[bool]) -> None:
+        """The answer has been paid for: where the disk refuses it, it is kept here until it does not."""
+        while True:
+            try:
+                await components.ask(self._office.jobs(), told)
+                return
+            except LedgerUnavailable as error:
+                logger.warning("%s: the end of a job is not on the disk yet: %s", self._office.system.name, error)
+            await sup.sleep(self._office.clock, NOT_WRITABLE)
 
     async def _delivered(self, job: Job) -> sup.Ask[bool]:
         """What the keeper is to be told of it."""
-        if datetime.now(UTC) >= job.submitted_at + timedelta(seconds=self._options.expire):
-            late = DeadlineExceeded(f"no answer within the {self._options.expire:.0f} s that a job has")
+        if datetime.now(UTC) >= job.submitted_at + timedelta(seconds=self.options.expire):
+            late = DeadlineExceeded(f"no answer within the {self.options.expire:.0f} s that a job has")
             return jobs.Finish(job, JobState.DEAD, outcomes.of_error(late))
         order = Complete(json.loads(job.request), tenant=job.tenant, call_id=job.delivery, **json.loads(job.options))
         try:
@@ -120,20 +143,20 @@ class Deliveries:
             pause = error.retry_after or self._pause(job.turned_away)
             return jobs.GiveBack(job, pause, turned_away=True)
         sent = Sent.NOTHING if error.spent == 0 else Sent.PERHAPS
-        if may_pass and may_be_delivered_again(job, sent, self._options.max_deliveries):
+        if may_pass and may_be_delivered_again(job, sent, self.options.max_deliveries):
             return jobs.GiveBack(job, error.retry_after or self._pause(job.deliveries))
         return jobs.Finish(job, JobState.DEAD, outcomes.of_error(error))
 
     def _pause(self, times: int) -> float:
         """Seconds until a job is tried again that has been so many times without a word when to come back."""
-        return min(LONGEST_PAUSE, self._options.base_delay * 2.0 ** min(times, 20))
+        return min(LONGEST_PAUSE, self.options.base_delay * 2.0 ** min(times, 20))
 
     async def resolve(self, job: Job) -> None:
         """Decide about a job whose owner has let its lease run out: by what the ledger knows of its last delivery."""
         since = job.leased_at or job.submitted_at
         rows = await components.ask(self._office.tracker(), cost_tracker.Rows((since - timedelta(seconds=1), None)))
         sent = sent_by(row.state for row in rows if row.call_id == job.delivery)
-        if may_be_delivered_again(job, sent, self._options.max_deliveries):
+        if may_be_delivered_again(job, sent, self.options.max_deliveries):
             await components.ask(self._office.jobs(), jobs.GiveBack(job))
             return
         what = "may have been executed" if sent is Sent.PERHAPS else "was sent nowhere"
@@ -147,7 +170,10 @@ class DeliveryActor(sup.Actor):
 
     Why an actor: one who leases for the whole process. Asks: the keeper of the jobs, the cost tracker.
     Restart: forgets nothing; deliveries under way are tasks of their own and go on.
+    Failure: while the disk refuses, nothing is begun, and each look is made again with the next one.
     """
+
+    expected_errors = (LedgerUnavailable,)
 
     def __init__(
         self, office: Office, deliveries: Deliveries, options: DeliveryOptions, *, new_id: Callable[[], str]
@@ -162,11 +188,13 @@ class DeliveryActor(sup.Actor):
         self._suspects: set[str] = set()
 
     def on_start(self) -> None:
+        self._deliveries.is_told = False  # that word may be lost
         self.actor_ref.tell(_Tick(0))
 
     async def on_receive(self, message: Any) -> None:
         match message:
             case Go():
+                self._deliveries.is_told = False  # first, for who comes from now on may be missed
                 await self._take()
             case Rest():
                 self._rests = True
@@ -193,13 +221,14 @@ class DeliveryActor(sup.Actor):
     async def _resolve_lapsed(self) -> None:
         """See to jobs that are found without an owner twice in a row: between two looks everybody renews.
 
-        After a jump of the clock all leases seem to have lapsed, and nobody has died.
+        After a jump of the clock all leases seem to have lapsed, and nobody has died. Nor has this process, where the
+        disk did not let it renew.
         """
         if self._rests or not self._office.is_open:
             return
         lapsed = await components.ask(self._office.jobs(), jobs.Lapsed())
         for job in lapsed:
-            if job.delivery in self._suspects:
+            if job.delivery in self._suspects and job.delivery not in self._deliveries.running:
                 await self._deliveries.resolve(job)
         self._suspects = {job.delivery for job in lapsed}
         self._office.jobs().tell(jobs.LookAgain())

@@ -184,10 +184,10 @@ class JobsActor(pykka.ThreadingActor):
     def _look_again(self) -> None:
         self._store.forget(self._utcnow() - self._keep)
         for id, replies in list(self._waiting.items()):
-            if any(reply.is_wanted for reply in replies):
-                self._tell(id)
-            else:
+            if not any(reply.is_wanted for reply in replies):
                 del self._waiting[id]
+        for id in self._waiting.keys() - self._store.open_among(self._waiting):
+            self._tell(id)
 
     def _tell(self, id: str) -> None:
         if id not in self._waiting:

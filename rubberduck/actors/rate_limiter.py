@@ -15,6 +15,7 @@ from rubberduck.core.learned import LONGEST_BLOCK
 from rubberduck.core.limiter import Amounts, Granted, Klass, Limiter, LimiterOptions, LimiterStats, Refused, Wait
 from rubberduck.core.rate_headers import RateHeaders
 from rubberduck.core.slots import Slots
+from rubberduck.core.values import value
 from rubberduck.errors import InvalidRequest, RateLimited
 
 ONE_REQUEST = Amounts()
@@ -29,7 +30,7 @@ class CheckRate(sup.Ask[Granted | RateLimited]):
     tokens: float = 1
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Reserve(sup.Ask[Granted | Refused | Wait]):
     """Take `amounts`, waiting for them until `deadline` (the system clock). Repeating an id charges once.
 
@@ -46,7 +47,7 @@ class Reserve(sup.Ask[Granted | Refused | Wait]):
     tells_wait: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Commit(sup.Ask[bool]):
     """The call has ended and used `actual`: surplus returns, excess is debt, the slot is free."""
 

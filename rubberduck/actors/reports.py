@@ -82,11 +82,14 @@ class NoReport(CallReport):
 
 def attempt_ended(system: str, call: Call, attempt: Attempt, usage: Usage | None) -> None:
     """Tell of one settled attempt, and of its cost."""
+    tells_end, tells_cost = telemetry.is_attached(events.ATTEMPT_STOP), telemetry.is_attached(events.COST)
+    if not (tells_end or tells_cost):
+        return
     who: dict[str, Any] = {"provider": attempt.provider, "model": attempt.model, "system": system}
-    if telemetry.is_attached(events.ATTEMPT_STOP):
+    if tells_end:
         told = {"request_id": call.id, "outcome": attempt.outcome}
         telemetry.execute(events.ATTEMPT_STOP, {"duration": int(attempt.duration * 1e9)}, who | told)
-    if usage is not None and telemetry.is_attached(events.COST):
+    if usage is not None and tells_cost:
         measured = {"cost": attempt.cost, "tokens": usage.total_tokens}
         telemetry.execute(events.COST, measured, who | {"tenant": call.tenant})
 

@@ -24,6 +24,7 @@ from rubberduck.core.request_queue import (
     Rejected,
     RequestQueue,
 )
+from rubberduck.core.values import value
 from rubberduck.errors import InvalidRequest
 
 LOOK_EVERY = 0.25
@@ -57,14 +58,14 @@ class ProcessNext(sup.Ask[Queued | None]):
     """The next request that was enqueued, or None."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class TakeTurn(sup.Ask["Turn | Rejected"]):
     """Wait until one of `job.routes` has a free slot. Repeating it keeps the place."""
 
     job: Job
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Turn:
     """Go. A slot of `route` is held until Done, or until Moved takes it elsewhere.
 
@@ -85,7 +86,7 @@ class Moved(sup.Ask[None]):
     route: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Done(sup.Ask[None]):
     """The call of this id has ended."""
 
@@ -262,7 +263,10 @@ class RequestQueueActor(sup.Actor):
                 del self._waiting[job.id]
                 self._queue.done(job.id, False)
                 continue
-            route = min(self._ready.among(job.routes), key=self._in_use.__getitem__)
+            if len(job.routes) == 1:
+                (route,) = job.routes
+            else:
+                route = min(self._ready.among(job.routes), key=self._in_use.__getitem__)
             # At each moment it is known to wait or to hold a slot: a crash between the two must not lose it.
             self._hold(job.id, route)
             del self._waiting[job.id]

@@ -18,7 +18,7 @@ class Rules:
     """Read once, at the start. `permit_ttl` is in seconds; None leaves it to the time of the attempt.
 
     `hedges` is what all calls together may spend on second attempts; None means that there are none. `habits` is what
-    is remembered of conversations.
+    is remembered of conversations. `leaves_filters`: another route may be asked what a content policy has stopped.
     """
 
     providers: Mapping[str, ProviderConfig]
@@ -27,6 +27,7 @@ class Rules:
     debug: DebugLog
     hedges: Hedges | None
     habits: Habits
+    leaves_filters: bool
 
     @classmethod
     def of(cls, config: Config) -> Self:
@@ -34,4 +35,5 @@ class Rules:
         retry = RetryOptions(**{name: options[name] for name in RetryOptions.__slots__})
         hedges = None if config.hedge is None else Hedges(HedgeOptions(config.hedge.share, config.hedge.least_delay))
         ttl, habits = config.circuit_breaker.permit_ttl, Habits(config.choice)
-        return cls(config.providers, retry, ttl, DebugLog.of(config), hedges, habits)
+        leaves_filters = config.retry.failover_on_content_filter
+        return cls(config.providers, retry, ttl, DebugLog.of(config), hedges, habits, leaves_filters)

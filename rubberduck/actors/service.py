@@ -17,6 +17,7 @@ from rubberduck.actors.calls import CallRunner
 from rubberduck.core.jobs import Job, Safety
 from rubberduck.core.ledger import MAX_AMOUNT
 from rubberduck.core.release import StreamPolicy
+from rubberduck.core.values import value
 from rubberduck.errors import CallInterrupted, ConfigError, InvalidRequest, RubberDuckError
 from rubberduck.stream import Stream
 from rubberduck.types import Request, Response
@@ -29,7 +30,7 @@ LONGEST_TEXT = 1000
 """The most characters of a tenant, a tag, or a provider's name."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Order:
     """A question and how it is to be answered: `timeout` seconds for everything, `providers` the only ones allowed.
 
@@ -55,17 +56,17 @@ class Order:
     stream_policy: Any = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Complete(Order, sup.Ask[Response]):
     """Answer the request as a whole."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class OpenStream(Order, sup.Ask[Stream]):
     """Answer the request as a stream; the reply comes with its first chunk."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class SubmitJob(Order, sup.Ask[Job]):
     """Accept the request as a durable job, which is answered even if this process ends before.
 
@@ -89,7 +90,8 @@ _VERBS: dict[str, type[Complete | OpenStream | SubmitJob]] = {
 }
 _OPTIONS = ("priority", "timeout", "providers", "tenant", "tags", "session", "replayable", "max_cost", "stream_policy")
 
-_JOB_OPTIONS = ("key", "safety")
+_OPTIONS_OF = {"complete": _OPTIONS, "stream": _OPTIONS, "submit": (*_OPTIONS, "key", "safety")}
+_WORDS_OF = {verb: frozenset({verb, *options}) for verb, options in _OPTIONS_OF.items()}
 
 
 class ServiceActor(sup.Actor):
@@ -196,12 +198,12 @@ def _read(message: Any) -> Order:
     if len(verbs) != 1:
         wanted, found = " or ".join(_VERBS), " and ".join(verbs) or "neither"
         raise InvalidRequest(f"a message to the service has one of the keys {wanted}; this has {found}")
-    allowed = (*_OPTIONS, *_JOB_OPTIONS) if verbs == ["submit"] else _OPTIONS
-    if unknown := set(message) - {*_VERBS, *allowed}:
-        known = ", ".join(allowed)
+    verb = verbs[0]
+    if not _WORDS_OF[verb].issuperset(message):
+        unknown, known = set(message) - _WORDS_OF[verb], ", ".join(_OPTIONS_OF[verb])
         raise InvalidRequest(f"unknown option {min(map(str, unknown))!r}; there are {known}")
-    options = {name: message[name] for name in allowed if message.get(name) is not None}
-    return _VERBS[verbs[0]](message[verbs[0]], **options)
+    options = {name: value for name, value in message.items() if name != verb and value is not None}
+    return _VERBS[verb](message[verb], **options)
 
 
 def _timeout(value: Any, default: float) -> float:
@@ -237,8 +239,6 @@ def _providers(value: Any) -> tuple[str, ...] | None:
 
 
 def _tags(value: Any) -> dict[str, str]:
-    if not value:
-        return {}
     if not isinstance(value, Mapping):
         raise InvalidRequest(f"tags is a mapping of texts to texts, not {type(value).__name__}", field="tags")
     return {_text(name, "tags"): _text(tag, "tags") for name, tag in value.items()}

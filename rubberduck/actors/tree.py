@@ -28,7 +28,8 @@ from rubberduck.actors.board import ProviderDesk
 from rubberduck.actors.calls import CallRunner
 from rubberduck.actors.circuit_breaker import CircuitBreakerActor
 from rubberduck.actors.cost_tracker import CostTrackerActor
-from rubberduck.actors.deliveries import Deliveries, DeliveryActor, DeliveryOptions, Go
+from rubberduck.actors.deliveries import Deliveries, DeliveryActor, DeliveryOptions
+from rubberduck.actors.fence import Fence
 from rubberduck.actors.jobs import JobsActor
 from rubberduck.actors.office import Office
 from rubberduck.actors.rate_limiter import RateLimiterActor
@@ -38,7 +39,7 @@ from rubberduck.actors.service import ServiceActor
 from rubberduck.actors.shared_limits import Leases, SharedLimitsActor
 from rubberduck.actors.wire import listen_to
 from rubberduck.config import Config
-from rubberduck.config.sections import JobsConfig
+from rubberduck.config.sections import JobsConfig, RetryConfig
 from rubberduck.core.breaker import Event
 from rubberduck.core.budget import BudgetOptions, Budgets
 from rubberduck.core.pricing import to_pico
@@ -68,6 +69,7 @@ def children(
     limits = _limits(config)
     providers = [_provider(desk, limits, on_breaker_event, office.leases) for desk in office.board.desks.values()]
     board = office.board
+    deliveries = None if config.jobs is None else Deliveries(office, _delivery_options(config.jobs, config.retry))
 
     def is_blocked(route: str) -> bool:
         return board.is_blocked(route, office.now())
@@ -80,7 +82,7 @@ def children(
             kwargs={"price": office.price_of, **_budgets(config, office)},
             mailbox=IDEMPOTENT,
         ),
-        *([] if config.jobs is None else [_jobs(config.jobs, office, open_jobs)]),
+        *([] if config.jobs is None or deliveries is None else [_jobs(config.jobs, deliveries, open_jobs)]),
         *([] if office.leases is None else [_shared_limits(office.leases)]),
         sup.supervisor("providers", *providers, **limits, on_exhausted=_REST),
         sup.ChildSpec(
@@ -97,7 +99,7 @@ def children(
             kwargs={"default_timeout": config.timeout, "keeper": None if config.jobs is None else office.jobs},
             mailbox=IDEMPOTENT,
         ),
-        *([] if config.jobs is None else [_deliveries(config.jobs, config.retry.base_delay, office, runner)]),
+        *([] if deliveries is None else [_deliveries(deliveries, office, runner)]),
     ]
 
 
@@ -111,28 +113,25 @@ def _budgets(config: Config, office: Office) -> dict[str, Any]:
 
     options = {tenant: BudgetOptions(to_pico(each.limit), each.per) for tenant, each in config.budgets.items()}
     tell = functools.partial(reports.budget_event, office.system.name)
-    return {"budgets": options, "publish": publish, "on_budget_event": tell}
+    return {"budgets": options, "fence": Fence(), "publish": publish, "on_budget_event": tell}
 
 
 def _shared_limits(leases: Leases) -> sup.ChildSpec:
     return sup.ChildSpec("shared_limits", SharedLimitsActor, args=(leases,), mailbox=IDEMPOTENT)
 
 
-def _jobs(config: JobsConfig, office: Office, open_jobs: Callable[[], SqliteJobs]) -> sup.ChildSpec:
-    def wake() -> None:
-        if office.is_open:
-            office.deliveries().tell(Go())
-
-    options = {"lease": config.lease, "keep": config.keep, "on_ready": wake}
+def _jobs(config: JobsConfig, deliveries: Deliveries, open_jobs: Callable[[], SqliteJobs]) -> sup.ChildSpec:
+    options = {"lease": config.lease, "keep": config.keep, "on_ready": deliveries.wake}
     return sup.ChildSpec("jobs", JobsActor, args=(open_jobs,), kwargs=options, mailbox=IDEMPOTENT)
 
 
-def _deliveries(config: JobsConfig, base_delay: float, office: Office, runner: CallRunner) -> sup.ChildSpec:
-    options = DeliveryOptions(config.lease, config.max_deliveries, config.max_running, config.expire, base_delay)
-    deliveries = Deliveries(office, options)
-    return sup.ChildSpec(
-        "deliveries", DeliveryActor, args=(office, deliveries, options), kwargs={"new_id": runner.new_id}
-    )
+def _delivery_options(config: JobsConfig, retry: RetryConfig) -> DeliveryOptions:
+    return DeliveryOptions(config.lease, config.max_deliveries, config.max_running, config.expire, retry.base_delay)
+
+
+def _deliveries(deliveries: Deliveries, office: Office, runner: CallRunner) -> sup.ChildSpec:
+    arguments = (office, deliveries, deliveries.options)
+    return sup.ChildSpec("deliveries", DeliveryActor, args=arguments, kwargs={"new_id": runner.new_id})
 
 
 def _limits(config: Config) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import supervision as sup
 from rubberduck.actors.board import Route
 from rubberduck.actors.vigil import Vigil
 from rubberduck.core.pulse import Pulse
+from rubberduck.core.values import value
 from rubberduck.core.written import about_tokens
 from rubberduck.errors import ProviderError, ProviderTimeout, RubberDuckError, ServiceUnavailable, StreamInterrupted
 from rubberduck.providers.assembly import Assembly
@@ -26,7 +27,7 @@ _ON_THE_WIRE: ContextVar[Exchange | None] = ContextVar("rubberduck_exchange", de
 Deliver = Callable[[Chunk], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Limits:
     """How long an attempt may take, until its first output and from one to the next, in seconds. None: as the call.
 
@@ -146,6 +147,8 @@ class Exchange:
             ) from error
         finally:
             _ON_THE_WIRE.set(None)
+            # Whose methods they are holds this exchange: a circle, which only the garbage collector would find.
+            self.on_head = self.on_first_token = _nobody
 
     def _timed_out(self, error: TimeoutError) -> ProviderError:
         names: dict[str, Any] = {"provider": self.route.provider, "model": self.route.model, "spent": None}
@@ -155,6 +158,10 @@ class Exchange:
             usage = None if error.__cause__ is None else self.partial_usage(error.__cause__)
             return StreamInterrupted(f"{self.route} {why}", text=self.answer.text, usage=usage, **names)
         return ProviderTimeout(f"{self.route} did not answer in time", phase="uncertain", **names)
+
+
+def _nobody(*_: object) -> None:
+    """Who listens to an exchange that is over."""
 
 
 def listen_to(provider: Provider) -> None:

@@ -81,7 +81,8 @@ class RetryConfig(Section):
 
     `max_attempts` is for one route and counts the first attempt; `max_attempts_total` is for all routes of a
     call. `retry_budget` is the share of first attempts that may be repeated, beside `retry_budget_floor`
-    repeats that are always allowed, both for one route in ten seconds.
+    repeats that are always allowed, both for one route in ten seconds. `failover_on_content_filter`: what the content
+    policy of one provider stops is asked of the others.
     """
 
     max_attempts: Annotated[int, Whole(1, 100)] = 3
@@ -93,6 +94,7 @@ class RetryConfig(Section):
     max_wait_for_preferred: Annotated[float, Duration(low=0.0, high=_HOUR)] = 3.0
     retry_budget: Annotated[float, Share()] = 0.2
     retry_budget_floor: Annotated[int, Whole(0, 1_000_000)] = 3
+    failover_on_content_filter: Annotated[bool, Flag()] = False
 
     @model_validator(mode="after")
     def _delays_fit(self) -> Self:

@@ -74,10 +74,11 @@ class Bookings:
 
     def is_hopeless(self, job: Job, now: float) -> bool:
         """Whether the limits of all its routes would make it wait beyond its deadline, so that no queue helps it."""
-        limits, remaining, amounts = self._limits, job.deadline - now, _amounts(1, job.tokens)
-        return bool(job.routes) and all(
-            limits.is_booked(route, now) and limits.wait(route, amounts, now) > remaining for route in job.routes
-        )
+        limits, remaining = self._limits, job.deadline - now
+        for route in job.routes:
+            if not limits.is_booked(route, now) or limits.wait(route, _amounts(1, job.tokens), now) <= remaining:
+                return False
+        return bool(job.routes)
 
     def watch(self, routes: Iterable[str], wake: Callable[[], object]) -> None:
         """Call `wake` once when it may have become open whether one more leaves for one of `routes`."""

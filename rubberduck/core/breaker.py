@@ -26,6 +26,7 @@ from enum import StrEnum
 
 from rubberduck.core.breaker_counts import BreakerOptions, Counts
 from rubberduck.core.sliding import TIME_TOLERANCE
+from rubberduck.core.values import value
 
 __all__ = [
     "BreakerOptions",
@@ -65,7 +66,7 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Permit:
     """Leave to make one call. Settle it once, whatever happens."""
 

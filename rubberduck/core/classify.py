@@ -197,19 +197,29 @@ def _kind(error: BaseException | None, sent: bool) -> str:
     for type_, kind in _BY_TYPE:
         if isinstance(error, type_):
             return kind
+    status = status_of(error)
     if isinstance(error, InvalidRequest):
-        return _BY_STATUS[error.status] if error.status in (409, 413) else "invalid"
+        return _BY_STATUS[status] if status in (409, 413) else "invalid"
     if not isinstance(error, ProviderError):
         return "unknown"
     if error.phase == "not_sent" or (not sent and error.status is None):
         return "connect"
-    if error.status in _BY_STATUS:
-        return _BY_STATUS[error.status]
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
     if isinstance(error, ProviderTimeout):
         return "timeout"
-    if isinstance(error, ServiceUnavailable) or error.status is None or error.status >= 500:
+    if isinstance(error, ServiceUnavailable) or status is None or status >= 500:
         return "server_error"
-    return "invalid" if 400 <= error.status < 500 else "malformed"
+    return "invalid" if 400 <= status < 500 else "malformed"
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status that an error stands for, also where it came inside an answer of another one."""
+    meant: int | None = getattr(error, "meant_status", None)
+    if meant is not None:
+        return meant
+    status: int | None = getattr(error, "status", None)
+    return status
 
 
 def _as_the_provider_wishes(row: Disposition, error: BaseException | None) -> Disposition:

@@ -14,19 +14,22 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from math import inf
 from typing import Any, Literal
 
 from rubberduck.core.adaptive_lifo import AdaptiveLifo
+from rubberduck.core.values import value
 
 Klass = Literal["high", "normal", "low"]
 CLASSES: tuple[Klass, ...] = ("high", "normal", "low")
 ANYWHERE: frozenset[str] = frozenset()
 """The routes of a job that may go as soon as anybody asks."""
+MOST_DEBTORS = 10_000
+"""So many tenants without a job are remembered for what they owe; beyond, who owes least is forgiven. As long as new
+ones keep coming, each served at once, nobody's debt is ever paid."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Job:
     """A call that waits. Times are monotonic seconds; `tokens` is the estimate it is charged with.
 
@@ -276,8 +279,9 @@ class FairClass:
             heapq.heappush(self._in_debt, (tenant.tag, tenant.tie, tenant))
 
     def _forget_who_is_even(self) -> None:
-        while self._in_debt and self._in_debt[0][0] <= self.virtual_time:
-            tenant = heapq.heappop(self._in_debt)[2]
+        in_debt = self._in_debt
+        while in_debt and (in_debt[0][0] <= self.virtual_time or len(in_debt) > MOST_DEBTORS):
+            tenant = heapq.heappop(in_debt)[2]
             tenant.is_in_debt = False
             if not tenant.depth:
                 del self.tenants[tenant.name]

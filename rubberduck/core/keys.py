@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from math import inf
 
 from rubberduck.core.classify import Quarantine
+from rubberduck.core.sliding import TIME_TOLERANCE
 
 REFUSED_SECONDS = 300.0
 LONGEST_REFUSED_SECONDS = 3600.0
@@ -96,7 +97,7 @@ class _Term:
 
     def wait(self, now: float) -> float:
         """Seconds until it admits somebody, 0 if it does; an estimate while somebody is looking."""
-        if now < self.until:
+        if self.until - now > TIME_TOLERANCE:
             return self.until - now
         return LOOK_AGAIN_SECONDS if self.is_probed(now) else 0.0
 

@@ -15,6 +15,7 @@ from rubberduck.core.meters import Meters
 from rubberduck.core.observed import ObservedWindow, WindowSnapshot
 from rubberduck.core.pace import Pace
 from rubberduck.core.rate_headers import Quota
+from rubberduck.core.sliding import TIME_TOLERANCE
 from rubberduck.core.waiting_line import Amounts, Needs
 
 LONGEST_BLOCK = 86_400.0
@@ -73,7 +74,7 @@ class Learned:
         waits = [
             until - now
             for counts, until in self._blocked.items()
-            if counts == EVERYTHING or getattr(amounts, unit_of(counts)) > 0
+            if until - now > TIME_TOLERANCE and (counts == EVERYTHING or getattr(amounts, unit_of(counts)) > 0)
         ]
         return max(waits, default=0.0)
 

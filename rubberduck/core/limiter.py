@@ -24,6 +24,7 @@ from rubberduck.core.learned import LearnedModels, LearnedSnapshot
 from rubberduck.core.limits import Granted, LimiterOptions, LimiterStats, Refused, Wait
 from rubberduck.core.rate_headers import RateHeaders
 from rubberduck.core.reservations import Reservation, Reservations
+from rubberduck.core.sliding import TIME_TOLERANCE
 from rubberduck.core.slots import Slots
 from rubberduck.core.waiting_line import Amounts, Klass, Needs, Waiter, WaitingLine
 
@@ -141,7 +142,10 @@ class Limiter:
         if not self._can_ever_fit(amounts, needs):
             return inf
         self._release_lost(now)
-        wait = self._wait_in_line(Waiter("", amounts, needs, inf, klass, 0.0, model), now)
+        if self._line.booked:
+            wait = self._wait_in_line(Waiter("", amounts, needs, inf, klass, 0.0, model), now)
+        else:  # peeked at for every candidate of every call, and nearly always nobody is in line
+            wait = self._wait(needs, amounts, model, now)
         if not self._slots.has_room(model, amounts.concurrency):
             before = self._line.waiting_for(model)
             wait = max(wait, self._mean_hold * (1 + before) / self._slots.limit_of(model))
@@ -346,7 +350,7 @@ class Limiter:
 
     def _may_go_first(self, ask: Reservation, now: float) -> bool:
         """Whether one who asks now gets it at once. What is larger than a limit never does."""
-        if self._blocked_until > now or self._meters.wait(ask.needs, now) > 0:
+        if self._blocked_until - now > TIME_TOLERANCE or self._meters.wait(ask.needs, now) > 0:
             return False
         if ask.learned is not None and ask.learned.wait_for(ask.learned_needs, ask.amounts, now) > 0:
             return False
@@ -377,25 +381,34 @@ class Limiter:
 
     # -- how long it takes ---------------------------------------------------------------------------------
 
+    def _rest(self, now: float) -> float:
+        """Seconds until a penalty for all models is over."""
+        left = self._blocked_until - now
+        return left if left > TIME_TOLERANCE else 0.0
+
     def _shared_wait(self, needs: Needs, now: float) -> float:
         """Seconds until what all models share lets a request go."""
-        return max(self._blocked_until - now, self._meters.wait(needs, now))
+        return max(self._rest(now), self._meters.wait(needs, now))
 
-    def _learned_wait(self, waiter: Waiter, now: float) -> float:
-        """Seconds until what was learned of its model lets a waiter go."""
-        learned = self._learned.get(waiter.model)
-        return 0.0 if learned is None else learned.wait(waiter.amounts, now)
+    def _learned_wait(self, amounts: Amounts, model: str, now: float) -> float:
+        """Seconds until what was learned of `model` lets a request go."""
+        learned = self._learned.get(model)
+        return 0.0 if learned is None else learned.wait(amounts, now)
 
     def _own_wait(self, waiter: Waiter, now: float) -> float:
         """Seconds that a waiter waits for its own model, and so holds up nobody else; inf while it lacks a slot."""
-        return self._learned_wait(waiter, now) if self._has_slots(waiter) else inf
+        return self._learned_wait(waiter.amounts, waiter.model, now) if self._has_slots(waiter) else inf
 
-    def _wait(self, waiter: Waiter, now: float) -> float:
-        return max(self._shared_wait(waiter.needs, now), self._learned_wait(waiter, now))
+    def _wait(self, needs: Needs, amounts: Amounts, model: str, now: float) -> float:
+        """Seconds until one who is the first may go."""
+        return max(self._shared_wait(needs, now), self._learned_wait(amounts, model, now))
+
+    def _wait_of(self, waiter: Waiter, now: float) -> float:
+        return self._wait(waiter.needs, waiter.amounts, waiter.model, now)
 
     def _wait_for_all(self, needs: Needs, amounts: Amounts, model: str, now: float) -> float:
         """About how many seconds it takes until so much in all has been granted."""
-        wait = max(0.0, self._blocked_until - now, self._meters.wait_for_all(needs, now))
+        wait = max(self._rest(now), self._meters.wait_for_all(needs, now))
         learned = self._learned.get(model)
         return wait if learned is None else max(wait, learned.wait_for_all(amounts, now))
 
@@ -403,13 +416,13 @@ class Limiter:
         """The wait of one who asks now; an estimate where others go before."""
         if self._line.booked and self._is_somebody_before(newcomer.model, now):
             return self._wait_for_all(*self._line.needs_until(newcomer), newcomer.model, now)
-        return self._wait(newcomer, now)
+        return self._wait_of(newcomer, now)
 
     def _expected(self, waiter: Waiter, now: float) -> float | None:
         if not self._has_slots(waiter):
             return None
         if waiter is self._line.booked[0]:
-            return now + self._wait(waiter, now)
+            return now + self._wait_of(waiter, now)
         return now + self._wait_for_all(*self._line.needs_of_lane(waiter), waiter.model, now)
 
     # -- granting ------------------------------------------------------------------------------------------
@@ -428,7 +441,7 @@ class Limiter:
 
     def _refuse_expired(self, now: float, answers: list[Granted | Refused]) -> bool:
         expired = self._line.leave_expired(now)
-        answers.extend([self._refuse(waiter.id, "past_deadline", self._wait(waiter, now)) for waiter in expired])
+        answers.extend([self._refuse(waiter.id, "past_deadline", self._wait_of(waiter, now)) for waiter in expired])
         return bool(expired)
 
     def _asked(self, amounts: Amounts, model: str, ttl: float, now: float) -> Reservation:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rubberduck.core.values import value
+
 
 @dataclass(frozen=True, slots=True)
 class LimiterOptions:
@@ -31,7 +33,7 @@ class LimiterOptions:
             raise ValueError("max_concurrency is at least 1")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Granted:
     """Go. Commit or cancel `id` afterwards."""
 

@@ -22,12 +22,13 @@ from typing import Literal
 from rubberduck.core.classify import Disposition, OtherRoute, Quarantine, SameRoute
 from rubberduck.core.retry import RetryOptions, backoff, hinted
 from rubberduck.core.score import Candidate, Choice, choose, cost, with_obstacle
+from rubberduck.core.values import value
 from rubberduck.errors import DeadlineExceeded, NoAvailableProvider, RubberDuckError
 
 Panic = Literal["fail_fast", "wait", "probe_best"]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Try:
     """Make an attempt on `route`: the `attempt`-th there, from 1. A repeat is charged to the retry budget.
 
@@ -215,7 +216,7 @@ class Plan:
         self._has_probed = False
         self.last_error = error
         self._restrict_others(route, disposition)
-        self._is_over = disposition.is_final
+        self._is_over = self._is_over or disposition.is_final  # of two at once the first may have ended it already
         if tried.same is SameRoute.OTHER_KEY:
             self._plan_other_key(tried, route, now, disposition.quarantine is Quarantine.KEY, has_other_key)
         elif tried.same is not SameRoute.NEVER:
@@ -351,18 +352,22 @@ class Plan:
                 return probe
         waits = [each.retry_after for each in views if self._frees_itself(each)]
         soonest = min((wait for wait in waits if wait is not None), default=None)
-        if soonest is not None and now + soonest < self.deadline:
+        # Not at the very instant: what frees itself must have done so when we look.
+        if soonest is not None and (until := now + max(soonest, 0.001)) < self.deadline:
             since = now if self._blocked_since is None else self._blocked_since
             if self._panic == "wait" or now + soonest - since <= self._options.max_wait_for_preferred:
                 self._blocked_since, self._has_probed = since, False
-                # Not at the very instant: what frees itself must have done so when we look.
-                return Sleep(now + max(soonest, 0.001), None, tuple(views))
+                return Sleep(until, None, tuple(views))
         return self._fail(now, {each.route: self._reason(each) for each in views}, soonest)
 
     def _last_resort(self, now: float, views: list[Candidate]) -> Try | None:
         """One look at the best of the open circuits, though it is not its time; None where no probe is to be had."""
+        # Whatever has no obstacle and is not tried all the same, as it may not be repeated, is none for a probe either.
         open_to_probes = [
-            replace(each, obstacle=None) if each.may_probe and each.route not in self._tried else each for each in views
+            replace(each, obstacle=None)
+            if each.may_probe and each.route not in self._tried
+            else with_obstacle(each, each.obstacle or "not open")
+            for each in views
         ]
         choice = choose(open_to_probes, self._rng, self._out_est, price_weight=self._price_weight)
         if choice is None:

@@ -26,6 +26,7 @@ from typing import Literal, Union
 from rubberduck.core.adaptive_lifo import AdaptiveLifo
 from rubberduck.core.fair_share import ANYWHERE, CLASSES, Entry, FairClass, Heap, Job, Klass, Tenant
 from rubberduck.core.service_times import ServiceTimes
+from rubberduck.core.values import value
 
 __all__ = [
     "ANYWHERE",
@@ -86,7 +87,7 @@ class QueueOptions:
             raise ValueError("service_quantile lies between 0 and 1")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Accepted:
     """The job waits. Keep `seq` for a restart. `evicted` had to go for it and must be told."""
 

@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
+from rubberduck.core.values import value
+
 CACHED_SHARE = 0.8
 """How much of the time to first token an expected cache hit saves."""
 LEAST_HEALTH = 0.02
@@ -28,7 +30,7 @@ TIE = 0.01
 STICKY_SLACK = 1.5
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Candidate:
     """A route as it looks at one moment. Times are seconds, `usd` the estimated price of the attempt.
 
@@ -75,7 +77,7 @@ class Score:
     cost: float
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Choice:
     """The chosen route, and all that is needed to explain why it was chosen, or to choose again.
 

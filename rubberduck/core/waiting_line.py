@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from math import inf
 from typing import Literal
 
+from rubberduck.core.values import value
+
 Klass = Literal["high", "normal", "low"]
 CLASSES: tuple[Klass, ...] = ("high", "normal", "low")
 Needs = Sequence[float]
 """What each meter is asked for, in the order of the meters."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Amounts:
     """What a call takes, or what it took: requests, tokens, and slots held until it ends."""
 

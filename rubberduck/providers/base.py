@@ -17,7 +17,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from rubberduck import errors
 from rubberduck.errors import ConfigError, InvalidRequest, MissingApiKey, RubberDuckError, StreamInterrupted
@@ -137,9 +137,10 @@ class HTTPProvider(Provider):
         self._keys = tuple(key.get_secret_value() for key in config.api_keys) or ((self.key,) if self.key else ())
         self.key_names = tuple(f"key {number}" for number in range(1, len(self._keys) + 1)) or ("",)
         self._warned: set[str] = set()
-        self._url = urlsplit(self.base_url)
-        if self._url.scheme not in ("http", "https") or not self._url.hostname:
+        url = urlsplit(self.base_url)
+        if url.scheme not in ("http", "https") or not url.hostname:
             raise ConfigError(f"providers.{self.name}.base_url must be an http(s) URL, not {self.base_url!r}")
+        self._aim_at(url)
         self._timeouts = _timeouts(config)
         self._stream_timeouts = replace(self._timeouts, first_byte=config.first_token_timeout)
         self._transport = Transport(
@@ -152,6 +153,11 @@ class HTTPProvider(Provider):
     @classmethod
     def init(cls, config: ProviderConfig) -> Self:
         return cls(config)
+
+    def _aim_at(self, url: SplitResult) -> None:
+        """Send to this address from now on; paths go before the question mark that it may have."""
+        self._url_before = urlunsplit(url._replace(query="", fragment=""))
+        self._url_after = urlunsplit(("", "", "", url.query, url.fragment))
 
     def _find_key(self, config: ProviderConfig) -> str | None:
         """The first configured key, or the environment's; the latter never goes to a server of another name."""
@@ -285,7 +291,7 @@ class HTTPProvider(Provider):
             path, headers, body = self.encode(request)
         except RubberDuckError as error:
             raise self._labelled(error, request) from None
-        url = urlunsplit(self._url._replace(path=self._url.path + path))
+        url = f"{self._url_before}{path}{self._url_after}"
         return url, {"Content-Type": "application/json"} | headers, _json_bytes(body)
 
     def _show(self, request: Request, reply: Reply | StreamReply) -> None:
@@ -378,9 +384,12 @@ def _with_stream(request: Request, stream: bool) -> Request:
     return request if request.stream is stream else request.model_copy(update={"stream": stream})
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
 def _json_bytes(body: dict[str, Any]) -> bytes:
     try:
-        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        return _ENCODER.encode(body).encode()
     except UnicodeEncodeError:
         return json.dumps(body, separators=(",", ":")).encode()
 

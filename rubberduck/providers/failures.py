@@ -167,7 +167,7 @@ def error_class(fault: Fault, status: int) -> type[RubberDuckError]:
         if word and word.lower() in _BY_WORD:
             return _BY_WORD[word.lower()]
     if status < 400:
-        status = fault.status or _STATUS_OF_TYPE.get((fault.type or "").lower(), 500)
+        status = _meant_status(fault)
     if status not in _BY_STATUS and status >= 500:
         return errors.ServiceUnavailable
     chosen = _BY_STATUS.get(status, InvalidRequest)
@@ -179,18 +179,26 @@ def error_class(fault: Fault, status: int) -> type[RubberDuckError]:
     return errors.ContextLengthExceeded if _TOO_LONG.search(fault.message) else InvalidRequest
 
 
+def _meant_status(fault: Fault) -> int:
+    """What a fault inside a good answer would have been sent with."""
+    return fault.status or _STATUS_OF_TYPE.get((fault.type or "").lower(), 500)
+
+
 def make_error(
     fault: Fault, status: int, headers: Mapping[str, str], provider: str, *, phase: str = "answered"
 ) -> RubberDuckError:
     """The error for a fault. `headers` has lower-case names, or ignores case."""
     chosen = error_class(fault, status)
     message = _explain(chosen, fault, status, provider)
+    should_retry = {"true": True, "false": False}.get(headers.get("x-should-retry", "").lower())
+    meant = _meant_status(fault) if status == 200 else None
     if issubclass(chosen, InvalidRequest):
         refusal = chosen(message, field=fault.field, provider=provider)
         refusal.status, refusal.type, refusal.code = status, fault.type, fault.code
+        refusal.should_retry, refusal.meant_status = should_retry, meant
         return refusal
     assert issubclass(chosen, ProviderError)
-    return chosen(
+    failure = chosen(
         message,
         provider=provider,
         status=status,
@@ -199,8 +207,10 @@ def make_error(
         phase=phase,
         provider_request_id=request_id(headers) or fault.request_id,
         retry_after=retry_after(headers),
-        should_retry={"true": True, "false": False}.get(headers.get("x-should-retry", "").lower()),
+        should_retry=should_retry,
     )
+    failure.meant_status = meant
+    return failure
 
 
 def no_answer(wanted: str, status: int, headers: Mapping[str, str], provider: str) -> errors.ProtocolError:

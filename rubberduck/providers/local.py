@@ -106,7 +106,8 @@ class LocalProvider(OpenAI):
         """Aim at the engine's present life. The URL is read before the next await, so calls cannot mix them up."""
         if self.engine is not None:
             endpoint = await self.engine.endpoint(PATIENCE_S)
-            self.key, self._url = endpoint.key, urlsplit(endpoint.base_url)
+            self.key = endpoint.key
+            self._aim_at(urlsplit(endpoint.base_url))
 
     def encode(self, request: Request) -> tuple[str, dict[str, str], dict[str, Any]]:
         if self.engine is None:

@@ -6,6 +6,7 @@ Source: OpenAI API reference, "Create chat completion"; the dialects are in `dia
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -38,7 +39,7 @@ class OpenAI(HTTPProvider):
     default_base_url = "https://api.openai.com/v1"
     key_variable = "OPENAI_API_KEY"
 
-    @property
+    @cached_property
     def is_openai_itself(self) -> bool:
         """Whether the server is OpenAI's own, so that its newest spellings are understood."""
         return f".{urlsplit(self.base_url).hostname}".endswith(".api.openai.com")

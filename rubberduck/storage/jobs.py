@@ -5,8 +5,9 @@ Several processes of one machine may share a file: a job has one owner at a time
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -115,6 +116,15 @@ class SqliteJobs:
         """The job as it stands now."""
         with self._failing("read"):
             return self._one("id = ?", id)
+
+    def open_among(self, ids: Iterable[str]) -> set[str]:
+        """Those of these jobs that have not ended; in one query, for there may be many."""
+        with self._failing("read"):
+            rows = self._db.execute(
+                "select id from jobs where id in (select value from json_each(?)) and state in ('ready', 'leased')",
+                (json.dumps(list(ids)),),
+            ).fetchall()
+        return {id for (id,) in rows}
 
     def counts(self) -> dict[str, int]:
         """How many jobs are in which state."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import traceback
+from itertools import takewhile
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from supervision.hosting.hosts import LoopIncarnation
+from supervision.view.frames import frames_of
 
 if TYPE_CHECKING:
     from supervision.hosting.scheduler import Scheduler
@@ -23,8 +24,8 @@ class Pulse:
 
     At each `feel` the loop is asked for a sign of life, unless one is outstanding. That it has not come yet proves
     little, for it waits in line like everybody: a loop that is merely busy, with many short callbacks or one actor's
-    many short messages, answers late. So the callback that runs, and how many messages have been handled, are
-    compared as well. While either changes nobody hogs the loop.
+    many short messages, answers late. So from then on the callback that runs, and how many messages have been handled,
+    are compared as well. While either changes nobody hogs the loop. A loop that answers is not looked into.
     """
 
     def __init__(self, scheduler: Scheduler) -> None:
@@ -38,16 +39,21 @@ class Pulse:
 
     def feel(self, now: float) -> float:
         """How many seconds the code that runs now has kept the loop, as far as looks like this one can tell."""
-        callback = _callback_of(frame_of(self.scheduler))
-        turns = 0 if callback is None else self._count_turns()
-        is_heard = self._beat is None or self._beat.is_heard
-        if is_heard or callback is None or (callback, turns) != (self._callback, self._turns):
-            self.has_warned = self.is_condemned = False
-            self._callback, self._turns, self._since = callback, turns, now
-        if is_heard:
+        if self._beat is None or self._beat.is_heard:
             self._beat = _Beat()
+            self._begin_anew(None, 0, now)
             self.scheduler.post(self._beat.hear)
+            return 0.0
+        callback = _callback_of(self.scheduler)
+        turns = 0 if callback is None else self._count_turns()
+        if callback is None or (callback, turns) != (self._callback, self._turns):
+            self._begin_anew(callback, turns, now)
         return now - self._since
+
+    def _begin_anew(self, callback: FrameType | None, turns: int, now: float) -> None:
+        """Nobody has been seen to hog the loop so far."""
+        self.has_warned = self.is_condemned = False
+        self._callback, self._turns, self._since = callback, turns, now
 
     def forget(self) -> None:
         """What has been felt counts no more: this thread itself was not there to look."""
@@ -66,7 +72,7 @@ class Pulse:
 
     def stack(self) -> str:
         """Where the code that keeps the loop is, innermost last."""
-        return stack_text(frame_of(self.scheduler))
+        return stack_text(frames_of(self.scheduler.thread.ident))
 
 
 class _Beat:
@@ -78,23 +84,13 @@ class _Beat:
         self.is_heard = True
 
 
-def frame_of(scheduler: Scheduler) -> FrameType | None:
-    """Where a scheduler's thread is at this moment."""
-    return sys._current_frames().get(scheduler.thread.ident or 0)
-
-
-def stack_text(frame: FrameType | None) -> str:
+def stack_text(frames: list[FrameType]) -> str:
     """A stack as Python prints it, from the callback of the loop on; the innermost part of a deep one."""
-    inner: list[FrameType] = []
-    while frame is not None and frame.f_code is not _CALLBACK:
-        inner.append(frame)
-        frame = frame.f_back
+    inner = list(takewhile(lambda frame: frame.f_code is not _CALLBACK, frames))
     lines = [(each, each.f_lineno) for each in reversed(inner[:_DEPTH])]
     return "".join(traceback.StackSummary.extract(iter(lines)).format())
 
 
-def _callback_of(frame: FrameType | None) -> FrameType | None:
-    """The call of the loop that has led to `frame`; None where the loop waits for something to do."""
-    while frame is not None and frame.f_code is not _CALLBACK:
-        frame = frame.f_back
-    return frame
+def _callback_of(scheduler: Scheduler) -> FrameType | None:
+    """The call of the loop that its thread is in; None where the loop waits for something to do."""
+    return next((frame for frame in frames_of(scheduler.thread.ident) if frame.f_code is _CALLBACK), None)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import pykka
 
 from supervision.hosting.hosts import LoopIncarnation, ThreadIncarnation
+from supervision.view.frames import frames_of
 
 if TYPE_CHECKING:
     from supervision.incarnation import Incarnation
@@ -45,7 +44,8 @@ def stack_of(incarnation: Incarnation) -> tuple[str, ...]:
 def _of_thread(thread: threading.Thread | None) -> list[Place]:
     if thread is None or thread.ident is None or not thread.is_alive():  # its number may be another's by now
         return []
-    return _places(sys._current_frames().get(thread.ident))
+    places = [(each.f_code.co_filename, each.f_lineno, each.f_code.co_name) for each in frames_of(thread.ident)]
+    return places[::-1]
 
 
 def _of_task(incarnation: LoopIncarnation) -> list[Place]:
@@ -55,15 +55,6 @@ def _of_task(incarnation: LoopIncarnation) -> list[Place]:
     if asyncio.current_task(scheduler.loop) is task:
         return _of_thread(scheduler.thread)
     return _awaited(task.get_coro())
-
-
-def _places(frame: FrameType | None) -> list[Place]:
-    places: list[Place] = []
-    while frame is not None:
-        places.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
-        frame = frame.f_back
-    places.reverse()
-    return places
 
 
 def _awaited(awaitable: Any) -> list[Place]:

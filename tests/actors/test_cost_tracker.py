@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import pykka
 import pytest
 
 import supervision as sup
+from rubberduck.actors import fence
 from rubberduck.actors.cost_tracker import (
     CostTrackerActor,
     GetBudgets,
@@ -21,6 +24,7 @@ from rubberduck.actors.cost_tracker import (
     Track,
     Void,
 )
+from rubberduck.actors.fence import Fence
 from rubberduck.core.budget import BudgetOptions, Refused
 from rubberduck.core.ledger import AttemptRecord, State
 from rubberduck.errors import InvalidRequest
@@ -308,6 +312,7 @@ def bounded(system, tmp_path, disks, clock, told):
     options = {
         "utcnow": clock,
         "budgets": {"*": BudgetOptions(5 * USD, "hour")},
+        "fence": Fence(),
         "on_budget_event": lambda event: told.append((event.kind, event.whose)),
     }
     spec = sup.ChildSpec(
@@ -374,6 +379,40 @@ def test_after_each_crash_the_budgets_are_what_the_ledger_says(bounded, system, 
     bounded.ask(Void(intent(2)))
     assert bounded.ask(Intend(intent(3))) is True
     assert len(disks) == 4
+
+
+def test_what_an_incarnation_that_was_given_up_still_writes_is_in_the_budgets_of_the_next(
+    bounded, system, disks, eventually
+):
+    """A thread cannot be killed: what the old one wrote after the new one had read the ledger was in no budget."""
+    bounded.ask(Intend(intent(1)))
+    disks[0].may_write.clear()
+    disks[0].writing.clear()
+    in_the_write = bounded.ask(Intend(intent(2)), block=False)
+    assert disks[0].writing.wait(10)
+    system.kill(bounded)
+    eventually(lambda: len(disks) == 2)
+    asked = bounded.ask(GetBudgets(), block=False)
+    with pytest.raises(pykka.Timeout):
+        asked.get(timeout=0.3)  # nobody can say it before that write has ended
+    disks[0].may_write.set()
+    assert asked.get(timeout=10)[""].held == 4
+    with suppress(sup.ActorDeadError):
+        in_the_write.get(timeout=10)
+    assert len(bounded.ask(Rows())) == 2
+
+
+def test_an_incarnation_that_was_given_up_begins_no_further_write(monkeypatch):
+    shared = Fence()
+    for writer, other in (("old", "new"), ("new", "old")):
+        with shared.entered_by(writer):
+            pass
+        for each, may_write in ((writer, True), (other, False)):
+            with shared.writing(each) as is_present:
+                assert is_present is may_write
+    monkeypatch.setattr(fence, "LONGEST_WRITE", 0.01)
+    with shared.writing("new"), pytest.raises(LedgerUnavailable, match="too long"), shared.entered_by("newer"):
+        pass
 
 
 def test_what_an_earlier_run_left_open_counts_with_its_worst_case(system, tmp_path, clock):

@@ -43,6 +43,7 @@ def test_defaults_are_those_of_the_design() -> None:
     assert (retry.base_delay, retry.max_delay, retry.jitter) == (1.0, 10.0, True)
     assert (retry.same_route_repeats, retry.max_wait_for_preferred) == (1, 3.0)
     assert (retry.retry_budget, retry.retry_budget_floor) == (0.2, 3)
+    assert retry.failover_on_content_filter is False
     assert (limits.capacity, limits.unit, limits.max_concurrency) == (None, "requests", 100)
     assert (SupervisionConfig().max_restarts, SupervisionConfig().max_seconds) == (30, 10.0)
     assert SupervisionConfig().loop_limit == 1.0

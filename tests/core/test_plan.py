@@ -518,3 +518,31 @@ def test_after_a_short_wait_it_may_ask_for_a_probe_once_more() -> None:
     again = plan.next(sleep.until, [view])
     assert isinstance(again, Try)
     assert again.is_last_resort
+
+
+@pytest.mark.parametrize("error", [e.InvalidRequest("no"), e.ModelNotFound("who"), e.AuthenticationFailed("bad key")])
+def test_what_may_not_be_repeated_is_no_last_resort_either(error: BaseException) -> None:
+    """A route that had failed for good, and had no obstacle, was taken for one with a probe to give: six times."""
+    story = Story({"a": [error]}, panic="probe_best")
+    assert story.run() is error
+    assert story.order == ["a"]
+
+
+def test_a_call_that_one_of_two_attempts_has_ended_is_not_begun_anew_by_the_other() -> None:
+    """The second one's failure, which another route may make good, was taken for the last word."""
+    plan = Plan(60.0, RetryOptions(), random.Random(1))
+    views = [Candidate(name) for name in "abc"]
+    first = plan.next(0.0, views)
+    assert isinstance(first, Try)
+    second = plan.hedge(0.0, views, first.route)
+    assert second is not None
+    plan.failed(first.route, classify(e.ContentFiltered("no")), 1.0, e.ContentFiltered("no"))
+    plan.failed(second.route, classify(down()), 2.0, down())
+    assert isinstance(plan.next(2.0, views), Fail)
+
+
+def test_no_wait_however_short_ends_after_the_deadline() -> None:
+    """A wait of no time is lengthened to a millisecond, and a call had less than that."""
+    plan = Plan(0.0005, RetryOptions(), random.Random(1))
+    step = plan.next(0.0, [Candidate("a", obstacle="circuit open", retry_after=0.0)])
+    assert isinstance(step, Fail)

@@ -56,6 +56,15 @@ def test_submitting_twice_is_submitting_once(store: SqliteJobs) -> None:
     assert store.counts()["ready"] == 1
 
 
+def test_of_many_jobs_those_that_have_not_ended_are_told_apart(store: SqliteJobs) -> None:
+    for id in "abc":
+        store.submit(job(id))
+    first, _ = store.lease(NOON, LATER, 2)
+    store.finish(first, JobState.DONE, "{}", NOON)
+    assert store.open_among(["a", "b", "c", "nobody"]) == {"b", "c"}
+    assert store.open_among([]) == set()
+
+
 def test_a_job_is_leased_to_one(store: SqliteJobs) -> None:
     for id in "abc":
         store.submit(job(id))

@@ -99,6 +99,22 @@ def test_a_debt_that_was_passed_on_outlives_its_first_debtor(system, crash):
     assert handle.count_children().get().specs == 1
 
 
+def test_a_debt_that_nobody_wants_any_more_takes_no_room(system):
+    """An actor that dropped the replies of those who had gone kept each for the rest of its life."""
+    ref = started(system, Obedient)
+    wanted = [ref.ask(lambda actor: actor.owe() and None, block=False) for _ in range(5)]
+    for _ in range(1000):
+        future = ref.ask(lambda actor: actor.owe() and None, block=False)
+        ref.ask("in order", timeout=5)
+        future.abandon()
+    owed = ref.name.incarnation.work.owed
+    assert 5 <= len(owed) < 100
+    ref.stop()
+    for future in wanted:
+        with pytest.raises(sup.ActorDeadError):
+            future.get(timeout=5)
+
+
 def test_passing_a_debt_to_a_dead_actor_answers_the_asker(system, crash):
     system.supervise(sup.ChildSpec("front", Obedient), sup.ChildSpec("back", Obedient, restart="temporary"))
     front, back = system.whereis("front"), system.whereis("back")

@@ -53,6 +53,11 @@ async def wait_for(future):
     return await future
 
 
+def waits_of(ref):
+    """What the actor waits for at this moment."""
+    return list(ref.name.incarnation.waiting)
+
+
 def assert_names_circle(error, *refs):
     """The text names these in this order, from whichever of them noticed."""
     first, *others = text_of(error).split(" waits for ")
@@ -92,11 +97,12 @@ def test_a_tail_before_the_circle_is_not_named_in_it(four):
     assert_names_circle(refused.value, a, b, c)
 
 
-def test_a_circle_through_an_owed_reply(four):
+def test_a_circle_through_an_owed_reply(four, eventually):
     a, b, _, _ = four
     owed, entered = [], threading.Event()
     b.tell(asking(a, lambda actor: owed.append(actor.owe()) or entered.set()))
     assert entered.wait(TIMEOUT)
+    eventually(lambda: waits_of(b))  # whoever waits last closes the circle, and hears of it
     with pytest.raises(sup.DeadlockError, match="root/a waits for root/b waits for root/a"):
         ask(a, asking(b, "never"))
     owed[0].set()

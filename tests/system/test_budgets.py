@@ -28,12 +28,15 @@ WORST = Decimal("0.000068")
 AFFORDABLE = 34
 """So many answers leave less than WORST of LIMIT."""
 UNLIMITED = {"max_restarts": 1_000_000, "max_seconds": 1}
+PATIENT = {"max_wait_for_preferred": "40s"}
+"""A machine that has much else to do returns no money in time; this is not about time."""
 FREE = {"input": 0, "output": 0}
 BUDGETS: dict[str, Any] = {"*": {"limit": str(LIMIT), "per": "total"}}
 
 
 def start(start_duck: StartDuck, responses: list[Any] | None = None, **sections: Any) -> RubberDuck:
     given: dict[str, Any] = {"budgets": BUDGETS, "prices": {"mock/any": PRICE}, "supervision": UNLIMITED}
+    given |= {"retry": PATIENT}
     return start_duck({"mock": {"module": "mock", "responses": responses or [HELLO]}}, **given | sections)
 
 

@@ -18,8 +18,17 @@ import pytest
 from tests_system_rig import HELLO, REQUEST, Gated, StartDuck, ask_for, ledger, provider_log
 
 from rubberduck import RubberDuck
+from rubberduck.actors import deliveries
 from rubberduck.core.jobs import JobState
-from rubberduck.errors import CallInterrupted, ConfigError, DeadlineExceeded, InvalidRequest, ServiceUnavailable
+from rubberduck.errors import (
+    CallInterrupted,
+    ConfigError,
+    DeadlineExceeded,
+    InvalidRequest,
+    LedgerUnavailable,
+    ServiceUnavailable,
+)
+from rubberduck.storage.jobs import SqliteJobs
 from rubberduck.testing import FaultServer
 from rubberduck.testing.faults import Hold, Ok, Status
 from supervision.testing import fault
@@ -172,6 +181,117 @@ def test_who_waits_for_a_job_hears_its_end_though_its_keeper_dies(start_duck: St
     assert asyncio.run(wait_through_deaths()) == "re: one re: one"
 
 
+def test_many_submits_and_ends_are_looked_at_together(start_duck: StartDuck, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each had the disk written for itself, and what waited to be looked at held up renewals, and the end."""
+    looks, finds, lease, find = [0], [0], SqliteJobs.lease, SqliteJobs.find
+
+    def slow_lease(self: SqliteJobs, *args: Any) -> Any:
+        looks[0] += 1
+        time.sleep(0.005)
+        return lease(self, *args)
+
+    def counted_find(self: SqliteJobs, id: str) -> Any:
+        finds[0] += 1
+        return find(self, id)
+
+    monkeypatch.setattr(SqliteJobs, "lease", slow_lease)
+    monkeypatch.setattr(SqliteJobs, "find", counted_find)
+    duck = start_duck(jobs={"lease": "150ms", "max_running": 100})
+
+    async def flood() -> list[Any]:
+        jobs = await asyncio.gather(*[duck.asubmit(ask_for(f"{n}")) for n in range(300)])
+        return await asyncio.gather(*[duck.aresult(job, 20) for job in jobs])
+
+    assert len(asyncio.run(flood())) == 300
+    duck.actor("deliveries").ask(deliveries.Rest(), timeout=10)  # which is behind all that it was told
+    assert looks[0] < 200
+    assert finds[0] <= 600  # who begins to wait, and the end; not all who wait at each look
+    assert provider_log(duck)[0] == 300
+
+
+@pytest.fixture
+def refusing(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Names of the writes that the disk of every jobs' file refuses at present."""
+    refused: set[str] = set()
+
+    def guarded(name: str, write: Any) -> Any:
+        def guard(*args: Any, **options: Any) -> Any:
+            if name in refused:
+                raise LedgerUnavailable("the disk is full")
+            return write(*args, **options)
+
+        return guard
+
+    for name in ("submit", "lease", "renew", "finish", "give_back", "forget"):
+        monkeypatch.setattr(SqliteJobs, name, guarded(name, getattr(SqliteJobs, name)))
+    monkeypatch.setattr(deliveries, "NOT_WRITABLE", 0.05)
+    return refused
+
+
+def test_a_full_disk_ends_no_more_than_what_needs_it_and_no_answer_is_lost(
+    start_duck: StartDuck, refusing: set[str], eventually: Eventually
+) -> None:
+    """Who delivers crashed over each look at the disk until the whole tree gave up, and the answers in hand, paid for,
+    were lost: their jobs were declared dead.
+    """
+    duck, gate = gated(start_duck, lease="100ms")
+    jobs = [duck.submit(ask_for(f"{n}")) for n in range(3)]
+    eventually(lambda: len(gate.arrived) == 3)
+    refusing |= {"submit", "lease", "renew", "finish", "give_back", "forget"}
+    gate.open(4)
+    for _ in range(50):
+        with pytest.raises(LedgerUnavailable):
+            duck.submit(REQUEST)
+    with pytest.raises(TimeoutError):
+        duck.result(jobs[0], timeout=0.5)
+    assert duck.complete(ask_for("plain")).text == "re: plain"
+    assert duck.system.whereis("deliveries").name.incarnation.epoch == 1
+    refusing.clear()
+    assert [duck.result(job, timeout=10).text for job in jobs] == ["re: 0", "re: 1", "re: 2"]
+    assert sorted(gate.arrived) == ["0", "1", "2", "plain"]
+
+
+def test_a_lease_that_the_disk_did_not_let_renew_is_no_dead_owners(
+    start_duck: StartDuck, refusing: set[str], eventually: Eventually
+) -> None:
+    """It was taken for one, by its own owner, and the job was dead while its answer was on the way."""
+    duck, gate = gated(start_duck, lease="100ms")
+    job = duck.submit(ask_for("long"))
+    eventually(lambda: gate.arrived == ["long"])
+    refusing |= {"renew", "lease"}
+    with pytest.raises(TimeoutError):
+        duck.result(job, timeout=0.6)
+    refusing.clear()
+    gate.open()
+    assert duck.result(job, timeout=10).text == "re: long"
+    assert gate.arrived == ["long"]
+
+
+@pytest.mark.parametrize("id", [10**400, -1, None, b"id", "\ud800", "\x00", "é", "a" * 5000, float("nan"), [], {}])
+def test_whatever_is_taken_for_a_jobs_id_harms_nobody(duck: RubberDuck, id: Any) -> None:
+    """SQLite takes no such number: its keeper crashed over it again and again, and the whole tree gave up."""
+    for ask in (duck.result, duck.job, lambda each: asyncio.run(duck.aresult(each, timeout=1))):
+        with pytest.raises(KeyError, match="there is no job"):
+            ask(id)
+    assert duck.result(duck.submit(REQUEST), timeout=10).text == "hello there"
+
+
+@pytest.mark.parametrize("timeout", ["x", -1, float("nan"), float("inf"), 10**400, True, [1]])
+def test_a_wait_that_is_no_time_is_refused_at_once(duck: RubberDuck, timeout: Any) -> None:
+    with pytest.raises(InvalidRequest, match="timeout"):
+        duck.result("id", timeout)
+    with pytest.raises(InvalidRequest, match="timeout"):
+        asyncio.run(duck.aresult("id", timeout))
+
+
+def test_a_duck_whose_tree_has_given_up_can_be_stopped(start_duck: StartDuck, eventually: Eventually) -> None:
+    """`stop` raised CallInterrupted where durable jobs were kept, for nobody was left who delivers them."""
+    duck = start_duck(jobs=JOBS, supervision={"max_restarts": 0, "max_seconds": 1})
+    duck.system.kill(duck.actor("service"))
+    eventually(lambda: duck.system.whereis("deliveries") is None)
+    assert duck.stop(5)
+
+
 def test_without_the_section_nobody_is_asked_for_jobs(start_duck: StartDuck) -> None:
     duck = start_duck()
     for ask in (duck.submit, duck.result, duck.job):
@@ -234,6 +354,7 @@ async def _stop_while(duck: RubberDuck, gate: Gated) -> bool:
 CHILD = """
 import json, sys
 from rubberduck import RubberDuck
+from rubberduck.actors import deliveries
 config, requests = json.loads(sys.argv[1])
 duck = RubberDuck.start(config)
 print(json.dumps([duck.submit(request, safety=safety) for request, safety in requests]), flush=True)

@@ -40,7 +40,7 @@ from rubberduck.storage.jobs import SqliteJobs
 from rubberduck.stream import OpeningStream, Stream
 from rubberduck.telemetry import names as events
 from rubberduck.types import Request, Response
-from rubberduck.wiring import desk_of, jobs_of, ledger_of, prices_of, provider_of
+from rubberduck.wiring import desk_of, jobs_of, leases_of, ledger_of, prices_of, provider_of
 
 logger = logging.getLogger("rubberduck")
 _numbers = itertools.count(1)
@@ -93,7 +93,7 @@ class RubberDuck:
         board = Board(desks, loaded.models, random.Random())
         system = sup.System(f"rubberduck-{next(_numbers)}", clock=clock, loop_limit=loaded.supervision.loop_limit)
         try:
-            duck = cls(loaded, Office(system, board, prices))
+            duck = cls(loaded, Office(system, board, prices, leases_of(loaded)))
             duck._supervise(open_ledger, jobs_of(loaded))
         except BaseException:
             system.stop(5.0)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from rubberduck.actors.board import ProviderDesk
+from rubberduck.actors.shared_limits import Leases, fingerprint
 from rubberduck.config import Config, ProviderConfig
 from rubberduck.core.breaker import BreakerOptions
 from rubberduck.core.keys import KeyPool
@@ -20,6 +22,7 @@ from rubberduck.providers.base import Provider
 from rubberduck.providers.http import HTTPProvider
 from rubberduck.storage import Ledger
 from rubberduck.storage.jobs import SqliteJobs
+from rubberduck.storage.shared import open_limits
 from rubberduck.storage.sqlite import SqliteLedger
 from rubberduck.storage.sqlite_file import MEMORY
 
@@ -105,6 +108,20 @@ def jobs_of(config: Config) -> Callable[[], SqliteJobs]:
     beside = ledger if ledger == MEMORY else f"{ledger}-jobs"
     path = (config.jobs.path if config.jobs is not None else None) or beside
     return functools.partial(SqliteJobs, path, synchronous=config.ledger.synchronous)
+
+
+def leases_of(config: Config) -> Leases | None:
+    """The leases of limits that are shared with other processes; None if they are not."""
+    if config.shared is None:
+        return None
+    url, node = config.shared.url.get_secret_value(), uuid.uuid4().hex[:16]
+    open_store = functools.partial(open_limits, url, node, prefix=config.shared.prefix)
+    open_store()  # says now what is wrong with it; nothing is connected yet
+    keys = {
+        name: tuple([fingerprint(key.get_secret_value()) for key in provider.api_keys])
+        for name, provider in config.providers.items()
+    }
+    return Leases(open_store, keys=keys, least_nodes=config.shared.nodes)
 
 
 def _default_ledger() -> Path:

@@ -1,13 +1,17 @@
 """What holds for every test: no network but loopback, nothing of the user's own, nothing left running.
 
-With `--strict-skips` a skip counts as a failure, but for want of the recorded answers.
+With `--strict-skips` a skip counts as a failure, but for want of the recorded answers, and of what $RUBBERDUCK_MAY_LACK
+names.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import shutil
+import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -140,6 +144,7 @@ def eventually() -> Eventually:
 # --- skips -------------------------------------------------------------------------------------------------------
 
 ALLOWED_SKIP = "cassettes:"  # recorded answers are shared between checkouts, not part of one
+MAY_LACK = "RUBBERDUCK_MAY_LACK"  # more such beginnings of reasons, for machines where something cannot be installed
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -171,7 +176,8 @@ def reason_to_fail(config: pytest.Config, report: pytest.TestReport | pytest.Col
         return None
     reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
     reason = reason.removeprefix("Skipped: ")
-    return None if reason.startswith(ALLOWED_SKIP) else f"skipped, which --strict-skips forbids: {reason}"
+    allowed = (ALLOWED_SKIP, *os.environ.get(MAY_LACK, "").split())
+    return None if reason.startswith(allowed) else f"skipped, which --strict-skips forbids: {reason}"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -199,3 +205,64 @@ def cassettes() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{ALLOWED_SKIP} no folder {folder}; set {CASSETTES} to where they are")
     return folder
+
+
+# --- servers -----------------------------------------------------------------------------------------------------
+
+
+class RedisServer:
+    """A server of the test's own, on a socket in a folder of its own. `url` leads to it."""
+
+    def __init__(self, program: str, folder: str) -> None:
+        self._command = [program, "--port", "0", "--unixsocket", f"{folder}/socket", "--dir", folder, "--save", ""]
+        self._socket = Path(folder) / "socket"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"unix://{folder}/socket"
+
+    def start(self) -> None:
+        """Empty, as after a crash: it keeps nothing on the disk."""
+        self._socket.unlink(missing_ok=True)
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while not self._answers():
+            if time.monotonic() > deadline or self._process.poll() is not None:
+                pytest.fail(f"{self._command[0]} does not start")
+            time.sleep(0.005)
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as peer:
+            try:
+                peer.connect(str(self._socket))
+                peer.sendall(b"PING\r\n")
+                return peer.recv(7) == b"+PONG\r\n"
+            except OSError:
+                return False
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def stall(self) -> None:
+        """It takes connections and questions, and says nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A running Redis or Valkey, and the client to it."""
+    program = shutil.which("redis-server") or shutil.which("valkey-server")
+    if program is None:
+        pytest.skip("redis-server: no such program (Debian, Ubuntu: apt-get install redis-server)")
+    pytest.importorskip("redis", reason="redis-server: the package redis is not installed (the extra `redis`)")
+    with tempfile.TemporaryDirectory(prefix="duck-") as folder:  # a socket's path must be short
+        server = RedisServer(program, folder)
+        server.start()
+        yield server
+        server.kill()

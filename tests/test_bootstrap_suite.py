@@ -181,6 +181,15 @@ def test_strict_skips_fail_but_for_the_cassettes(suite: pytest.Pytester) -> None
     result.stdout.fnmatch_lines(["*which --strict-skips forbids: no redis here*"])
 
 
+def test_strict_skips_pass_over_what_a_machine_is_known_to_lack(
+    suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite.makepyfile("import pytest\ndef test_skips(): pytest.skip('redis-server: no such program')")
+    suite.runpytest_subprocess("--strict-skips").assert_outcomes(errors=0, failed=1)
+    monkeypatch.setenv("RUBBERDUCK_MAY_LACK", "redis-server:")
+    suite.runpytest_subprocess("--strict-skips").assert_outcomes(skipped=1)
+
+
 def test_a_whole_module_that_skips_fails_too(suite: pytest.Pytester) -> None:
     suite.makepyfile("import pytest; pytest.skip('no docker', allow_module_level=True)")
     result = suite.runpytest_subprocess("--strict-skips")

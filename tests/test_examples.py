@@ -52,6 +52,18 @@ SHOWS = {
     ],
     "19_durable_jobs": ["second: It was a good year.", "it may have been executed", "submitted again: True"],
     "20_failover_explained": ["> near/any", "waits", "not now: tried: connect", "bill  $0.000008 for 3 attempts"],
+    "21_streams_that_break": [
+        "fox| jumps|   StreamInterrupted; error.text is 'The quick brown fox jumps'",
+        "It| jumped| over| the| dog.|   whole: first StreamInterrupted, second success",
+        "jumps| over| the| dog.|   spliced: first StreamInterrupted, second success",
+    ],
+    "22_budgets_and_keys": [
+        "[('key 1', 'QuotaExceeded'), ('key 2', 'success')]",
+        "key 1: its account is used up; left alone for another 3600 s",
+        "the budget of 'acme' has no room for an attempt",
+        "another: 1 USD per day: 0.00009 spent",
+        "requests with the first key: 1",
+    ],
 }
 
 

@@ -10,24 +10,31 @@ import subprocess
 import sys
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
+import yaml
 from pydantic import BaseModel
 
 import supervision.__main__
+from rubberduck import errors
+from rubberduck.actors.service import SubmitJob
 from rubberduck.cli.verbs import VERBS
 from rubberduck.config import Config
+from rubberduck.config.provider import NOT_WRITTEN
+from rubberduck.errors import RubberDuckError
 from rubberduck.providers.anthropic import Anthropic
 from rubberduck.providers.openai import OpenAI
+from rubberduck.telemetry import names
 from rubberduck.testing import FaultServer, faults
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 QUIETED = ("httpx", "httpcore", "aiohttp", "asyncio", "urllib3")
-KEYS = {"OPENAI_API_KEY": "sk-openai", "ANTHROPIC_API_KEY": "sk-ant"}
+KEYS = {"OPENAI_API_KEY": "sk-openai", "ANTHROPIC_API_KEY": "sk-ant", "FIRST_KEY": "sk-1", "SECOND_KEY": "sk-2"}
 
 
 @dataclass(frozen=True)
@@ -130,7 +137,43 @@ def test_the_defaults_are_the_defaults(tmp_path: Path) -> None:
     [block] = [each for each in blocks_of("yaml") if each.text.startswith("# defaults")]
     told = load(block, tmp_path, "providers: {mock: {}}\n")
     assert told == Config.load({"providers": {"mock": {}}}, environ={})
-    assert len(told.model_fields_set) == 9
+    assert len(told.model_fields_set) == 10
+
+
+def test_every_option_stands_in_the_configuration_once() -> None:
+    """In one of the two blocks; what only some providers know, as `responses`, is told where they are."""
+    written = [place for block in blocks_of("yaml") for place in places(yaml.safe_load(block.text))]
+    of_some_providers = {"model_path", "responses", "options", *NOT_WRITTEN}
+    options = set(option_places(Config)) - {("providers", "*", name) for name in of_some_providers}
+    assert options - set(written) == set()
+    assert [place for place in set(written) if written.count(place) > 1 and place[0] not in NAMED] == []
+
+
+NAMED = ("providers", "models", "rate_limits", "prices", "budgets")
+"""Sections whose first level are names of the user's."""
+
+
+def places(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The path of each option that is written; "*" for a name of the user's."""
+    for name, value in tree.items():
+        place = (*path, "*" if len(path) == 1 and path[0] in NAMED else name)
+        yield place
+        if isinstance(value, dict) and place[-1] != "tenants":
+            yield from places(value, place)
+
+
+def option_places(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, field in model.model_fields.items():
+        yield (*path, name)
+        for part in parts_of(field.annotation):
+            yield from option_places(part, (*path, name, "*") if name in NAMED and not path else (*path, name))
+
+
+def parts_of(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections within an annotation: of itself, of one of several kinds, or of a mapping's values."""
+    for part in [annotation, *typing.get_args(annotation)]:
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            yield part
 
 
 def test_the_tree_is_drawn_as_it_is() -> None:
@@ -138,7 +181,8 @@ def test_the_tree_is_drawn_as_it_is() -> None:
 
     [drawing] = blocks_of("text")
     drawn = re.findall(r"^[│├└─ ]*([\w:<>]+)", drawing.text, re.MULTILINE)
-    with RubberDuck.start({"providers": {"mock": {}}, "ledger": {"path": ":memory:"}}) as duck:
+    config = {"providers": {"mock": {}}, "ledger": {"path": ":memory:"}, "jobs": {"path": ":memory:"}}
+    with RubberDuck.start(config) as duck:
         alive = re.findall(r"─ ([\w:]+)", str(duck.tree()))
     assert [name.replace("<name>", "mock") for name in drawn] == alive
 
@@ -230,6 +274,27 @@ def test_every_option_that_is_named_exists() -> None:
     named = set(re.findall(r"[`{]([a-z_]+): ", re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)))
     assert len(named) > 8
     assert named - set(option_names(Config)) == set()
+
+
+def test_every_option_of_a_call_is_told_of() -> None:
+    """The table of options: those of a durable job, which are those of every call and two more."""
+    table = README.partition("| option | default | meaning |\n")[2].partition("\n\n")[0]
+    first = [line.split("|")[1] for line in table.splitlines()[1:]]
+    assert set(re.findall(r"`(\w+)`", " ".join(first))) == {field.name for field in fields(SubmitJob)} - {
+        "request",
+        "call_id",
+    }
+
+
+def test_every_error_is_told_of() -> None:
+    known = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, RubberDuckError)]
+    assert [each.__name__ for each in known if f"`rubberduck.errors.{each.__name__}`" not in README] == []
+
+
+def test_every_event_is_told_of() -> None:
+    known = [name for name, event in vars(names).items() if name.isupper() and isinstance(event[0], str)]
+    assert len(known) > 15
+    assert [name for name in known if not name.startswith("_") and f"`{name}`" not in README] == []
 
 
 def test_every_file_that_is_named_exists() -> None:

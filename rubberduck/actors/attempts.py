@@ -358,7 +358,7 @@ class AttemptRun:
         first_token = (now if self._exchange.first_token_at is None else self._exchange.first_token_at) - self.started
         self._teach(row, now, duration, first_token, usage)
         put_away = self._judge_key(row, error, now)
-        outcome = "success" if error is None else type(error).__name__
+        outcome = _outcome(error)
         began = self.started - self.call.accepted_at
         attempt = Attempt(self.route.provider, self.route.model, outcome, began, duration, cost, self._key_name)
         self.leg.attempt = attempt
@@ -507,6 +507,13 @@ async def _unless_resting(answer: Awaitable[R]) -> R:
         return await answer
     except CallInterrupted as gone:
         raise NotBegun(str(gone), RESTING) from gone
+
+
+def _outcome(error: BaseException | None) -> str:
+    """How an attempt ended, by the name of one of our own errors."""
+    if error is None:
+        return "success"
+    return (Cancelled if isinstance(error, asyncio.CancelledError) else type(error)).__name__
 
 
 def _was_free(error: BaseException) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import supervision as sup
 from rubberduck.actors.board import Board, ProviderDesk, Route
+from rubberduck.actors.shared_limits import Leases
 from rubberduck.core import pricing
 from rubberduck.core.budget import Budgets
 from rubberduck.core.ledger import MAX_AMOUNT
@@ -19,11 +20,12 @@ logger = logging.getLogger("rubberduck")
 
 
 class Office:
-    """The surroundings of the calls of one tree. Used on the actors' loop."""
+    """The surroundings of the calls of one tree. Used on the actors' loop. Without `leases` limits are its own."""
 
-    def __init__(self, system: sup.System, board: Board, prices: PriceBook) -> None:
+    def __init__(self, system: sup.System, board: Board, prices: PriceBook, leases: Leases | None = None) -> None:
         self.system = system
         self.board = board
+        self.leases = leases
         self.clock = system.clock
         self._prices = prices
         self.now = system.clock.now

@@ -10,6 +10,7 @@ from typing import Any
 
 import supervision as sup
 from rubberduck.core.concurrency import Concurrency
+from rubberduck.core.configured import Configured, Sharing
 from rubberduck.core.learned import LONGEST_BLOCK
 from rubberduck.core.limiter import Amounts, Granted, Klass, Limiter, LimiterOptions, LimiterStats, Refused, Wait
 from rubberduck.core.rate_headers import RateHeaders
@@ -102,6 +103,11 @@ class TurnAway(sup.Ask[int]):
 
 
 @dataclass(frozen=True, slots=True)
+class Refilled:
+    """What this process may spend of a limit shared with others has changed: somebody may be due."""
+
+
+@dataclass(frozen=True, slots=True)
 class GetStats(sup.Ask[LimiterStats]):
     """The balances now: of one key, or (None) of all together."""
 
@@ -132,7 +138,7 @@ class RateLimiterActor(sup.Actor):
     asks again under the same id. A message that it does not know, or cannot use, is answered with InvalidRequest.
 
     `publish(key, limiter)` lets readers peek without asking. `concurrency_of(model)` is the number of slots of a model,
-    which calls move by how they end.
+    which calls move by how they end. `sharing(key, refilled)` makes the meters of limits that other processes share.
     """
 
     expected_errors = (InvalidRequest,)
@@ -145,8 +151,10 @@ class RateLimiterActor(sup.Actor):
         keys: int = 1,
         publish: Callable[[int, Limiter], object] | None = None,
         concurrency_of: Callable[[str], Concurrency] | None = None,
+        sharing: Callable[[int, Callable[[], object]], Sharing] | None = None,
     ) -> None:
         super().__init__()
+        self._sharing = sharing
         self._concurrency_of = concurrency_of
         self._provider = provider
         self._options = options
@@ -162,16 +170,22 @@ class RateLimiterActor(sup.Actor):
         now, slots = self.context.clock.now(), self._slots()
         former: dict[int, Limiter] | None = self.context.snapshot
         for key in range(self._keys):
+            sharing = None if self._sharing is None else self._sharing(key, self._look_again)
             if self.context.restart_reason is None and former is None:
-                limiter = Limiter(self._options, now, slots)
+                configured = Configured(self._options, now, sharing=sharing)
+                limiter = Limiter(self._options, now, slots, configured=configured)
             else:
-                limiter = Limiter.restore(_last_balances((former or {}).get(key), now), self._options, now, slots)
+                balances = _last_balances((former or {}).get(key), now)
+                limiter = Limiter.restore(balances, self._options, now, slots, sharing=sharing)
             self._limiters[key] = limiter
             if self._publish is not None:
                 self._publish(key, limiter)
         # The books themselves are the snapshot: they are always whole between two messages, and taking a copy
         # after each message would cost more than the decision.
         self.remember(self._limiters)
+
+    def _look_again(self) -> None:
+        self.actor_ref.tell(Refilled())
 
     def _slots(self) -> Slots | None:
         """Counted anew in each life, from the reservations that are known."""
@@ -206,6 +220,8 @@ class RateLimiterActor(sup.Actor):
                 return self._turn_away(key, turned, now)
             case GetStats(key=asked):
                 return self._stats(now) if asked is None else self._of(asked).stats(now)
+            case Refilled():
+                self._answer_due(now)
             case _Poll(at=at):
                 if self._poll_at == at:
                     self._poll_at = None

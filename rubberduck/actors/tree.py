@@ -3,6 +3,7 @@
 root                             one_for_one
 ├─ cost_tracker                  the ledger; first up, last down
 ├─ jobs                          durable jobs, where configured
+├─ shared_limits                 leases of limits shared with other processes, where configured
 ├─ providers                     a provider that keeps crashing is paused, it never takes the others down
 │  └─ provider:<name>            one_for_one
 │     ├─ rate_limiter:<name>
@@ -35,6 +36,7 @@ from rubberduck.actors.rate_limiter import RateLimiterActor
 from rubberduck.actors.request_queue import RequestQueueActor
 from rubberduck.actors.route_limits import RouteLimits
 from rubberduck.actors.service import ServiceActor
+from rubberduck.actors.shared_limits import Leases, SharedLimitsActor
 from rubberduck.actors.wire import listen_to
 from rubberduck.config import Config
 from rubberduck.config.sections import JobsConfig, RetryConfig
@@ -65,7 +67,7 @@ def children(
 ) -> list[sup.ChildSpec]:
     """The children of the root, in the order of their start."""
     limits = _limits(config)
-    providers = [_provider(desk, limits, on_breaker_event) for desk in office.board.desks.values()]
+    providers = [_provider(desk, limits, on_breaker_event, office.leases) for desk in office.board.desks.values()]
     board = office.board
     deliveries = None if config.jobs is None else Deliveries(office, _delivery_options(config.jobs, config.retry))
 
@@ -81,6 +83,7 @@ def children(
             mailbox=IDEMPOTENT,
         ),
         *([] if config.jobs is None or deliveries is None else [_jobs(config.jobs, deliveries, open_jobs)]),
+        *([] if office.leases is None else [_shared_limits(office.leases)]),
         sup.supervisor("providers", *providers, **limits, on_exhausted=_REST),
         sup.ChildSpec(
             "request_queue",
@@ -113,6 +116,10 @@ def _budgets(config: Config, office: Office) -> dict[str, Any]:
     return {"budgets": options, "fence": Fence(), "publish": publish, "on_budget_event": tell}
 
 
+def _shared_limits(leases: Leases) -> sup.ChildSpec:
+    return sup.ChildSpec("shared_limits", SharedLimitsActor, args=(leases,), mailbox=IDEMPOTENT)
+
+
 def _jobs(config: JobsConfig, deliveries: Deliveries, open_jobs: Callable[[], SqliteJobs]) -> sup.ChildSpec:
     options = {"lease": config.lease, "keep": config.keep, "on_ready": deliveries.wake}
     return sup.ChildSpec("jobs", JobsActor, args=(open_jobs,), kwargs=options, mailbox=IDEMPOTENT)
@@ -132,7 +139,10 @@ def _limits(config: Config) -> dict[str, Any]:
 
 
 def _provider(
-    desk: ProviderDesk, limits: dict[str, Any], on_breaker_event: Callable[[str, str, Event], object]
+    desk: ProviderDesk,
+    limits: dict[str, Any],
+    on_breaker_event: Callable[[str, str, Event], object],
+    leases: Leases | None,
 ) -> sup.ChildSpec:
     listen_to(desk.provider)
     limiter = sup.ChildSpec(
@@ -143,6 +153,7 @@ def _provider(
             "keys": len(desk.keys.names),
             "publish": desk.limiters.__setitem__,
             "concurrency_of": desk.concurrency_of,
+            "sharing": None if leases is None else functools.partial(leases.of, desk.name),
         },
         mailbox=IDEMPOTENT,
     )

@@ -20,6 +20,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _NO_URL = "is not a URL like https://host/v1"
 _Text = Annotated[str, Field(min_length=1, max_length=4096)]
 _Timeout = Annotated[float, Duration()]
+_TWICE = object()
+"""Stands for keys that were given under both names, so that all else that is wrong with the provider is told too."""
 NOT_WRITTEN = ("name", "http_client", "transport")
 """Attributes that no configuration file has."""
 
@@ -80,9 +82,8 @@ class ProviderConfig(Section):
             return value
         value = dict(value)
         if "api_key" in value:
-            if "api_keys" in value:
-                raise ValueError("give api_key or api_keys, not both")
-            value["api_keys"] = value.pop("api_key")
+            one = value.pop("api_key")
+            value["api_keys"] = _TWICE if "api_keys" in value else one
         if value.get("pool", ...) is None:
             del value["pool"]
         return value
@@ -99,6 +100,8 @@ class ProviderConfig(Section):
     def _read_keys(cls, value: Any) -> Any:
         if value is None:
             return ()
+        if value is _TWICE:
+            raise ValueError("give api_key or api_keys, not both")
         keys = [value] if isinstance(value, str | SecretStr) else value
         if not isinstance(keys, list | tuple) or not all(isinstance(key, str | SecretStr) for key in keys):
             raise ValueError("a key is a string (quote it), several keys are a list of strings")

@@ -24,6 +24,7 @@ from rubberduck.config.sections import (
     QueueConfig,
     RetryConfig,
     Section,
+    SharedConfig,
     SupervisionConfig,
 )
 from rubberduck.config.stream import StreamConfig
@@ -58,7 +59,8 @@ class Config(Section):
 
     `models` maps a name of the user's to routes `provider/model`, tried in the order of the providers'
     priority. `timeout` is the time for a whole call, in seconds. `cache` None means that nothing is cached,
-    `hedge` None that no second route is asked beside a slow one, `jobs` None that no durable jobs are kept.
+    `hedge` None that no second route is asked beside a slow one, `jobs` None that no durable jobs are kept,
+    `shared` None that limits are this process's own.
     `budgets` is by tenant: "*" is one for each tenant without an entry of its own, "all" one for all together.
     `single_flight` has identical calls of one tenant that are under way at the same time share one answer, which one of
     them pays.
@@ -75,6 +77,7 @@ class Config(Section):
     cache: CacheConfig | None = None
     hedge: HedgeConfig | None = None
     jobs: JobsConfig | None = None
+    shared: SharedConfig | None = None
     single_flight: Annotated[bool, Flag()] = False
     stream: StreamConfig = StreamConfig()
     ledger: LedgerConfig = LedgerConfig()
@@ -103,7 +106,8 @@ class Config(Section):
     def secrets(self) -> tuple[SecretStr, ...]:
         """Every secret value that the configuration holds, for a redactor to look out for."""
         keys = [key for provider in self.providers.values() for key in provider.api_keys]
-        return (*keys, *([self.ledger.url] if self.ledger.url else []))
+        urls = [self.ledger.url, self.shared.url if self.shared is not None else None]
+        return (*keys, *[url for url in urls if url])
 
     @model_validator(mode="before")
     @classmethod

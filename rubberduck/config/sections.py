@@ -235,6 +235,26 @@ class JobsConfig(Section):
     keep: Annotated[float, Duration(high=365 * 86400.0)] = 7 * 86400.0
 
 
+class SharedConfig(Section):
+    """The limits of `rate_limits` are shared with all processes that name the same store: a Redis or Valkey server.
+
+    `url` begins with redis://, rediss:// or unix://, and is a secret because it may carry a password. Those that share
+    give the same `prefix`, and the same names to their providers. While the store is away each process spends its
+    share, for which at least `nodes` are counted. Budgets and the cache are each process's own.
+    """
+
+    url: SecretStr
+    prefix: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_.:-]+$")] = "rubberduck"
+    nodes: Annotated[int, Whole(1, 10_000)] = 1
+
+    @field_validator("url")
+    @classmethod
+    def _is_known(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value().partition("://")[0] not in ("redis", "rediss", "unix"):
+            raise ValueError("begins with redis://, rediss:// (TLS) or unix:// (a socket's path)")
+        return value
+
+
 class BudgetConfig(Section):
     """What a tenant may spend: `limit` USD in each `per`, which is one of UTC's calendar, or all the time ("total")."""
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from rubberduck.core.bucket import MinuteWindow, TokenBucket
+from rubberduck.core.bucket import Meter, MinuteWindow, TokenBucket
 from rubberduck.core.limits import LimiterOptions
 from rubberduck.core.meters import Meters
 from rubberduck.core.pace import Pace
+
+Sharing = Callable[[str, Meter], Meter]
+"""Makes, of what a meter counts and the meter itself, the one of what other processes leave of the same limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +24,21 @@ class ConfiguredSnapshot:
 
 
 class Configured:
-    """A bucket and up to three minutes, as far as they are configured; full at first. A refusal slows all of them."""
+    """A bucket and up to three minutes, as far as they are configured; full at first. A refusal slows all of them.
+
+    With `sharing` each has a second meter beside it, of what is this process's own share of the limit.
+    """
 
     __slots__ = ("_bucket", "_minutes", "meters", "pace")
 
     def __init__(
-        self, options: LimiterOptions, now: float, *, tokens: float | None = None, pace: Pace | None = None
+        self,
+        options: LimiterOptions,
+        now: float,
+        *,
+        tokens: float | None = None,
+        pace: Pace | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
         self.pace = pace or Pace()
         self.meters = Meters()
@@ -42,6 +55,14 @@ class Configured:
             if limit is not None:
                 self._minutes[name] = MinuteWindow(limit, self.pace)
                 self.meters.add(name, self._minutes[name])
+        if sharing is not None:
+            self._share(options.unit, sharing)
+
+    def _share(self, unit: str, sharing: Sharing) -> None:
+        if self._bucket is not None:
+            self.meters.add(unit, sharing(unit, self._bucket))
+        for name, window in self._minutes.items():
+            self.meters.add(name, sharing(name, window))
 
     def halve(self, now: float) -> None:
         """The provider refused for its rate: go at half the speed, and back to the whole of it bit by bit."""
@@ -60,10 +81,17 @@ class Configured:
         return ConfiguredSnapshot(self.tokens(now), ages, self.pace.snapshot(now))
 
     @classmethod
-    def restore(cls, snapshot: ConfiguredSnapshot | None, options: LimiterOptions, now: float) -> Configured:
+    def restore(
+        cls,
+        snapshot: ConfiguredSnapshot | None,
+        options: LimiterOptions,
+        now: float,
+        sharing: Sharing | None = None,
+    ) -> Configured:
         """As `snapshot` tells, and empty as far as it does not. None: nothing is known."""
         known = snapshot or ConfiguredSnapshot(None, {}, (1.0, 0.0))
-        configured = cls(options, now, tokens=known.tokens or 0.0, pace=Pace.restore(known.pace, now))
+        pace = Pace.restore(known.pace, now)
+        configured = cls(options, now, tokens=known.tokens or 0.0, pace=pace, sharing=sharing)
         for name, window in configured._minutes.items():
             ages = known.minutes.get(name)
             if ages is None:

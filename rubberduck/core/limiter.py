@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Literal
 
-from rubberduck.core.configured import Configured, ConfiguredSnapshot
+from rubberduck.core.configured import Configured, ConfiguredSnapshot, Sharing
 from rubberduck.core.learned import LearnedModels, LearnedSnapshot
 from rubberduck.core.limits import Granted, LimiterOptions, LimiterStats, Refused, Wait
 from rubberduck.core.rate_headers import RateHeaders
@@ -317,12 +317,19 @@ class Limiter:
 
     @classmethod
     def restore(
-        cls, snapshot: LimiterSnapshot | None, options: LimiterOptions, now: float, slots: Slots | None = None
+        cls,
+        snapshot: LimiterSnapshot | None,
+        options: LimiterOptions,
+        now: float,
+        slots: Slots | None = None,
+        *,
+        sharing: Sharing | None = None,
     ) -> Limiter:
         """The limiter after a restart: never fuller than before. None, nothing known, means empty."""
         if snapshot is None:
-            return cls(options, now, slots, configured=Configured.restore(None, options, now))
-        limiter = cls(options, now, slots, configured=Configured.restore(snapshot.configured, options, now))
+            return cls(options, now, slots, configured=Configured.restore(None, options, now, sharing))
+        configured = Configured.restore(snapshot.configured, options, now, sharing)
+        limiter = cls(options, now, slots, configured=configured)
         limiter._blocked_until = now + snapshot.blocked_for
         limiter._learned = LearnedModels.restore(snapshot.learned, now)
         for id, amounts, remaining, model in snapshot.held:

@@ -18,6 +18,7 @@ has `system`, the name of the runtime it comes from. Durations are in nanosecond
 | SHARED | | request_id, model, flight |
 | CACHE_HIT, CACHE_MISS | | request_id, model |
 | BUDGET_WARNING, BUDGET_EXCEEDED | limit, spent, held | tenant, per, resets_at |
+| SHARED_LIMITS_LOST, SHARED_LIMITS_FOUND | found: nodes | |
 | LEDGER_FAILED | | subject, error |
 
 Provider and model of a request that has not been sent are what the caller asked for, provider None.
@@ -49,6 +50,8 @@ CACHE_HIT: Event = (*_LLM, "cache", "hit")
 CACHE_MISS: Event = (*_LLM, "cache", "miss")
 BUDGET_WARNING: Event = (*_LLM, "budget", "warning")
 BUDGET_EXCEEDED: Event = (*_LLM, "budget", "exceeded")
+SHARED_LIMITS_LOST: Event = (*_LLM, "shared_limits", "lost")
+SHARED_LIMITS_FOUND: Event = (*_LLM, "shared_limits", "found")
 LEDGER_FAILED: Event = (*_LLM, "ledger", "failed")
 
 HANDLER_FAILED: Event = ("rubber_duck", "telemetry", "handler_failed")

@@ -170,6 +170,14 @@ def test_limits_out_of_range_are_refused(option: str, value: Any) -> None:
     assert problem.startswith(f"config: rate_limits.mock.{option}: must be ")
 
 
+def test_keys_under_both_names_hide_no_other_fault() -> None:
+    """The whole provider was refused at once, and its other faults were told one run later."""
+    provider = {"module": "mock", "api_key": "a", "api_keys": ["b"], "priorty": 1}
+    told = " ".join(problems({"providers": {"mine": provider}}))
+    assert "providers.mine.api_key: give api_key or api_keys, not both" in told
+    assert "did you mean priority?" in told
+
+
 @pytest.mark.parametrize("value", ["yes", "no", "on", "True", 1, 0, "", None])
 def test_only_true_and_false_are_booleans(value: Any) -> None:
     assert problems(with_mock(retry={"jitter": value})) == ("config: retry.jitter: must be true or false",)

@@ -110,7 +110,7 @@ def test_both_attempts_are_on_the_bill_and_the_loser_as_uncertain(duck: RubberDu
     make_slow(duck, "first")
     response = duck.complete(REQUEST)
     assert [(each.provider, each.outcome) for each in response.attempts] == [
-        ("first", "CancelledError"),
+        ("first", "Cancelled"),
         ("second", "success"),
     ]
     after = duck.costs()

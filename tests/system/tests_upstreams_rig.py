@@ -118,7 +118,7 @@ class Pair:
         assert time.monotonic() - began < 2
 
 
-GIVEN_UP = ("ProviderTimeout", "CancelledError")
+GIVEN_UP = ("ProviderTimeout", "Cancelled")
 """How attempts end whose answer is no longer waited for."""
 
 

@@ -188,6 +188,12 @@ def test_test_hands_its_arguments_to_pytest_but_for_its_own() -> None:
     assert duck.pytest_command(["tests/core"], strict=False) == ["-m", "pytest", "tests/core"]
 
 
+def test_the_whole_suite_is_shared_out_among_the_cores() -> None:
+    whole = duck.pytest_command(["--strict"], strict=True)
+    assert whole[:5] == ["-m", "pytest", "--strict-skips", "-n", "auto"]
+    assert whole[-2:] == ["--dist", "loadfile"]
+
+
 # --- what the environment has
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 from pathlib import Path
@@ -29,8 +31,9 @@ def ready(): threading.Timer(0.05, lambda: print("ready", flush=True)).start()
 
 
 @pytest.fixture
-def start_program(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+def start_program(monkeypatch):
+    folder = Path(tempfile.mkdtemp(prefix="rd-"))  # a socket's path may have about 100 bytes, and `tmp_path` is long
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
     programs = []
 
     def start(source):
@@ -43,7 +46,9 @@ def start_program(tmp_path, monkeypatch):
     for program in programs:
         program.kill()
         program.communicate()
-    assert list(tmp_path.glob("supervision/*")) == []
+    left = list(folder.glob("supervision/*"))
+    shutil.rmtree(folder)
+    assert left == []
 
 
 def end_of(program, timeout=10):

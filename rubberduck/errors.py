@@ -22,6 +22,7 @@
     │  │  └─ ProtocolError         an answer came that is not of the provider's format
     │  ├─ ProviderTimeout          no answer, no first token, or no further token in time
     │  └─ StreamInterrupted        a stream ended without its proper end
+    ├─ OutputInvalid               the answer is not what the schema asks for, or is none
     ├─ LedgerUnavailable           the ledger cannot be written or read; nothing was sent
     ├─ CallInterrupted             RubberDuck lost the call; it may have been sent
     └─ Cancelled                   the caller gave the call up
@@ -38,7 +39,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rubberduck.types import Attempt, Usage
+    from rubberduck.types import Attempt, Response, Usage
 
 
 class RubberDuckError(Exception):
@@ -253,6 +254,29 @@ class StreamInterrupted(ProviderError):
         super().__init__(message, **details)
         self.text = text
         self.usage = usage
+
+
+class OutputInvalid(RubberDuckError):
+    """The answer came and cannot be read as the type that was asked for.
+
+    `reason` is one of refusal, length, content_filter, tool_calls, empty, no_json, mismatch; the last three are
+    retryable, for another answer may do. `problems` tells each fault with its path.
+    `response` is the answer itself, which was paid for.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        response: Response,
+        reason: str = "mismatch",
+        problems: tuple[str, ...] = (),
+        **details: Any,
+    ) -> None:
+        super().__init__(message, **details)
+        self.response = response
+        self.reason = reason
+        self.problems = problems or (message,)
 
 
 class LedgerUnavailable(RubberDuckError):

@@ -23,6 +23,7 @@ BELOW_PROVIDERS = FOUNDATION | {
     "rubberduck.core",
     "rubberduck.config",
     "rubberduck.prices",
+    "rubberduck.structured",
     "rubberduck.telemetry",
     "rubberduck.tokens",
     "rubberduck.transport",
@@ -43,6 +44,7 @@ ARROWS: dict[str, frozenset[str]] = {
     "rubberduck.transport": FOUNDATION | {"rubberduck.core"},
     "rubberduck.tokens": FOUNDATION | {"rubberduck.core"},
     "rubberduck.prices": FOUNDATION | {"rubberduck.core"},
+    "rubberduck.structured": FOUNDATION | {"rubberduck.core"},
     "rubberduck.config": FOUNDATION | {"rubberduck.core"},
     "rubberduck.telemetry": FOUNDATION | {"rubberduck.core", "rubberduck.config"},
     "rubberduck.providers": BELOW_PROVIDERS | {"supervision"},  # the local model's process is an actor's

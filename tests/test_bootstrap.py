@@ -169,6 +169,11 @@ def test_each_verb_installs_what_it_needs_and_no_more(tmp_path: Path, verb: str,
     assert duck.locks_for(verb, [], {}, tmp_path) == locks
 
 
+def test_the_benchmark_beside_the_official_sdks_brings_them(tmp_path: Path) -> None:
+    assert duck.locks_for("bench", ["wire", "--rounds", "3"], {}, tmp_path) == ("run", "test")
+    assert duck.locks_for("bench", ["calls"], {}, tmp_path) == ("run",)
+
+
 def test_install_takes_names_and_refuses_unknown_ones_as_bad_usage(tmp_path: Path) -> None:
     assert duck.locks_for("install", ["test", "local"], {}, tmp_path) == ("run", "local", "test")
     with pytest.raises(duck.Failed, match="'locale'; there are run, local, test") as caught:

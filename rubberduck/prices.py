@@ -21,20 +21,26 @@ from rubberduck.core.pricing import Price, Tokens
 from rubberduck.errors import ConfigError
 
 if TYPE_CHECKING:
-    from genai_prices.types import ModelInfo, ModelPrice
+    from genai_prices.types import ModelInfo
+
+    from rubberduck.price_list import Listed
 
 LOCAL = Price(Decimal(0), Decimal(0), source="local")
 FREE_VENDORS = frozenset({"local"})
 UNPRICED_VENDORS = frozenset({"mock"})
 MAX_REMEMBERED = 10_000
 """Model names come from users; beyond so many the memory of lookups starts anew."""
-_RATES = {"input", "output", "cached_input", "cache_write"}
-
-_Listed = Price | tuple["ModelInfo", str] | None
+_RATES = frozenset({
+    *("input", "cached_input", "cache_write", "cache_write_1h", "audio_input", "cached_audio"),
+    *("output", "reasoning", "audio_output"),
+})  # fmt: skip
+_OPTIONS = _RATES | {"service_tiers"}
 
 
 class PriceBook:
-    """Prices with the configuration's `prices` on top: `{"<route or model>": {"input", "output", "cached_input"}}`.
+    """Prices with the configuration's `prices` on top: `{"<route or model>": {"input", "output", ...}}`.
+
+    The rates are those of `Price`, without thresholds; `service_tiers` holds prices by the provider's word for them.
 
     Any thread may use it. `price` and `cost` are fast from the second call for a model on.
 
@@ -44,7 +50,7 @@ class PriceBook:
 
     def __init__(self, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self._overrides = _parse(overrides or {})
-        self._known: dict[tuple[str, str], _Listed] = {}
+        self._known: dict[tuple[str, str], Price | Listed | None] = {}
 
     def price(self, vendor: str, model: str, *, route: str = "", at: datetime | None = None) -> Price | None:
         """The price of `model`; `route` ("<provider name>/<model>") finds an override of that route alone.
@@ -62,7 +68,7 @@ class PriceBook:
             if len(self._known) >= MAX_REMEMBERED:
                 self._known.clear()
             listed = self._known[key] = _listed(vendor, model)
-        return listed if listed is None or isinstance(listed, Price) else _price_at(listed, at or datetime.now(UTC))
+        return listed if listed is None or isinstance(listed, Price) else listed.at(at or datetime.now(UTC))
 
     def cost(
         self, vendor: str, model: str, usage: Tokens, *, route: str = "", at: datetime | None = None
@@ -95,16 +101,20 @@ def _parse(overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, Price]:
 
 def _override(rates: Mapping[str, Any]) -> Price:
     if not isinstance(rates, Mapping):
-        raise TypeError("a price is a table of input, output and cached_input, in USD per million tokens")
-    if unknown := rates.keys() - _RATES:
-        raise ValueError(f"unknown: {', '.join(sorted(map(str, unknown)))}; known are {', '.join(sorted(_RATES))}")
-    if "input" not in rates:
+        raise TypeError("a price is a table of input, output and other rates, in USD per million tokens")
+    if unknown := rates.keys() - _OPTIONS:
+        raise ValueError(f"unknown: {', '.join(sorted(map(str, unknown)))}; known are {', '.join(sorted(_OPTIONS))}")
+    if rates.get("input") is None:
         raise ValueError("input is missing")
-    output, cached, written = (
-        None if rates.get(name) is None else _number(name, rates[name])
-        for name in ("output", "cached_input", "cache_write")
-    )
-    return Price(_number("input", rates["input"]), output, cached, written, source="config")
+    given: dict[str, Any] = {
+        name: _number(name, value) for name, value in rates.items() if value is not None and name in _RATES
+    }
+    tiers = rates.get("service_tiers") or {}
+    if not isinstance(tiers, Mapping):
+        raise TypeError("service_tiers is a table of prices by the name of the tier")
+    served = tuple([(str(tier).lower(), _override(own)) for tier, own in tiers.items()])
+    bare = Price(given.pop("input"), given.pop("output", None), source="config", service_tiers=served)
+    return replace(bare, **given)
 
 
 def _number(name: str, value: Any) -> Decimal:
@@ -133,8 +143,8 @@ def preload() -> None:
         get_snapshot()
 
 
-def _listed(vendor: str, model: str) -> _Listed:
-    """What the bundled list says: a price, a model whose price depends on the time (with its source), or nothing."""
+def _listed(vendor: str, model: str) -> Price | Listed | None:
+    """What the bundled list says: a price, one that depends on the time, or nothing."""
     if vendor in FREE_VENDORS:
         return LOCAL
     if not is_listed(vendor):
@@ -144,8 +154,9 @@ def _listed(vendor: str, model: str) -> _Listed:
         return None
     from genai_prices import __version__
 
-    source = f"genai-prices {__version__}"
-    return (info, source) if isinstance(info.prices, list) else _converted(_Same(info.prices), source)
+    from rubberduck import price_list
+
+    return price_list.listed(info, vendor, f"genai-prices {__version__}")
 
 
 @lru_cache(maxsize=MAX_REMEMBERED)
@@ -165,62 +176,3 @@ def _entry(vendor: str, model: str) -> ModelInfo | None:
     except LookupError:
         return None
     return info if seller.id == vendor else None
-
-
-def _price_at(listed: tuple[ModelInfo, str], at: datetime) -> Price | None:
-    info, source = listed
-    price = _converted(_Same(info.get_prices(at)), source)
-    starts = [
-        start
-        for conditional in (info.prices if isinstance(info.prices, list) else ())
-        if (start := getattr(conditional.constraint, "start_date", None)) is not None and start <= at.date()
-    ]
-    return replace(price, date=max(starts).isoformat()) if price and starts else price
-
-
-class _Same:
-    """A price of the list as a cache key: by identity, for its own equality is slow and it has no hash."""
-
-    __slots__ = ("prices",)
-
-    def __init__(self, prices: ModelPrice) -> None:
-        self.prices = prices
-
-    def __hash__(self) -> int:
-        return id(self.prices)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.prices is self.prices
-
-
-@cache
-def _converted(key: _Same, source: str) -> Price | None:
-    """One entry of the list as our Price; None for what is sold by other units than tokens."""
-    rates = {name: value for name, value in vars(key.prices).items() if value is not None}
-    if "input_mtok" not in rates:
-        return None
-    thresholds = sorted({tier.start for rate in rates.values() for tier in getattr(rate, "tiers", ())})
-    tiers = tuple((start, _flat(rates, start, source)) for start in thresholds)
-    return replace(_flat(rates, -1, source), tiers=tiers)
-
-
-def _flat(rates: Mapping[str, Any], start: int, source: str) -> Price:
-    """The rates that hold just above `start` input tokens."""
-
-    def rate(name: str) -> Decimal | None:
-        value = rates.get(name)
-        if value is None or isinstance(value, Decimal):
-            return value
-        reached = [tier.price for tier in value.tiers if tier.start <= start]
-        chosen: Decimal = reached[-1] if reached else value.base
-        return chosen
-
-    return Price(
-        input=rate("input_mtok") or Decimal(0),
-        output=rate("output_mtok"),
-        cached_input=rate("cache_read_mtok"),
-        cache_write=rate("cache_write_mtok"),
-        reasoning=rate("output_reasoning_mtok"),
-        per_request=(rate("requests_kcount") or Decimal(0)) / 1000,
-        source=source,
-    )

@@ -91,7 +91,7 @@ def _breaker_options(config: Config, attempt_timeout: float) -> BreakerOptions:
 
 def prices_of(config: Config) -> dict[str, dict[str, Any]]:
     """The user's own prices, by route or by model."""
-    return {name: dict(price) for name, price in config.prices.items()}
+    return {name: price.model_dump() for name, price in config.prices.items()}
 
 
 def ledger_of(config: Config) -> Callable[[], Ledger]:

@@ -268,14 +268,28 @@ class BudgetConfig(Section):
         return Decimal(str(value).strip()) if not isinstance(value, float) else Decimal(repr(number))
 
 
-class PriceConfig(Section):
-    """What a model costs, in USD per million tokens; `cached_input` None means the price of other input."""
+class TierPriceConfig(Section):
+    """What a model costs, in USD per million tokens; a rate that is None is that of other input, or of other output.
+
+    `cache_write_1h` is for input that is kept for an hour, and None that of `cache_write`; `cached_audio` None is
+    `audio_input`.
+    """
 
     input: Decimal
     output: Decimal
     cached_input: Decimal | None = None
+    cache_write: Decimal | None = None
+    cache_write_1h: Decimal | None = None
+    audio_input: Decimal | None = None
+    cached_audio: Decimal | None = None
+    reasoning: Decimal | None = None
+    audio_output: Decimal | None = None
 
-    @field_validator("input", "output", "cached_input", mode="before")
+    @field_validator(
+        *("input", "output", "cached_input", "cache_write", "cache_write_1h"),
+        *("audio_input", "cached_audio", "reasoning", "audio_output"),
+        mode="before",
+    )
     @classmethod
     def _read_price(cls, value: Any) -> Decimal | None:
         if value is None:
@@ -283,6 +297,15 @@ class PriceConfig(Section):
         # The check is the number's; the value is the written one: 0.1 as a float is not a tenth.
         number = Number(0, 1_000_000).read(float(value) if isinstance(value, Decimal) else value)
         return Decimal(str(value).strip()) if not isinstance(value, float) else Decimal(repr(number))
+
+
+class PriceConfig(TierPriceConfig):
+    """What a model costs; `service_tiers` are its prices by the provider's word for how a call was served.
+
+    A call that was served under a word which is not there, as "flex" or "priority", has no known cost.
+    """
+
+    service_tiers: dict[str, TierPriceConfig] = Field(default_factory=dict)
 
 
 class SupervisionConfig(Section):

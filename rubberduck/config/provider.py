@@ -11,10 +11,10 @@ from pydantic import Field, GetJsonSchemaHandler, SecretStr, field_serializer, f
 from pydantic.json_schema import WithJsonSchema
 from pydantic_core import CoreSchema
 
-from rubberduck.config.scalars import Duration, Flag, Number, Whole
+from rubberduck.config.scalars import Duration, Flag, Number, Size, Whole
 from rubberduck.config.sections import Section
 
-BUILT_IN_MODULES = ("openai", "anthropic", "local", "mock")
+BUILT_IN_MODULES = ("openai", "anthropic", "ollama", "local", "mock")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
 _NO_URL = "is not a URL like https://host/v1"
@@ -31,6 +31,19 @@ class PoolConfig(Section):
 
     size: Annotated[int, Whole(1, 10_000)] = 50
     idle: Annotated[float, Duration()] = 30.0
+
+
+class AnswerLimits(Section):
+    """How much of an answer is taken, in bytes as they are after decompression; what is larger is a ProtocolError.
+
+    `body`: a whole answer, and the text of a streamed one. `stream`: all of a stream, signs of life included. `event`: one
+    event of it. `error`: what is read of a failure, the rest of which is not missed.
+    """
+
+    body: Annotated[int, Size(1024, 1 << 34)] = 16 << 20
+    stream: Annotated[int, Size(1024, 1 << 40)] = 256 << 20
+    event: Annotated[int, Size(1024, 1 << 34)] = 16 << 20
+    error: Annotated[int, Size(1024, 1 << 34)] = 1 << 20
 
 
 class ProviderConfig(Section):
@@ -67,6 +80,7 @@ class ProviderConfig(Section):
     min_rate: Annotated[float, Number(0, 1_000_000)] | None = 1.0
     prefill: Annotated[bool, Flag()] | None = None
     pool: PoolConfig = PoolConfig()
+    answer_limits: AnswerLimits = AnswerLimits()
     organization: str | None = None
     version: str | None = None
     model_path: str | None = None
@@ -84,8 +98,9 @@ class ProviderConfig(Section):
         if "api_key" in value:
             one = value.pop("api_key")
             value["api_keys"] = _TWICE if "api_keys" in value else one
-        if value.get("pool", ...) is None:
-            del value["pool"]
+        for section in ("pool", "answer_limits"):
+            if value.get(section, ...) is None:
+                del value[section]
         return value
 
     @field_validator("name")

@@ -20,6 +20,7 @@ ENTRY_POINT_GROUP = "rubberduck.providers"
 BUILT_IN = {
     "openai": "rubberduck.providers.openai:OpenAI",
     "anthropic": "rubberduck.providers.anthropic:Anthropic",
+    "ollama": "rubberduck.providers.ollama:Ollama",
     "local": "rubberduck.providers.local:LocalProvider",
     "mock": "rubberduck.providers.mock:Mock",
 }

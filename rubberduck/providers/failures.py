@@ -72,7 +72,9 @@ _BY_STATUS: dict[int, type[RubberDuckError]] = {
 }
 
 _TOO_LONG = re.compile(
-    r"prompt is too long|maximum context length|context (window|length|size)\b.{0,40}\bexceed", re.IGNORECASE
+    r"prompt is too long|maximum context length|context (window|length|size)\b.{0,40}\bexceed"
+    r"|exceeds the (available )?context (length|size)",
+    re.IGNORECASE,
 )
 # Anchored, because a message may quote the request: nobody may have a key quarantined by writing this in a prompt.
 _BAD_KEY = re.compile(r"\s*((incorrect|invalid) (x-)?api[- ]key|api key not valid)", re.IGNORECASE)

@@ -7,32 +7,39 @@ That is why an error is kept until the chunks before it were handed out.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
-from rubberduck.core.sse import Event, MalformedStream, SSEDecoder
+from rubberduck.core.sse import Event, MalformedStream, NDJSONDecoder, SSEDecoder
 from rubberduck.errors import ProtocolError, RubberDuckError, StreamInterrupted
 from rubberduck.providers import failures
 from rubberduck.providers.reading import parse_json
 from rubberduck.types import Chunk, Usage
 
-_FIELDS = (b"data", b"event", b"id", b"retry", b":")
+_BEGINNINGS = {SSEDecoder: (b"data", b"event", b"id", b"retry", b":"), NDJSONDecoder: (b"{",)}
+"""How the first line of a stream can begin, by how its events are told apart."""
 
 
 class StreamDecoder(ABC):
     """Turns the bytes of one stream into chunks; the last chunk carries the usage.
 
     `done` is true once the stream's own end came. `is_whole` is true when nothing would be missing if the
-    connection were lost now. `usage` is what the stream has told so far.
+    connection were lost now. `usage` is what the stream has told so far. `framing` tells events apart.
     """
+
+    framing: ClassVar[type[SSEDecoder | NDJSONDecoder]] = SSEDecoder
 
     def __init__(self, provider: str) -> None:
         self._provider = provider
-        self._events = SSEDecoder()
+        self._events = self.framing()
         self._head = b""
         self._has_begun = False
         self._fault: RubberDuckError | None = None
         self.usage: Usage | None = None
         self.done = False
+
+    def bound(self, max_event: int) -> None:
+        """Take no event larger than this, in bytes. To be called before the first `feed`."""
+        self._events.max_event = max_event
 
     @property
     @abstractmethod
@@ -136,4 +143,5 @@ class StreamDecoder(ABC):
 
     def _is_no_event_stream(self) -> bool:
         """Whether the first line is none that an event stream can have, however short it was cut."""
-        return not any(self._head.startswith(field) or field.startswith(self._head) for field in _FIELDS)
+        head = self._head.lstrip() if self.framing is NDJSONDecoder else self._head
+        return not any(head.startswith(known) or known.startswith(head) for known in _BEGINNINGS[self.framing])

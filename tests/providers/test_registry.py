@@ -49,7 +49,7 @@ def test_an_installed_entry_point_is_found(monkeypatch: pytest.MonkeyPatch) -> N
     [
         ("opnai", "did you mean 'openai'"),
         ("Anthropic", "did you mean 'anthropic'"),
-        ("zzz", "known: anthropic, local, mock, openai"),
+        ("zzz", "known: anthropic, local, mock, ollama, openai"),
         ("no.such.module:Thing", "cannot be loaded"),
         ("rubberduck.providers.mock:Nothing", "cannot be loaded"),
         ("json:dumps", "no provider"),

@@ -30,7 +30,15 @@ COLUMNS = (
     "ended_at",
     "price_source",
     "tenant",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    "reasoning_tokens",
+    "prompt_audio_tokens",
+    "completion_audio_tokens",
+    "service_tier",
+    "price_date",
 )
+"""New ones come last: who reads a file by the places of its columns goes on reading it."""
 
 
 @click.group()

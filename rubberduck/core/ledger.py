@@ -26,6 +26,8 @@ HOUR = timedelta(hours=1)
 HOUR_US = 3_600_000_000
 MAX_COUNT = 10**12
 """More tokens than any call has; a count above it, or below zero, is no count."""
+MAX_WORD = 64
+"""So many characters of a provider's own word are kept."""
 MAX_AMOUNT = Decimal(9_000_000)
 """The most USD that one attempt may cost or reserve; sums have no limit."""
 
@@ -49,7 +51,8 @@ class AttemptRecord:
     """One request on the wire, as the ledger keeps it. `reserved` is the worst case it may cost, in USD.
 
     Make one with the state INTENT, then derive its end from it: `settled`, `voided`, `uncertain`. `cost` is
-    None where the price is unknown, token counts where the provider did not say. Times are aware.
+    None where the price is unknown, token counts where the provider did not say. `service_tier` is the provider's word
+    for how it was served. Times are aware.
     """
 
     attempt_id: str
@@ -70,6 +73,10 @@ class AttemptRecord:
     reserved: Decimal | None = None
     tenant: str = ""
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
+    cache_write_1h_tokens: int | None = None
+    prompt_audio_tokens: int | None = None
+    completion_audio_tokens: int | None = None
+    service_tier: str | None = None
 
     def __post_init__(self) -> None:
         for moment in (self.started_at, self.ended_at):
@@ -102,6 +109,10 @@ class AttemptRecord:
             reserved=self.reserved,
             tenant=self.tenant,
             tags=self.tags,
+            cache_write_1h_tokens=_count(usage.cache_write_1h_tokens),
+            prompt_audio_tokens=_count(usage.prompt_audio_tokens),
+            completion_audio_tokens=_count(usage.completion_audio_tokens),
+            service_tier=usage.service_tier[:MAX_WORD] if usage.service_tier else None,
         )
 
     def voided(self, *, at: datetime) -> AttemptRecord:

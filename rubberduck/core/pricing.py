@@ -59,9 +59,9 @@ class Price:
 
     `tiers` are prices above a number of input tokens, in rising order: above it, all tokens of the call cost that.
     `service_tiers` are prices by the provider's word for how the call was served ("flex", "priority", "batch"); under
-    a word that is neither here nor ordinary the cost is unknown. So it is of audio with `is_audio_known` False: it has a
-    price of its own, and nobody told us. `uses` is USD for each use of a server's tool, by the
-    name of its counter; what is used and not named there makes the cost unknown.
+    a word that is neither here nor ordinary the cost is unknown. So it is of audio with `is_audio_known` False: it has
+    a price of its own, and nobody told us. `uses` is USD for each use of a server's tool, by the name of its counter;
+    what is used and not named there makes the cost unknown.
     """
 
     input: Decimal

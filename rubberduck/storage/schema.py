@@ -43,17 +43,24 @@ _SCHEMA_1 = (
        begin select raise(abort, 'the attempt is in the ledger already'); end""",
     "create trigger attempts_stay before delete on attempts begin select raise(abort, 'append-only'); end",
 )
+_SCHEMA_2 = (
+    "alter table attempts add column cache_write_1h_tokens integer",
+    "alter table attempts add column prompt_audio_tokens integer",
+    "alter table attempts add column completion_audio_tokens integer",
+    "alter table attempts add column service_tier text",  # the provider's word for how it was served
+)
 V = TypeVar("V")
 R = TypeVar("R")
 FIRST, LAST = -(2**63), 2**63 - 1
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_SCHEMA_1,)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_SCHEMA_1, _SCHEMA_2)
 """The statements that lead from each schema version to the next; `pragma user_version` is the version."""
 
 COLUMNS = (
     *("attempt_id", "call_id", "provider", "model", "state", "started_at_us", "ended_at_us"),
     *("prompt_tokens", "completion_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens"),
     *("cost_pico", "price_source", "price_date", "reserved_pico", "tenant", "tags", "run"),
+    *("cache_write_1h_tokens", "prompt_audio_tokens", "completion_audio_tokens", "service_tier"),
 )
 
 
@@ -79,6 +86,10 @@ def encode(record: AttemptRecord, run: int) -> tuple[Any, ...]:
         _storable(record.tenant),
         json.dumps(dict(record.tags)) if record.tags else "{}",
         run,
+        record.cache_write_1h_tokens,
+        record.prompt_audio_tokens,
+        record.completion_audio_tokens,
+        _optional(_storable, record.service_tier),
     )
 
 
@@ -104,6 +115,10 @@ def decode(row: Sequence[Any]) -> AttemptRecord:
         reserved=_optional(from_pico, value["reserved_pico"]),
         tenant=value["tenant"],
         tags=json.loads(value["tags"]),
+        cache_write_1h_tokens=value["cache_write_1h_tokens"],
+        prompt_audio_tokens=value["prompt_audio_tokens"],
+        completion_audio_tokens=value["completion_audio_tokens"],
+        service_tier=value["service_tier"],
     )
 
 

@@ -36,7 +36,7 @@ def books(tmp_path: Path) -> str:
     ledger = SqliteLedger(path)
     ledger.write(
         [
-            intents[0].settled(Usage(1000, 200), Decimal("0.00072"), at=AT),
+            intents[0].settled(Usage(1000, 200, prompt_audio_tokens=7, service_tier="flex"), Decimal("0.00072"), at=AT),
             intents[1].settled(Usage(10, 20), None, at=AT),
             intents[2].uncertain(at=AT),
             intents[3].voided(at=AT),
@@ -55,6 +55,7 @@ def test_every_attempt_is_exported_as_a_line_of_json(command: Command, books: st
         Decimal("0.00072"),
     )
     assert (rows[1]["cost"], rows[0]["provider"], rows[0]["model"]) == (None, "openai", "gpt")
+    assert (rows[0]["prompt_audio_tokens"], rows[0]["service_tier"], rows[1]["service_tier"]) == (7, "flex", None)
 
 
 def test_export_as_csv_has_the_same_rows(command: Command, books: str) -> None:

@@ -41,6 +41,15 @@ def test_a_settled_record_says_where_its_cost_comes_from():
     assert (record.cache_write_tokens, record.reasoning_tokens, record.ended_at) == (2, 3, NOON)
 
 
+def test_a_settled_record_says_what_else_its_price_depends_on():
+    usage = Usage(9, 9, cache_write_1h_tokens=4, prompt_audio_tokens=5, completion_audio_tokens=6, service_tier="flex")
+    record = intent().settled(usage, None, at=NOON)
+    assert (record.cache_write_1h_tokens, record.prompt_audio_tokens, record.completion_audio_tokens) == (4, 5, 6)
+    assert record.service_tier == "flex"
+    assert intent().settled(Usage(1, 1, service_tier="x" * 10_000), None, at=NOON).service_tier == "x" * 64
+    assert intent().settled(Usage(1, 1, service_tier=""), None, at=NOON).service_tier is None
+
+
 def test_an_unknown_cost_has_no_source():
     record = intent().settled(Usage(1, 1), None, Price(Decimal(1), None, source="list"), at=NOON)
     assert (record.cost, record.price_source) == (None, None)

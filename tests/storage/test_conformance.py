@@ -16,7 +16,17 @@ from rubberduck.types import Usage
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 LATER = NOON + timedelta(seconds=9)
-USAGE = Usage(prompt_tokens=100, completion_tokens=20, cached_tokens=40, reasoning_tokens=5)
+USAGE = Usage(
+    prompt_tokens=100,
+    completion_tokens=20,
+    cached_tokens=40,
+    cache_write_tokens=30,
+    reasoning_tokens=5,
+    cache_write_1h_tokens=10,
+    prompt_audio_tokens=3,
+    completion_audio_tokens=2,
+    service_tier="flex",
+)
 PRICE = Price(Decimal("2.5"), Decimal(10), source="config", date="2026-01-01")
 
 

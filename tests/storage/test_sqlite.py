@@ -207,6 +207,60 @@ def test_an_older_schema_is_brought_up_to_date_and_keeps_its_rows(path, intent, 
     ledger.close()
 
 
+FIRST_ROWS = """
+    insert into runs(run, name) values (1, 'run-of-old');
+    insert into attempts(attempt_id, call_id, provider, model, state, started_at_us, ended_at_us, prompt_tokens,
+            completion_tokens, cached_tokens, cost_pico, price_source, tenant, tags, run) values
+        ('a1', 'c1', 'openai', 'gpt-4o', 'settled', 1772366460000000, 1772366461000000, 5, 7, 3, 90000000, 'list', '',
+            '{"team": "search"}', 1),
+        ('a2', 'c2', 'openai', 'gpt-4o', 'intent', 1772366520000000, null, null, null, null, null, null, '', '{}', 1);
+"""
+
+
+@pytest.fixture
+def of_old(path):
+    """A ledger as the first schema left it, and a program that still has it open."""
+    from rubberduck.storage.sqlite import APPLICATION_ID, MIGRATIONS
+
+    path.parent.mkdir()
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("pragma journal_mode = wal")
+    for statement in MIGRATIONS[0]:
+        db.execute(statement)
+    db.execute(f"pragma application_id = {APPLICATION_ID}")
+    db.execute("pragma user_version = 1")
+    db.executescript(FIRST_ROWS)
+    yield db
+    db.close()
+
+
+def test_a_ledger_of_the_first_schema_keeps_its_rows_and_learns_the_new_columns(path, of_old, intent):
+    ledger = SqliteLedger(path)
+    first, second = ledger.rows()
+    assert (first.prompt_tokens, first.cost, first.tags) == (5, Decimal("0.00009"), {"team": "search"})
+    assert (first.service_tier, first.prompt_audio_tokens, first.cache_write_1h_tokens) == (None, None, None)
+    usage = Usage(5, 7, prompt_audio_tokens=2, completion_audio_tokens=1, cache_write_1h_tokens=3, service_tier="flex")
+    ended = second.settled(usage, Decimal("0.1"), at=NOON)
+    assert ledger.write([ended, intent(9)]) == [True, True]
+    assert list(ledger.rows())[1:] == [ended, intent(9)]
+    assert ledger.summary().cost == Decimal("0.10009")
+    ledger.close()
+
+
+def test_the_rules_of_the_first_schema_hold_on(path, of_old):
+    SqliteLedger(path).close()
+    for statement in ("delete from attempts", "update attempts set service_tier = 'flex' where attempt_id = 'a1'"):
+        with pytest.raises(sqlite3.IntegrityError):
+            of_old.execute(statement)
+
+
+def test_a_program_of_the_first_schema_goes_on_writing_beside_a_newer_one(path, of_old):
+    ledger = SqliteLedger(path)
+    of_old.executescript(FIRST_ROWS.partition(";")[2].replace("'a1'", "'a3'").replace("'a2'", "'a4'"))
+    assert sorted(row.attempt_id for row in ledger.rows()) == ["a1", "a2", "a3", "a4"]
+    ledger.close()
+
+
 def test_a_lock_of_another_program_is_said_and_passes(path, intent):
     ledger = SqliteLedger(path, busy_timeout=0.01)
     other = sqlite3.connect(path, isolation_level=None)

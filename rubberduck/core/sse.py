@@ -40,10 +40,13 @@ class Event(NamedTuple):  # a tuple, for one is made per token: a frozen datacla
 
 
 class _Decoder:
-    """What both formats share: the bytes of what is unfinished, their bound, and errors kept in order."""
+    """What both formats share: the bytes of what is unfinished, their bound, and errors kept in order.
+
+    `max_event` is that bound, in bytes.
+    """
 
     def __init__(self, *, max_event: int = MAX_EVENT_BYTES) -> None:
-        self._max_event = max_event
+        self.max_event = max_event
         self._pending = bytearray()
         self._scanned = 0
         self._fault: MalformedStream | None = None
@@ -51,7 +54,10 @@ class _Decoder:
     def feed(self, data: bytes) -> list[Event]:
         """Take the next bytes and return the events they complete. Raises MalformedStream."""
         events: list[Event] = []
-        self._raise_fault()
+        if self._fault is not None:
+            raise self._fault
+        if not data:
+            return events
         try:
             self._read(data, events)
         except MalformedStream as fault:
@@ -63,7 +69,8 @@ class _Decoder:
     def end(self) -> list[Event]:
         """Say that the body is over; a last event is delivered even where its end is missing."""
         events: list[Event] = []
-        self._raise_fault()
+        if self._fault is not None:
+            raise self._fault
         self._close(events)
         return events
 
@@ -73,13 +80,9 @@ class _Decoder:
     def _close(self, events: list[Event]) -> None:
         raise NotImplementedError
 
-    def _raise_fault(self) -> None:
-        if self._fault is not None:
-            raise self._fault
-
     def _bound(self, size: int) -> None:
-        if size > self._max_event:
-            raise MalformedStream(f"an event of the stream has more than {self._max_event:,} bytes")
+        if size > self.max_event:
+            raise MalformedStream(f"an event of the stream has more than {self.max_event:,} bytes")
 
 
 class SSEDecoder(_Decoder):
@@ -132,19 +135,28 @@ class SSEDecoder(_Decoder):
                 return
             data = bytes(self._pending)
             del self._pending[:]
+            self._scanned = 0
+        if data.endswith(b"\n\n") and data.find(b"\n\n") == len(data) - 2:  # most often a piece is one event
+            self._read_block(data[:-2], events)
+            return
         *blocks, rest = data.split(b"\n\n")
         for block in blocks:
-            if block.startswith(b"data: ") and b"\n" not in block:
-                self._bound(len(block))
-                self._emit(_text(block[6:]), events)
-            else:
-                self._read_block(block.lstrip(b"\n"), events)
+            self._read_block(block.lstrip(b"\n"), events)
         self._pending += rest.lstrip(b"\n")
         self._scanned = max(len(self._pending) - 1, 0)
         self._bound(self._scanned)
 
     def _read_block(self, block: bytes, events: list[Event]) -> None:
+        """One event: `data` alone (OpenAI), `event` and `data` (Anthropic, Responses), or whatever else is allowed."""
         self._bound(len(block))
+        name, line = b"", block
+        if block.startswith(b"event: "):
+            name, _, line = block.partition(b"\n")
+        if line.startswith(b"data: ") and b"\n" not in line:
+            event, data = _text(name[7:]), _text(line[6:])
+            if data and not data.isspace():
+                events.append(Event(event or "message", data, self._id))
+            return
         for line in block.split(b"\n"):
             self._take_line(line, events)
         self._take_line(b"", events)

@@ -124,6 +124,88 @@ def test_our_arithmetic_agrees_with_the_lists_own(prompt, completion, cached, wr
         assert prices.cost(vendor, model, usage) == listed
 
 
+AUTUMN, LATER = datetime(2026, 9, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)
+
+
+def test_a_listed_tier_has_a_price_from_the_day_on_that_the_list_knows_it():
+    book, flex = PriceBook(), Usage(1000, 100, service_tier="flex")
+    assert book.cost("openai", "gpt-5", flex, at=LATER) == book.cost("openai", "gpt-5", USAGE, at=LATER) / 2
+    assert book.cost("openai", "gpt-5", flex, at=AUTUMN) is None
+    for ordinary in ("default", "auto", "standard"):
+        assert book.cost("openai", "gpt-5", Usage(1000, 100, service_tier=ordinary), at=AUTUMN) == Decimal("0.00225")
+    assert book.cost("openai", "gpt-5", Usage(1000, 100, service_tier="scale"), at=LATER) is None
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(["flex", "priority", "batch", "default"]),
+    st.sampled_from([("openai", "gpt-5"), ("openai", "gpt-4o"), ("anthropic", "claude-sonnet-4-5")]),
+    st.integers(0, 300_000),
+    st.integers(0, 10**6),
+)
+def test_a_tier_costs_what_the_list_itself_says(tier, route, prompt, completion):
+    import genai_prices
+
+    ours = PriceBook().cost(*route, Usage(prompt, completion, service_tier=tier), at=LATER)
+    context = {"processing": "batch"} if tier == "batch" else {"service_tier": tier}
+    theirs = genai_prices.calc_price(
+        genai_prices.Usage(input_tokens=prompt, output_tokens=completion),
+        route[1],
+        provider_id=route[0],
+        genai_request_timestamp=LATER,
+        price_context=context,
+    ).total_price
+    is_listed = (
+        tier == "default" or (route[0] == "openai" and (tier, route[1]) != ("flex", "gpt-4o")) or tier == "batch"
+    )
+    assert ours == (theirs if is_listed else None)
+
+
+def test_input_that_anthropic_keeps_for_an_hour_costs_twice_as_much():
+    usage = Usage(1000, 0, cache_write_tokens=1000, cache_write_1h_tokens=400)
+    for model in ("claude-sonnet-4-5", "claude-3-5-sonnet-20241022", "claude-fable-5"):
+        price = PriceBook().price("anthropic", model)
+        assert price.cache_write_1h == 2 * price.input
+        assert prices.cost("anthropic", model, usage) == (600 * price.cache_write + 400 * price.cache_write_1h) / 10**6
+
+
+def test_listed_audio_has_its_own_price_and_what_the_list_leaves_out_none():
+    heard = Usage(1000, 100, prompt_audio_tokens=400, completion_audio_tokens=100)
+    assert prices.cost("openai", "gpt-audio", heard) == (600 * Decimal("2.5") + 400 * 32 + 100 * 64) / 10**6
+    assert prices.cost("openai", "gpt-4o-audio-preview", USAGE) is not None
+    assert prices.cost("openai", "gpt-4o-audio-preview", heard) is None
+    assert prices.cost("google", "gemini-2.5-pro", heard) is not None
+
+
+def test_web_searches_are_charged_as_listed():
+    searched = Usage(1000, 100, raw={"server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 1}})
+    model = "claude-sonnet-4-5"
+    assert prices.cost("anthropic", model, searched) - prices.cost("anthropic", model, USAGE) == Decimal("0.02")
+
+
+def test_the_configuration_may_name_every_rate_and_every_tier():
+    rates = {"input": 1, "output": 2, "cached_input": 3, "cache_write": 4, "cache_write_1h": 5}
+    rates |= {"audio_input": 6, "cached_audio": 7, "reasoning": 8, "audio_output": 9}
+    price = PriceBook({"m": {**rates, "service_tiers": {"Flex": {"input": 0.5, "output": 1}}}}).price("x", "m")
+    assert {name: getattr(price, name) for name in rates} == rates
+    assert price.served("flex").input == Decimal("0.5")
+    assert price.served("priority") is None
+    for wrong in (5, {"flex": 5}, {"flex": {"output": 1}}, {"flex": {"input": -1}}):
+        with pytest.raises(ConfigError, match=r"prices\.m"):
+            PriceBook({"m": {**rates, "service_tiers": wrong}})
+
+
+def test_a_whole_configuration_may_name_the_price_of_a_tier():
+    from rubberduck.config import Config
+    from rubberduck.wiring import prices_of
+
+    tiers = {"flex": {"input": 0.1, "output": "0.2"}}
+    told = {"providers": {"mock": {}}, "prices": {"mock/x": {"input": 1, "output": 2, "service_tiers": tiers}}}
+    book = PriceBook(prices_of(Config.load(told)))
+    flex = Usage(10, 10, service_tier="flex")
+    assert book.cost("mock", "x", flex, route="mock/x") == Decimal("0.000003")
+
+
 def test_a_cost_takes_microseconds_once_the_model_is_known():
     """The promise is 10 us; the bound is loose because test machines are busy. The best of five runs counts."""
     book = PriceBook()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal, localcontext
 from fractions import Fraction
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rubberduck.core.pricing import Price, cost, from_pico, plain, to_pico
+from rubberduck.core.pricing import Price, cost, from_pico, plain, to_pico, worst_case
 from rubberduck.types import Usage
 
 GPT = Price(Decimal("2.5"), Decimal(10), cached_input=Decimal("1.25"), source="list")
@@ -95,6 +96,147 @@ def test_cost_is_the_exact_sum_of_its_parts(plain_input, cached, written, output
 @given(counts, counts, counts)
 def test_more_tokens_never_cost_less(prompt, completion, more):
     assert cost(Usage(prompt, completion), GPT) <= cost(Usage(prompt + more, completion + more), GPT)
+
+
+# -- audio, caches that are kept longer, tiers, tools ------------------------------------------------
+
+SPEAKS = Price(
+    Decimal(2), Decimal(10), Decimal("0.5"), audio_input=Decimal(40), cached_audio=Decimal(4), audio_output=Decimal(80)
+)
+KEEPS = Price(Decimal(3), Decimal(15), Decimal("0.3"), Decimal("3.75"), cache_write_1h=Decimal(6))
+FLEX = Price(Decimal(1), Decimal(4))
+TIERED = Price(Decimal(2), Decimal(8), service_tiers=(("flex", FLEX),))
+
+
+@pytest.mark.parametrize(
+    ("usage", "price", "millionths"),
+    [
+        (Usage(100, 50, prompt_audio_tokens=30, completion_audio_tokens=20), SPEAKS, 70 * 2 + 30 * 40 + 300 + 20 * 80),
+        (Usage(100, 0, cached_tokens=70, prompt_audio_tokens=30), SPEAKS, 35 + 30 * 40),
+        (Usage(100, 0, cached_tokens=80, prompt_audio_tokens=30), SPEAKS, 35 + 10 * 4 + 20 * 40),
+        (Usage(100, 0, cached_tokens=100, prompt_audio_tokens=100), SPEAKS, 400),
+        (Usage(100, 0, prompt_audio_tokens=30), GPT, 250),
+        (Usage(100, 0, cache_write_tokens=60, cache_write_1h_tokens=20), KEEPS, 120 + 150 + 120),
+        (Usage(100, 0, cache_write_1h_tokens=20), KEEPS, 240 + 120),
+        (Usage(100, 0, cache_write_tokens=60, cache_write_1h_tokens=20), CLAUDE, 120 + 60 * Decimal("3.75")),
+        (Usage(100, 10, service_tier="flex"), TIERED, 140),
+        (Usage(100, 10, service_tier="FLEX"), TIERED, 140),
+        (Usage(100, 10, service_tier="default"), TIERED, 280),
+        (Usage(100, 10, service_tier="standard"), TIERED, 280),
+        (Usage(100, 10), TIERED, 280),
+    ],
+)
+def test_what_is_dearer_or_cheaper_than_plain_text_is_charged_at_its_own_rate(usage, price, millionths):
+    assert cost(usage, price) == Decimal(millionths).scaleb(-6)
+
+
+def test_a_tier_without_a_price_has_no_known_cost_unless_the_model_is_free():
+    assert cost(Usage(100, 10, service_tier="priority"), TIERED) is None
+    assert cost(Usage(100, 10, service_tier="priority"), Price(Decimal(0), Decimal(0))) == 0
+    assert cost(Usage(100, 10, service_tier="priority"), Price(Decimal(0), None, per_request=Decimal(1))) is None
+
+
+def test_audio_whose_price_nobody_told_has_no_known_cost():
+    mute = Price(Decimal(1), Decimal(1), is_audio_known=False)
+    assert cost(Usage(9, 9, prompt_audio_tokens=1), mute) is None
+    assert cost(Usage(9, 9, completion_audio_tokens=1), mute) is None
+    assert cost(Usage(9, 9, prompt_audio_tokens=0), mute) == Decimal("0.000018")
+
+
+@pytest.mark.parametrize(
+    ("used", "usd"),
+    [
+        ({"web_search_requests": 3}, "0.031"),
+        ({"web_search_requests": 0, "code_execution_requests": 0}, "0.001"),
+        ({}, "0.001"),
+        (None, "0.001"),
+        ({"code_execution_requests": 1}, None),
+        ({"web_search_requests": "many"}, None),
+        ({"web_search_requests": -1}, None),
+        ("what is this", None),
+    ],
+)
+def test_the_uses_of_a_servers_tools_are_charged_and_unknown_ones_make_the_cost_unknown(used, usd):
+    price = Price(Decimal(1), Decimal(1), uses=(("web_search_requests", Decimal("0.01")),))
+    usage = Usage(1000, 0, raw={"server_tool_use": used})
+    assert cost(usage, price) == (None if usd is None else Decimal(usd))
+
+
+@pytest.mark.parametrize("kind", ["cache_write_1h_tokens", "prompt_audio_tokens", "completion_audio_tokens"])
+def test_no_kind_of_token_can_be_fewer_than_none(kind):
+    assert cost(Usage(5, 5, **{kind: -1}), GPT) is None
+
+
+parts = st.integers(0, 10**6)
+rate_or_none = st.none() | rates
+
+
+@given(st.lists(parts, min_size=8, max_size=8), st.lists(rate_or_none, min_size=7, max_size=7), rates, rates)
+def test_every_kind_of_token_pays_its_rate_or_that_of_its_kin(counts, own, text, out):
+    """Against the sum written down kind by kind, in fractions."""
+    fresh, cached, written, long, heard, said, thought, spoken = counts
+    cached_rate, write_rate, hour_rate, audio_rate, cached_audio, thought_rate, spoken_rate = own
+    price = Price(
+        text, out, cached_rate, write_rate, reasoning=thought_rate, cache_write_1h=hour_rate,
+        audio_input=audio_rate, cached_audio=cached_audio, audio_output=spoken_rate,
+    )  # fmt: skip
+    usage = Usage(
+        fresh + cached + written + long + heard,
+        said + thought + spoken,
+        cached,
+        written + long,
+        thought,
+        cache_write_1h_tokens=long,
+        prompt_audio_tokens=heard,
+        completion_audio_tokens=spoken,
+    )
+
+    def of(*some):
+        return Fraction(next(rate for rate in some if rate is not None))
+
+    expected = (
+        fresh * of(text)
+        + cached * of(cached_rate, text)
+        + written * of(write_rate, text)
+        + long * of(hour_rate, write_rate, text)
+        + heard * of(audio_rate, text)
+        + said * of(out)
+        + thought * of(thought_rate, out)
+        + spoken * of(spoken_rate, out)
+    )
+    assert Fraction(cost(usage, price)) == expected / 10**6
+
+
+@given(st.data(), st.lists(rate_or_none, min_size=9, max_size=9), rates, rates, st.integers(0, 5000))
+def test_nothing_costs_more_than_the_worst_case(data, own, text, out, threshold):
+    def price(*own):
+        cached, write, hour, audio, again, thought, spoken = own
+        return Price(
+            text, out, cached, write, reasoning=thought, cache_write_1h=hour, audio_input=audio, cached_audio=again,
+            audio_output=spoken,
+        )  # fmt: skip
+
+    whole = replace(price(*own[:7]), tiers=((threshold, price(*own[2:])),), service_tiers=(("flex", price(*own[1:8])),))
+    prompt, output = data.draw(st.integers(0, 10_000)), data.draw(st.integers(0, 10_000))
+    cached = data.draw(st.integers(0, prompt))
+    written = data.draw(st.integers(0, prompt - cached))
+    thought = data.draw(st.integers(0, output))
+    usage = Usage(
+        prompt, output, cached, written, thought,
+        cache_write_1h_tokens=data.draw(st.integers(0, written)),
+        prompt_audio_tokens=data.draw(st.integers(0, prompt - written)),
+        completion_audio_tokens=data.draw(st.integers(0, output - thought)),
+        service_tier=data.draw(st.sampled_from([None, "flex", "default"])),
+    )  # fmt: skip
+    more = data.draw(st.integers(0, 1000))
+    assert cost(usage, whole) <= worst_case(whole, prompt + more, output + more, (None, "flex"))
+
+
+def test_the_worst_case_is_unknown_where_a_cost_may_be():
+    assert worst_case(TIERED, 10, 10, (None, "priority")) is None
+    assert worst_case(Price(Decimal(1), None), 10, 10) is None
+    assert worst_case(Price(Decimal(1), None), 10, 0) == Decimal("0.00001")
+    assert worst_case(Price(Decimal(1), None, per_request=Decimal(2)), 10, 0) == Decimal("2.00001")
 
 
 @given(st.integers(0, 10**22))

@@ -20,13 +20,25 @@ if TYPE_CHECKING:
     from rubberduck.config import Config
     from rubberduck.runtime import RubberDuck
     from rubberduck.stream import Stream
-    from rubberduck.types import Choice, Chunk, Delta, Message, Request, Response, Usage
+    from rubberduck.types import (
+        Choice,
+        Chunk,
+        Delta,
+        EmbeddingRequest,
+        Embeddings,
+        Message,
+        Request,
+        Response,
+        TokenCount,
+        Usage,
+    )
 
 _HOMES = {
     "RubberDuck": "rubberduck.runtime",
     "Config": "rubberduck.config",
     "Stream": "rubberduck.stream",
-    **dict.fromkeys(("Choice", "Chunk", "Delta", "Message", "Request", "Response", "Usage"), "rubberduck.types"),
+    **dict.fromkeys(("Choice", "Chunk", "Delta", "EmbeddingRequest", "Embeddings", "Message"), "rubberduck.types"),
+    **dict.fromkeys(("Request", "Response", "TokenCount", "Usage"), "rubberduck.types"),
 }
 
 __version__ = "0.1.0"
@@ -36,11 +48,14 @@ __all__ = [
     "Chunk",
     "Config",
     "Delta",
+    "EmbeddingRequest",
+    "Embeddings",
     "Message",
     "Request",
     "Response",
     "RubberDuck",
     "Stream",
+    "TokenCount",
     "Usage",
     "__version__",
 ]

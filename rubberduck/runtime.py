@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast, overload
 
 import pykka
 
@@ -39,11 +39,12 @@ from rubberduck.storage import Ledger
 from rubberduck.storage.jobs import SqliteJobs
 from rubberduck.stream import OpeningStream, Stream
 from rubberduck.telemetry import names as events
-from rubberduck.types import Request, Response
+from rubberduck.types import EmbeddingRequest, Embeddings, Request, Response, TokenCount
 from rubberduck.wiring import desk_of, jobs_of, leases_of, ledger_of, prices_of, provider_of
 
 logger = logging.getLogger("rubberduck")
 _numbers = itertools.count(1)
+T = TypeVar("T")
 
 
 class RubberDuck:
@@ -121,7 +122,15 @@ class RubberDuck:
         """The ServiceActor's ref: `duck.service.ask({"complete": request})`."""
         return cast("sup.ActorRef", self.actor("service"))
 
-    def complete(self, request: Request | dict[str, Any], **options: Any) -> Response:
+    @overload
+    def complete(
+        self, request: Request | dict[str, Any], *, response_model: None = None, **options: Any
+    ) -> Response: ...
+    @overload
+    def complete(
+        self, request: Request | dict[str, Any], *, response_model: type[T], repair: bool = False, **options: Any
+    ) -> T: ...
+    def complete(self, request: Request | dict[str, Any], **options: Any) -> Any:
         """Ask a model and wait for the whole answer.
 
         Options, all by name: `priority` ("high", "normal", "low"), `timeout` (seconds, for all of it), `providers`
@@ -129,14 +138,60 @@ class RubberDuck:
         tenants), `session` (a conversation that had better stay on its route), `replayable` (False: to send it twice
         could do something twice), `max_cost` (USD, for all attempts), `stream_policy` (see `stream`).
 
+        With `response_model` (a pydantic model, a dataclass, or whatever pydantic can check) the answer is asked for
+        in that form, and is a value of that type. With `repair=True` the model may mend an answer that does not fit,
+        once, within the same call. Who wants the Response too has `schema_of` and `read` in `rubberduck.structured`.
+
         Raises:
+            OutputInvalid: the answer is no value of the type; it has been paid for, and is in `error.response`.
             RubberDuckError: see `rubberduck.errors`.
         """
-        return cast("Response", self._blocking({"complete": request, **options}))
+        return self._blocking({"complete": request, **options})
 
-    async def acomplete(self, request: Request | dict[str, Any], **options: Any) -> Response:
+    @overload
+    async def acomplete(
+        self, request: Request | dict[str, Any], *, response_model: None = None, **options: Any
+    ) -> Response: ...
+    @overload
+    async def acomplete(
+        self, request: Request | dict[str, Any], *, response_model: type[T], repair: bool = False, **options: Any
+    ) -> T: ...
+    async def acomplete(self, request: Request | dict[str, Any], **options: Any) -> Any:
         """As `complete`, on any event loop. Cancelling the awaiting task cancels the call."""
-        return cast("Response", await self._asking({"complete": request, **options}))
+        return await self._asking({"complete": request, **options})
+
+    def embed(self, request: EmbeddingRequest | dict[str, Any], **options: Any) -> Embeddings:
+        """Turn texts into vectors, in their order: `{"model": ..., "input": ["one text", "another"]}`.
+
+        Any number of texts may be given: they are sent in as many requests as they need, one after the other, within
+        one call. All vectors are of one model: once some have come, others are asked for on routes of that model
+        only. Options as of `complete`, but for `session`, `stream_policy` and those that read an answer.
+
+        Raises:
+            RubberDuckError: one request of several may have failed; `spent` is what all of them have cost.
+        """
+        return cast("Embeddings", self._blocking({"embed": request, **options}))
+
+    async def aembed(self, request: EmbeddingRequest | dict[str, Any], **options: Any) -> Embeddings:
+        """As `embed`, on any event loop."""
+        return cast("Embeddings", await self._asking({"embed": request, **options}))
+
+    def count_tokens(self, request: Request | dict[str, Any], **options: Any) -> TokenCount:
+        """How many input tokens a request is, for the route that comes first.
+
+        A provider that counts is asked, for nothing; else it is counted here, `estimated` unless that is exact. Where
+        the provider fails, the number is an estimate too. Options: `priority`, `timeout`, `providers`, `tenant`,
+        `tags`, `replayable`.
+
+        Raises:
+            InvalidRequest, AuthenticationFailed: the provider's word, as it would be on an answer.
+            RubberDuckError: nobody serves the model, or there was no time.
+        """
+        return cast("TokenCount", self._blocking({"count": request, **options}))
+
+    async def acount_tokens(self, request: Request | dict[str, Any], **options: Any) -> TokenCount:
+        """As `count_tokens`, on any event loop."""
+        return cast("TokenCount", await self._asking({"count": request, **options}))
 
     def stream(self, request: Request | dict[str, Any], **options: Any) -> Stream:
         """Ask a model and get the answer piece by piece; returns when its first piece is there.

@@ -23,7 +23,7 @@ from rubberduck.actors import circuit_breaker, components, cost_tracker, rate_li
 from rubberduck.actors.arrears import Arrears
 from rubberduck.actors.board import ProviderDesk, Route
 from rubberduck.actors.budgets import look_again_after
-from rubberduck.actors.call import Call
+from rubberduck.actors.call import CHAT, COUNT, Call, Given
 from rubberduck.actors.office import Office
 from rubberduck.actors.second_look import EVERY, Left, SecondLook
 from rubberduck.actors.trace import Leg
@@ -31,7 +31,7 @@ from rubberduck.actors.wire import Exchange, Limits
 from rubberduck.core import pricing, rate_headers
 from rubberduck.core.breaker import Outcome, Permit, Rejected
 from rubberduck.core.budget import Refused as OverBudget
-from rubberduck.core.classify import Disposition, Settlement, classify, status_of
+from rubberduck.core.classify import Disposition, Settlement, classify, of_a_count, status_of
 from rubberduck.core.keys import Barred, Quarantined, Use
 from rubberduck.core.ledger import AttemptRecord
 from rubberduck.core.limiter import Amounts, Granted, Refused, Wait
@@ -44,7 +44,7 @@ from rubberduck.errors import (
     RubberDuckError,
     StreamInterrupted,
 )
-from rubberduck.types import Attempt, Chunk, Response, Usage
+from rubberduck.types import Attempt, Chunk, EmbeddingRequest, TokenCount, Usage
 
 R = TypeVar("R")
 
@@ -118,14 +118,15 @@ class AttemptRun:
             self.limits,
             self._heard,
             self._first_token,
+            self.call.kind,
         )
         self.id = f"{self.call.id}-{self.number}"
 
-    async def complete(self) -> tuple[Response, Usage]:
+    async def complete(self) -> tuple[Given, Usage]:
         """The whole answer, and its usage with the cost. Raises NotBegun, or how the attempt failed."""
         return await self._bracketed(self._exchange.complete)
 
-    async def stream(self, deliver: Callable[[Chunk], Awaitable[None]]) -> tuple[Response, Usage]:
+    async def stream(self, deliver: Callable[[Chunk], Awaitable[None]]) -> tuple[Given, Usage]:
         """The same, handing on each chunk as it comes."""
         return await self._bracketed(functools.partial(self._exchange.stream, deliver))
 
@@ -155,7 +156,7 @@ class AttemptRun:
 
     def _heard(self, status: int, headers: Mapping[str, str]) -> None:
         """The head of the answer has come: the limiter learns from it, unless it speaks of capacity, not of quotas."""
-        if status >= 500:
+        if status >= 500 or self.call.kind == COUNT:  # whose quotas are others than those of answers
             return
         told = rate_headers.read(headers)
         if told:
@@ -176,7 +177,7 @@ class AttemptRun:
 
     # -- taking ------------------------------------------------------------------------------------
 
-    async def _bracketed(self, on_the_wire: Callable[[], Awaitable[Response]]) -> tuple[Response, Usage]:
+    async def _bracketed(self, on_the_wire: Callable[[], Awaitable[Given]]) -> tuple[Given, Usage]:
         try:
             await self._take()
         except BaseException:
@@ -184,11 +185,11 @@ class AttemptRun:
             raise
         self._begin()
         try:
-            response = await on_the_wire()
+            given = await on_the_wire()
         except BaseException as error:
             await self._failed(error)
             raise
-        return response, await self._succeeded(response)
+        return given, await self._succeeded(given)
 
     def _begin(self) -> None:
         """Here the attempt may still be held back; from here on nobody knows what has become of it but its end."""
@@ -313,20 +314,27 @@ class AttemptRun:
         if self.call.money is not None:
             return self.call.money.worst_case(self.route)
         amounts = self.call.amounts
-        return self.office.cost(self.desk, self.route, Usage(int(amounts.input), int(amounts.output)))[0]
+        return self._cost(Usage(int(amounts.input), int(amounts.output)))[0]
+
+    def _cost(self, usage: Usage) -> tuple[Decimal | None, pricing.Price | None]:
+        if self.call.kind == COUNT:  # nobody charges for it
+            return Decimal(0), None
+        return self.office.cost(self.desk, self.route, usage)
 
     # -- giving back -------------------------------------------------------------------------------
 
-    async def _succeeded(self, response: Response) -> Usage:
+    async def _succeeded(self, given: Given) -> Usage:
         """Settle permit, reservation and ledger; the usage with its cost."""
-        usage = response.usage
-        cost, price = self.office.cost(self.desk, self.route, usage)
+        usage = Usage() if isinstance(given, TokenCount) else given.usage
+        cost, price = self._cost(usage)
         self._learn_output(usage)
         await self._settle(None, usage, cost, price)
         return usage.priced(cost)
 
     def _learn_output(self, usage: Usage) -> None:
         request = self.call.request
+        if isinstance(request, EmbeddingRequest) or self.call.kind != CHAT:
+            return
         if request.max_tokens is not None and not usage.estimated:
             self.desk.output_of(self.route.model).learn(usage.completion_tokens, request.max_tokens * request.n)
 
@@ -334,9 +342,9 @@ class AttemptRun:
         """Settle them after a failure: with what was consumed by the provider's own word, if it said so."""
         usage = self._exchange.partial_usage(error)
         if usage is not None:
-            cost, price = self.office.cost(self.desk, self.route, usage)
+            cost, price = self._cost(usage)
         else:
-            cost, price = (Decimal(0) if _was_free(error) else None), None
+            cost, price = (Decimal(0) if _was_free(error) or self.call.kind == COUNT else None), None
         await self._settle(error, usage, cost, price)
 
     async def _settle(
@@ -353,6 +361,8 @@ class AttemptRun:
             local_stall=self._exchange.was_stalled,
             failover_on_content_filter=self.leaves_filters,
         )
+        if self.call.kind == COUNT:
+            row = of_a_count(row)
         self.disposition = row
         duration = now - self.started
         first_token = (now if self._exchange.first_token_at is None else self._exchange.first_token_at) - self.started
@@ -382,7 +392,8 @@ class AttemptRun:
         self.desk.inflight -= 1
         stats = self.desk.stats_of(self.route.model, now)
         ttft = first_token if self._exchange.first_token_at is None else None
-        stats.ended(row.breaker, now, ttft=ttft, tpot=pace, duration=duration, attempt=self._out_as)
+        took = None if self.call.kind == COUNT else duration  # which says nothing of how long an answer takes
+        stats.ended(row.breaker, now, ttft=ttft, tpot=pace, duration=took, attempt=self._out_as)
         inflight = stats.inflight + 1
         if row.breaker is Outcome.SUCCESS:
             self.desk.concurrency_of(self.route.model).answered(inflight)
@@ -498,7 +509,10 @@ def _left_behind() -> Cancelled:
 
 def reserved(call: Call, desk: ProviderDesk, route: Route) -> Amounts:
     """What an attempt of a call on a route asks the limiter for."""
-    return desk.amounts(call.amounts, call.request.max_tokens, call.request.n, route.model)
+    request = call.request
+    if isinstance(request, EmbeddingRequest) or call.kind != CHAT:  # nothing is written
+        return call.amounts
+    return desk.amounts(call.amounts, request.max_tokens, request.n, route.model)
 
 
 async def _unless_resting(answer: Awaitable[R]) -> R:

@@ -23,7 +23,7 @@ from rubberduck.core.route_stats import RouteStats
 from rubberduck.core.score import Candidate
 from rubberduck.errors import NoAvailableProvider
 from rubberduck.prices import context_window
-from rubberduck.providers.base import Provider
+from rubberduck.providers.base import Kind, Provider
 
 logger = logging.getLogger("rubberduck")
 V = TypeVar("V")
@@ -148,6 +148,11 @@ class ProviderDesk:
         """Whether a limit, configured or learned, can use the number of a request's tokens."""
         return any(limiter.counts_tokens(model) for limiter in self.limiters.values())
 
+    def input_limit(self, model: str) -> float | None:
+        """The smallest limit that input counts against, configured or learned; None without any."""
+        limits = [limiter.input_limit(model) for limiter in self.limiters.values()]
+        return min([limit for limit in limits if limit is not None], default=None)
+
     def output_of(self, model: str) -> OutputEstimate:
         """How much of what they may write past answers of this route have written."""
         estimate = self.outputs.get(model)
@@ -190,8 +195,18 @@ class ProviderDesk:
         return budget
 
 
+LACKS: Mapping[Kind, str] = {
+    "chat": "offers no chat",
+    "embeddings": "offers no embeddings",
+    "count": "counts no tokens",
+}
+
+
 class Board:
-    """All providers, and the names that lead to their routes."""
+    """All providers, and the names that lead to their routes.
+
+    `unable` names, for each kind of question, the providers that do not offer it.
+    """
 
     def __init__(
         self, desks: Mapping[str, ProviderDesk], aliases: Mapping[str, Iterable[str]], rng: random.Random
@@ -200,6 +215,10 @@ class Board:
         self.rng = rng
         self._known: dict[tuple[str, str], Route] = {}
         self._aliases = {name: tuple(_route(text) for text in routes) for name, routes in aliases.items()}
+        self.unable: dict[Kind, frozenset[str]] = {
+            kind: frozenset([name for name, desk in desks.items() if kind not in desk.provider.offers])
+            for kind in LACKS
+        }
 
     def slots_of(self, route: str) -> int:
         """How many calls the route of this name takes at once, as it stands at the moment; 0 if there is none."""
@@ -262,6 +281,21 @@ class Board:
         details = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise NoAvailableProvider(
             f"no provider serves the model {model!r} ({details})", reasons=reasons, model=model, retryable=False
+        )
+
+    def able(self, routes: tuple[Route, ...], kind: Kind) -> tuple[Route, ...]:
+        """Those of the routes that offer what is asked for.
+
+        Raises:
+            NoAvailableProvider: there is none; `reasons` says so for each route.
+        """
+        able = tuple([route for route in routes if route.provider not in self.unable[kind]])
+        if able:
+            return able
+        reasons = {route.name: LACKS[kind] for route in routes}
+        details = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise NoAvailableProvider(
+            f"no provider of the model offers that ({details})", reasons=reasons, model=routes[0].model, retryable=False
         )
 
     def _all_routes(self, model: str) -> tuple[Route, ...]:

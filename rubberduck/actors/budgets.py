@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from rubberduck.actors.board import Route
-from rubberduck.actors.call import Call
+from rubberduck.actors.call import COUNT, Asked, Call
 from rubberduck.actors.office import Office
 from rubberduck.core.budget import PRICE_UNKNOWN, SPENT, Budget, Held, Refused
 from rubberduck.core.pricing import from_pico, to_pico
 from rubberduck.core.retry import RetryOptions
 from rubberduck.core.score import Candidate, with_obstacle
 from rubberduck.errors import BudgetExceeded, NoAvailableProvider, RubberDuckError
-from rubberduck.types import Message, Request, TextPart, Usage
+from rubberduck.types import EmbeddingRequest, Message, Request, TextPart, Usage
 
 UNBOUNDED_OUTPUT = 32_768
 """The most output, in tokens, of a request that does not bound it, where its provider does not either."""
@@ -28,14 +28,14 @@ RETURNS = 0.1
 """Seconds after which money that others hold is looked for again."""
 THE_CALL = "max_cost of the call"
 
-_PER_MESSAGE, _PER_IMAGE, _FOR_TOOLS = 16, 2_000, 1_000
-"""Tokens that a provider may add by itself: around a message, for an image, to explain tools."""
+_PER_MESSAGE, _PER_IMAGE, _FOR_TOOLS, _PER_TEXT = 16, 2_000, 1_000, 4
+"""Tokens that a provider may add by itself: around a message, for an image, to explain tools, around a text."""
 
 
 class Money:
     """The money of one call. Used on the actors' loop."""
 
-    __slots__ = ("_call", "_final", "_office", "_own", "_refused", "_worst")
+    __slots__ = ("_call", "_final", "_office", "_own", "_refused", "_since", "_worst")
 
     def __init__(self, office: Office, call: Call) -> None:
         self._office = office
@@ -43,7 +43,8 @@ class Money:
         self._own = None if call.max_cost is None else Budget(to_pico(call.max_cost))
         self._refused: dict[Route, Refused] = {}
         self._final: dict[Route, Refused] = {}
-        self._worst: tuple[Request, dict[Route, Decimal | None]] = (call.request, {})
+        self._worst: tuple[Asked, dict[Route, Decimal | None]] = (call.request, {})
+        self._since = 0
 
     @classmethod
     def of(cls, office: Office, call: Call) -> Money | None:
@@ -51,10 +52,18 @@ class Money:
         is_bounded = office.budgets is not None and office.budgets.is_bounded(call.tenant)
         return cls(office, call) if is_bounded or call.max_cost is not None else None
 
+    def begin_round(self) -> None:
+        """The call has something else to ask: what was refused before does not count, what was spent does."""
+        self._since = len(self._call.attempts)
+        self._refused.clear()
+        self._final.clear()
+
     # -- an attempt --------------------------------------------------------------------------------
 
     def worst_case(self, route: Route) -> Decimal | None:
         """The most that an attempt on a route can cost, in USD; None if its price is unknown."""
+        if self._call.kind == COUNT:
+            return Decimal(0)
         request, known = self._worst
         if request is not self._call.request:
             request, known = self._worst = (self._call.request, {})
@@ -122,7 +131,7 @@ class Money:
     ) -> BudgetExceeded | None:
         """The error of a call that ended for want of money only; `last` is what its last attempt failed with."""
         call, due = self._call, []
-        if call.delivered or len(call.attempts) >= retry.max_attempts_total:
+        if call.delivered or len(call.attempts) - self._since >= retry.max_attempts_total:
             return None
         for route in routes:
             refused, tried = self._final.get(route) or self._refused.get(route), self._tried(route)
@@ -133,7 +142,7 @@ class Money:
         return _error(due, self._call, last) if due else None
 
     def _tried(self, route: Route) -> int:
-        made = [Route(each.provider, each.model) for each in self._call.attempts]
+        made = [Route(each.provider, each.model) for each in self._call.attempts[self._since :]]
         return made.count(route)
 
     def _would_try(self, tried: int, retry: RetryOptions, last: BaseException | None) -> bool:
@@ -157,9 +166,11 @@ def look_again_after(refused: Refused) -> float | None:
     return RETURNS if refused.is_held else refused.retry_after
 
 
-def worst_case(office: Office, route: Route, request: Request) -> Decimal | None:
+def worst_case(office: Office, route: Route, request: Asked) -> Decimal | None:
     """The most that a request can cost on a route, in USD: with the dearest of the rates that its tokens may have."""
     desk = office.board.desks[route.provider]
+    if isinstance(request, EmbeddingRequest):
+        return office.cost(desk, route, Usage(most_tokens(request)))[0]
     prompt = most_input(request)
     most = request.max_tokens or desk.provider.default_max_tokens or UNBOUNDED_OUTPUT
     output = most * request.n
@@ -179,6 +190,12 @@ def most_input(request: Request) -> int:
     if request.tools:
         total += _FOR_TOOLS + sum([len(tool.model_dump_json().encode()) for tool in request.tools])
     return total + len(json.dumps([request.response_format, request.extra], ensure_ascii=False).encode())
+
+
+def most_tokens(request: EmbeddingRequest) -> int:
+    """The same for texts that are to become vectors."""
+    texts = [len(each.encode()) if isinstance(each, str) else len(each) for each in request.input]
+    return sum(texts) + _PER_TEXT * len(texts)
 
 
 def _most(message: Message) -> int:

@@ -10,13 +10,23 @@ from typing import TYPE_CHECKING
 from rubberduck.actors.trace import Step, Trace, doing
 from rubberduck.core.limiter import Amounts, Klass
 from rubberduck.core.release import StreamPolicy
+from rubberduck.providers.base import Kind
 from rubberduck.stream import Pipe
-from rubberduck.types import Attempt, Request
+from rubberduck.types import Attempt, EmbeddingRequest, Embeddings, Request, Response, TokenCount
 
 if TYPE_CHECKING:
     from rubberduck.actors.attempts import AttemptRun
     from rubberduck.actors.budgets import Money
     from rubberduck.actors.flights import Flight
+    from rubberduck.actors.output import Output
+
+Asked = Request | EmbeddingRequest
+Given = Response | Embeddings | TokenCount
+"""What calls ask, and what they are given; `Call.kind` says which of it."""
+
+CHAT: Kind = "chat"
+EMBEDDINGS: Kind = "embeddings"
+COUNT: Kind = "count"
 
 ONE_REQUEST = Amounts()
 HAND_ON = StreamPolicy()
@@ -35,12 +45,13 @@ class Call:
     `policy` is what becomes of a stream that breaks; `continues` says that another attempt may go on where this one
     breaks off, and `spliced` that one has. A call that `is_flight` is made for several others that `may_share`, and is
     their `flight`; one that `is_second` has lost such a flight already.
+    `kind` is what is asked for; of an answer that is wanted as a value of a type, `output` reads that value.
     Once the call `is_lost`, its task has been left behind on a loop that is blocked, and others have ended the call:
     whatever that task still does counts for nothing.
     """
 
     id: str
-    request: Request
+    request: Asked
     is_stream: bool
     klass: Klass
     accepted_at: float
@@ -68,6 +79,8 @@ class Call:
     is_second: bool = False
     flight: Flight | None = None
     is_lost: bool = False
+    kind: Kind = CHAT
+    output: Output | None = None
 
     @property
     def delivered(self) -> bool:

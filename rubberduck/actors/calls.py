@@ -19,7 +19,7 @@ import supervision as sup
 from rubberduck.actors import endings, reports, request_queue
 from rubberduck.actors.answers import Answers
 from rubberduck.actors.arrears import Arrears
-from rubberduck.actors.call import Call
+from rubberduck.actors.call import CHAT, EMBEDDINGS, Call, Given
 from rubberduck.actors.continuation import delivery_of
 from rubberduck.actors.course import Course, tell_queue
 from rubberduck.actors.flights import Flights, may_begin_anew
@@ -30,7 +30,7 @@ from rubberduck.actors.trace_log import TraceLog
 from rubberduck.config import Config
 from rubberduck.core.release import StreamPolicy
 from rubberduck.errors import RubberDuckError
-from rubberduck.types import Response, Usage
+from rubberduck.types import Embeddings, Response, TokenCount, Usage
 from rubberduck.wakers import Waker
 
 TIME_TO_END = 5.0
@@ -89,7 +89,7 @@ class CallRunner:
     # -- the answer that is owed -------------------------------------------------------------------
 
     async def run(self, reply: sup.Reply, call: Call) -> None:
-        """Answer one call exactly once: with a Response or Stream, or with an error of our tree."""
+        """Answer one call exactly once: with what it asks for, or with an error of our tree."""
         task = asyncio.current_task()
         assert task is not None
         if call.is_lost:
@@ -99,6 +99,7 @@ class CallRunner:
         try:
             async with sup.TimeLimit(self._office.clock, None if call.is_flight else call.deadline):
                 response = await self._answer(call, reply)
+                answer = response if call.output is None else await self._read(call, response)
         except asyncio.CancelledError:
             self._fail(call, reply, report, endings.of_cancellation(call, reply))
             raise
@@ -107,7 +108,7 @@ class CallRunner:
         else:
             if not call.is_lost:
                 self._traces.keep(response.trace)
-                endings.succeed(call, reply, response)
+                endings.succeed(call, reply, answer)
                 report.success(response)
         finally:
             self._leave(call)
@@ -152,22 +153,49 @@ class CallRunner:
         if self._drained is not None and not self._in_flight:
             self._drained.wake()
 
-    async def _answer(self, call: Call, reply: sup.Reply) -> Response:
+    async def _answer(self, call: Call, reply: sup.Reply) -> Given:
         key = self._answers.key(call)
         if key is not None and not call.is_flight:
             kept = self._answers.find(key, call, self._office.now())
+            if call.output is not None and isinstance(kept, Response) and not await call.output.fits(kept):
+                kept = None  # nobody has asked for a value of this type before
             reports.looked_up(self._office.system.name, call, is_hit=kept is not None)
             if kept is not None:
                 return kept
         if self._flights is not None and (shared := self._flights.key(call)) is not None:
             return await self._flights.answer(call, shared, reply)
-        course = Course(self._office, self.arrears, self._rules, call, delivery_of(call, reply))
-        response, usage = await course.answer()
+        make = Course if call.kind == CHAT and call.output is None else _course_of(call)
+        course = make(self._office, self.arrears, self._rules, call, delivery_of(call, reply))
+        given, usage = await course.answer()
         now = self._office.now()
         trace = call.trace(now, "success")
-        response = _as_answer(response, usage, trace)
-        self._answers.keep(key, response, now)
-        return response
+        if isinstance(given, TokenCount):
+            return replace(given, attempts=trace.attempts, request_id=call.id, trace=trace)
+        answer = _as_answer(given, usage, trace) if isinstance(given, Response) else _as_vectors(given, usage, trace)
+        self._answers.keep(key, answer, now)
+        return answer
+
+    async def _read(self, call: Call, response: Given) -> Any:
+        """The value that the caller wants of the answer. A shared one is read by each who shares it."""
+        assert call.output is not None
+        assert isinstance(response, Response)
+        return response if call.is_flight else await call.output.read(response)
+
+
+def _course_of(call: Call) -> type[Course]:
+    """The way of a call that asks for something else than an answer as it comes."""
+    if call.kind == CHAT:
+        from rubberduck.actors.output import OutputCourse  # its schemas take time to import
+
+        return OutputCourse
+    from rubberduck.actors import counting, embedding
+
+    return embedding.EmbeddingCourse if call.kind == EMBEDDINGS else counting.CountCourse
+
+
+def _as_vectors(given: Embeddings, usage: Usage, trace: Trace) -> Embeddings:
+    """A provider's vectors as their caller gets them."""
+    return replace(given, usage=usage, attempts=trace.attempts, request_id=trace.request_id, trace=trace)
 
 
 def _as_answer(response: Response, usage: Usage, trace: Trace) -> Response:

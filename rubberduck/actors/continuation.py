@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from decimal import Decimal
 from math import ceil
 
 import supervision as sup
 from rubberduck.actors.attempts import AttemptRun
 from rubberduck.actors.board import ProviderDesk, Route
-from rubberduck.actors.call import Call
+from rubberduck.actors.call import Call, Given
 from rubberduck.actors.delivery import Delivery, HeldBack
 from rubberduck.actors.race import Answer
+from rubberduck.actors.usages import together
 from rubberduck.config import ProviderConfig
 from rubberduck.core.limiter import Amounts
 from rubberduck.core.splice import Splice, prefill
@@ -43,6 +43,7 @@ class Continued(Delivery):
 
     def __init__(self, call: Call, reply: sup.Reply) -> None:
         super().__init__(call, reply)
+        assert isinstance(call.request, Request)  # only a chat is streamed
         call.continues = is_plain(call.request)
         self._asked = call.request
         self._told = Assembly()
@@ -71,7 +72,7 @@ class Continued(Delivery):
         delta = replace(chunk.delta, content=text, role=None)
         if delta == Delta() and chunk.finish_reason is None and chunk.usage is None:
             return None
-        return replace(chunk, delta=delta, usage=None if chunk.usage is None else _sum([*self._used, chunk.usage]))
+        return replace(chunk, delta=delta, usage=None if chunk.usage is None else together([*self._used, chunk.usage]))
 
     def _note(self, run: AttemptRun, chunk: Chunk) -> None:
         self._told.add(chunk)
@@ -103,7 +104,7 @@ class Continued(Delivery):
             told.__cause__ = error
         told.text = self._told.text
         if self._broken is not None:
-            told.usage = _sum(self._used)
+            told.usage = together(self._used)
         return told
 
     def _usage_of(self, run: AttemptRun, error: RubberDuckError) -> Usage:
@@ -127,13 +128,14 @@ class Continued(Delivery):
 
     # -- the end -----------------------------------------------------------------------------------
 
-    def finish(self, response: Response, usage: Usage) -> Answer:
+    def finish(self, given: Given, usage: Usage) -> Answer:
         if self._splice is not None and (rest := self._splice.rest()) and self._call.pipe is not None:
             self._told.add(last := Chunk(delta=Delta(content=rest)))
             self._call.pipe.write_all([last])
         if not self._call.spliced:
-            return response, usage
-        return replace(response, choices=self._told.response().choices, spliced=True), _sum([*self._used, usage])
+            return given, usage
+        assert isinstance(given, Response)
+        return replace(given, choices=self._told.response().choices, spliced=True), together([*self._used, usage])
 
 
 def delivery_of(call: Call, reply: sup.Reply) -> Delivery:
@@ -174,22 +176,3 @@ def _with_beginning(request: Request, text: str) -> tuple[Message, ...]:
         text, messages = messages[-1].text + text, messages[:-1]
     beginning = prefill(text)
     return (*messages, Message(role="assistant", content=beginning)) if beginning else messages
-
-
-def _sum(usages: list[Usage]) -> Usage:
-    """All of it together; what nobody told of is left out, but a cost that one leaves open stays open."""
-    costs = [each.cost for each in usages]
-    return Usage(
-        sum(each.prompt_tokens for each in usages),
-        sum(each.completion_tokens for each in usages),
-        _sum_known([each.cached_tokens for each in usages]),
-        _sum_known([each.cache_write_tokens for each in usages]),
-        _sum_known([each.reasoning_tokens for each in usages]),
-        None if None in costs else sum([cost for cost in costs if cost is not None], Decimal(0)),
-        any(each.estimated for each in usages),
-    )
-
-
-def _sum_known(counts: list[int | None]) -> int | None:
-    known = [count for count in counts if count is not None]
-    return sum(known) if known else None

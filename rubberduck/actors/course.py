@@ -16,6 +16,9 @@ The whole way of a call, in this order:
 
 Whoever says no after the choice sends the call back to it, and nothing has been sent. With a hedge two attempts run
 beside each other (race.py). Chunks reach the caller as its stream policy wants (delivery.py, continuation.py).
+
+From the choice on that is a *round*. Some calls take several in their one turn, each with a plan of its own: more texts
+than one request takes (embedding.py), and an answer that has to be mended (output.py).
 """
 
 from __future__ import annotations
@@ -28,9 +31,9 @@ import supervision as sup
 from rubberduck.actors import components, endings, reports, request_queue
 from rubberduck.actors.arrears import Arrears
 from rubberduck.actors.attempts import AttemptRun, NotBegun, reserved
-from rubberduck.actors.board import Route
+from rubberduck.actors.board import LACKS, Route
 from rubberduck.actors.budgets import Money
-from rubberduck.actors.call import Call
+from rubberduck.actors.call import CHAT, Call
 from rubberduck.actors.continuation import goes_on
 from rubberduck.actors.delivery import Delivery
 from rubberduck.actors.habits import priced
@@ -47,7 +50,7 @@ from rubberduck.core.plan import Fail, Plan, Sleep, Try
 from rubberduck.core.request_queue import Job, Rejected
 from rubberduck.core.score import Candidate, with_obstacle
 from rubberduck.errors import Cancelled, NoAvailableProvider, RubberDuckError
-from rubberduck.types import Chunk
+from rubberduck.types import Chunk, Request
 
 LONGEST_ESTIMATE = 1024.0
 """The most output, in tokens, that the choice of a route reckons with."""
@@ -56,7 +59,18 @@ LONGEST_ESTIMATE = 1024.0
 class Course:
     """The way of one call through the tree. Used once, by the call's task."""
 
-    __slots__ = ("_arrears", "_call", "_conversation", "_delivery", "_office", "_plan", "_routes", "_rules")
+    __slots__ = (
+        "_arrears",
+        "_call",
+        "_conversation",
+        "_delivery",
+        "_holds",
+        "_left_out",
+        "_office",
+        "_plan",
+        "_routes",
+        "_rules",
+    )
 
     def __init__(self, office: Office, arrears: Arrears, rules: Rules, call: Call, delivery: Delivery) -> None:
         self._office = office
@@ -65,6 +79,9 @@ class Course:
         self._call = call
         self._delivery = delivery
         self._routes: tuple[Route, ...] = ()
+        # Routes that the call cannot take, and why.
+        self._left_out: dict[Route, str] = {}
+        self._holds = ""
         self._conversation = rules.habits.of(call)
 
     async def answer(self) -> Answer:
@@ -76,22 +93,29 @@ class Course:
             if call.money is not None:
                 call.money.require_some(self._routes, self._rules.retry)
         call.amounts = await self._estimate()
-        turn = await self._take_turn()
+        self._holds = (await self._take_turn()).route
         is_answered = False
         try:
-            answer = await self._attempts(turn)
+            answer = await self._rounds()
             is_answered = True
         finally:
             tell_queue(self._office, call, request_queue.Done(call.id, is_answered))
         return self._delivery.finish(*answer)
 
     def _find_routes(self) -> tuple[Route, ...]:
-        call = self._call
+        call, board = self._call, self._office.board
         try:
-            return self._office.board.routes(call.request.model, call.providers)
+            routes = board.routes(call.request.model, call.providers)
+            return self._able(routes) if board.unable[call.kind] else routes
         except NoAvailableProvider as error:
             call.steps.append((self._office.now(), GaveUp(dict(error.reasons), ())))
             raise
+
+    def _able(self, routes: tuple[Route, ...]) -> tuple[Route, ...]:
+        kind = self._call.kind
+        able = self._office.board.able(routes, kind)
+        self._left_out |= {route: LACKS[kind] for route in routes if route not in able}
+        return able
 
     # -- waiting for one's turn --------------------------------------------------------------------
 
@@ -116,6 +140,7 @@ class Course:
     async def _estimate(self) -> Amounts:
         """The most it takes. Input tokens are counted only where a limit on tokens can use the number."""
         request = self._call.request
+        assert isinstance(request, Request)
         output = (request.max_tokens or UNBOUNDED_OUTPUT) * request.n
         for route in self._routes:
             if self._office.board.desks[route.provider].counts_tokens(route.model):
@@ -127,7 +152,12 @@ class Course:
 
     # -- attempts ----------------------------------------------------------------------------------
 
-    async def _attempts(self, turn: request_queue.Turn) -> Answer:
+    async def _rounds(self) -> Answer:
+        """The answer of all rounds together."""
+        return await self._round()
+
+    async def _round(self) -> Answer:
+        """Ask what the call asks now, until there is an answer or nothing is left to try."""
         call, routes, office, board = self._call, self._routes, self._office, self._office.board
         plan = self._plan = Plan(
             call.deadline,
@@ -139,7 +169,6 @@ class Course:
             sticky=None if self._conversation is None else self._conversation.route(office.now()),
         )
         by_name = {route.name: route for route in routes}
-        holds = turn.route
         while True:
             now, plan.deadline = office.now(), call.deadline  # who joins a shared call may lengthen it
             decision = plan.next(now, self._candidates(now))
@@ -147,9 +176,9 @@ class Course:
             match decision:
                 case Try() as step:
                     route = by_name[step.route]
-                    if route.name != holds:
-                        holds = route.name
-                        tell_queue(self._office, call, request_queue.Moved(call.id, holds))
+                    if route.name != self._holds:
+                        self._holds = route.name
+                        tell_queue(self._office, call, request_queue.Moved(call.id, route.name))
                     self._note_attempt(route, step, now)
                     answer = await self._attempt(route, step)
                     if answer is not None:
@@ -165,7 +194,14 @@ class Course:
         habits, views = self._rules.habits, [self._candidate(route, now) for route in self._routes]
         if self._conversation is not None:
             views = self._conversation.expecting(views, now)
-        return priced(self._office, self._call, self._routes, views) if habits.price_weight else views
+        if habits.price_weight:
+            views = priced(self._office, self._call, self._routes, views)
+        return [*views, *self._views_left_out(now)] if self._left_out else views
+
+    def _views_left_out(self, now: float) -> list[Candidate]:
+        board, call = self._office.board, self._call
+        views = [(board.candidate(route, call.amounts, call.klass, now), why) for route, why in self._left_out.items()]
+        return [with_obstacle(view, why) for view, why in views]
 
     def _candidate(self, route: Route, now: float) -> Candidate:
         call, board = self._call, self._office.board
@@ -219,7 +255,7 @@ class Course:
             run.leg.refused, run.leg.retry_after = result.reason, result.retry_after
             plan.refused(route.name, result.reason, result.retry_after, self._office.now())
             return None
-        told = str(result) if isinstance(result, RubberDuckError) else result[0]
+        told: object = str(result) if isinstance(result, RubberDuckError) else result[0]
         self._rules.debug.response(route.provider, told, request_id=call.id, model=route.model)
         if not isinstance(result, RubberDuckError):
             plan.succeeded(route.name)
@@ -245,7 +281,7 @@ class Course:
         if hedges is None:
             return None
         hedges.call()
-        if len(self._routes) == 1 or not call.replayable:
+        if len(self._routes) == 1 or not call.replayable or call.kind != CHAT:
             return None
         stats = self._office.board.desks[route.provider].stats_of(route.model, self._office.now())
         p95 = stats.ttft_quantile(0.95) if call.is_stream else stats.quantile(0.95)
@@ -303,7 +339,7 @@ class Course:
         """A repeat is charged to the retry budget, another key is not; a first attempt earns when it is sent."""
         if step.is_repeat and not step.with_other_key:
             self._office.board.desks[route.provider].budget_of(route.model).spend(now)
-        if self._call.attempts:
+        if self._plan.attempts:
             reports.tried_again(
                 self._office.system.name, self._call, route.provider, route.model, now, is_repeat=step.is_repeat
             )

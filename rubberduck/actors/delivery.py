@@ -8,13 +8,13 @@ import functools
 import supervision as sup
 from rubberduck.actors.attempts import AttemptRun
 from rubberduck.actors.board import Route
-from rubberduck.actors.call import Call
+from rubberduck.actors.call import Call, Given
 from rubberduck.actors.race import Answer
 from rubberduck.actors.wire import content_of
 from rubberduck.core.release import Release
 from rubberduck.errors import RubberDuckError
 from rubberduck.stream import Pipe, Stream
-from rubberduck.types import Chunk, Response, Usage
+from rubberduck.types import Chunk, Usage
 from rubberduck.wakers import cancel_on
 
 
@@ -38,9 +38,9 @@ class Delivery:
         """What the reader is told, who has seen a part of the answer, if there will be no more of it."""
         return run.interrupted(error)
 
-    def finish(self, response: Response, usage: Usage) -> Answer:
+    def finish(self, given: Given, usage: Usage) -> Answer:
         """The answer is whole: hand on what is left of it. The answer as its reader has it."""
-        return response, usage
+        return given, usage
 
     def _open(self, route: Route) -> Pipe:
         task, loop = self._task, asyncio.get_running_loop()
@@ -74,10 +74,10 @@ class HeldBack(Delivery):
         if self._release.allows(content_of(chunk), run.office.now()):
             self._let_go(run.route)
 
-    def finish(self, response: Response, usage: Usage) -> Answer:
+    def finish(self, given: Given, usage: Usage) -> Answer:
         if self._call.pipe is None and self._run is not None:
             self._let_go(self._run.route)
-        return response, usage
+        return given, usage
 
     def _let_go(self, route: Route) -> None:
         held, self._held = self._held, []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import supervision as sup
 from rubberduck.actors.board import Route
@@ -18,17 +19,16 @@ from rubberduck.errors import (
     QueueFull,
     RubberDuckError,
 )
-from rubberduck.types import Response
 
 logger = logging.getLogger("rubberduck")
 
 
-def succeed(call: Call, reply: sup.Reply, response: Response) -> None:
-    """Give the caller the whole answer."""
+def succeed(call: Call, reply: sup.Reply, answer: Any) -> None:
+    """Give the caller the whole answer, or what was read from it."""
     if call.pipe is not None:
-        call.pipe.end(response)
+        call.pipe.end(answer)
     elif not reply.is_used:
-        reply.set(response)
+        reply.set(answer)
 
 
 def fail(call: Call, reply: sup.Reply, error: RubberDuckError, now: float) -> RubberDuckError:
@@ -60,7 +60,7 @@ def of_plan(error: BaseException, routes: Sequence[Route]) -> BaseException:
     """The error that a plan ended with; where there was but one route, by the name of what stood in its way."""
     if type(error) is not NoAvailableProvider or len(routes) != 1:
         return error
-    [reason] = error.reasons.values() or [""]
+    reason = error.reasons.get(routes[0].name, "")
     if not reason.startswith("circuit "):
         return error
     route = routes[0]

@@ -16,14 +16,14 @@ from typing import Any
 
 import supervision as sup
 from rubberduck.actors import reports
-from rubberduck.actors.answers import key_of
-from rubberduck.actors.call import ONE_REQUEST, Call
+from rubberduck.actors.answers import Kept, key_of
+from rubberduck.actors.call import COUNT, ONE_REQUEST, Call
 from rubberduck.actors.office import Office
 from rubberduck.core import flight
 from rubberduck.core.limiter import Klass
 from rubberduck.errors import CallInterrupted, Refused, RubberDuckError
 from rubberduck.stream import Pipe, Stream
-from rubberduck.types import Chunk, Response
+from rubberduck.types import Chunk
 from rubberduck.wakers import Waker, cancel_on
 
 _BEST_FIRST: tuple[Klass, ...] = ("high", "normal", "low")
@@ -49,7 +49,7 @@ class Flight(flight.Flight[Chunk]):
         self.is_superseded = False
         self._future = future
         self._stream: Stream | None = None
-        self._outcome: Response | RubberDuckError | None = None
+        self._outcome: Kept | RubberDuckError | None = None
         self._is_fetching = False
         self._sleepers: dict[Waker, None] = {}
         self._loop = asyncio.get_running_loop()
@@ -57,7 +57,7 @@ class Flight(flight.Flight[Chunk]):
 
     # -- what is waited for ------------------------------------------------------------------------
 
-    async def bring(self, seat: flight.Seat, call: Call, reply: sup.Reply) -> Response | RubberDuckError:
+    async def bring(self, seat: flight.Seat, call: Call, reply: sup.Reply) -> Kept | RubberDuckError:
         """Hand all chunks to a waiter, then return how the flight has ended."""
         while True:
             if isinstance(self._outcome, CallInterrupted) and not call.delivered:
@@ -136,7 +136,7 @@ class Flight(flight.Flight[Chunk]):
             else:
                 self.end(got)
 
-    def end(self, outcome: Response | RubberDuckError) -> None:
+    def end(self, outcome: Kept | RubberDuckError) -> None:
         """This is what becomes of it, if nothing has so far."""
         self.close()
         if self._outcome is None:
@@ -179,10 +179,12 @@ class Flights:
         """What identifies what is asked and how; None if the call shares with nobody."""
         if call.is_flight or not (call.replayable and call.may_share):  # what does something is done for each
             return None
+        if call.kind == COUNT:
+            return None
         key = key_of(call)
-        return None if key is None else f"{call.policy if call.is_stream else 'whole'} {key}"
+        return None if key is None else f"{_manner(call)} {key}"
 
-    async def answer(self, call: Call, key: str, reply: sup.Reply) -> Response:
+    async def answer(self, call: Call, key: str, reply: sup.Reply) -> Kept:
         """The answer to `call` from the flight of `key`, which begins where there is none. Raises how it ended."""
         if self._loop is not (loop := asyncio.get_running_loop()):
             self._loop, self._flights = loop, flight.Flights()
@@ -194,7 +196,7 @@ class Flights:
             shared, seat = self._join(flights, key, call, former)
             try:
                 outcome = await shared.bring(seat, call, reply)
-                if isinstance(outcome, Response):
+                if not isinstance(outcome, RubberDuckError):
                     return _answer_to(call, shared, outcome, self._office.now())
                 if not _goes_on(call, shared, outcome):
                     raise _error_to(call, shared, outcome) from outcome.__cause__
@@ -257,6 +259,13 @@ class Flights:
             _charge(call, shared)
 
 
+def _manner(call: Call) -> str:
+    """How an answer is wanted; who wants a value of another type may not be content with the same answer."""
+    if call.is_stream:
+        return str(call.policy)
+    return "whole" if call.output is None else f"as {call.output.key}"
+
+
 def _goes_on(call: Call, shared: Flight, error: RubberDuckError) -> bool:
     """Whether a waiter looks for another flight after this one has failed."""
     if call.delivered or call.is_lost:
@@ -282,7 +291,7 @@ def may_begin_anew(call: Call, reply: sup.Reply) -> bool:
 # -- to each his own -------------------------------------------------------------------------------
 
 
-def _answer_to(call: Call, shared: Flight, response: Response, now: float) -> Response:
+def _answer_to(call: Call, shared: Flight, response: Kept, now: float) -> Kept:
     """The answer as one waiter gets it: the first has the bill, for the others it is free."""
     is_payer = _charge(call, shared)
     usage = response.usage if is_payer else replace(response.usage, cost=Decimal(0))

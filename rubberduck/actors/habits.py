@@ -12,7 +12,7 @@ from rubberduck.config.sections import ChoiceConfig
 from rubberduck.core.plan import Panic
 from rubberduck.core.score import Candidate
 from rubberduck.core.sticky import Sticky, kept_keys, prefix_keys, session_key
-from rubberduck.types import Request, Usage
+from rubberduck.types import EmbeddingRequest, Request, Usage
 
 
 class Habits:
@@ -26,15 +26,16 @@ class Habits:
 
     def of(self, call: Call) -> Conversation | None:
         """What one call has of it; None if nothing is to be known, as where no session is named."""
-        if self._by == "off":
+        request = call.request
+        if self._by == "off" or isinstance(request, EmbeddingRequest):
             return None
         if call.session is not None:
             key = [session_key(call.tenant, call.request.model, call.session)]
             return Conversation(self._sticky, key, key)
         if self._by != "prefix":
             return None
-        keys = prefix_keys(call.tenant, call.request.model, _parts(call.request))
-        return Conversation(self._sticky, keys, kept_keys(keys, _instructions(call.request)))
+        keys = prefix_keys(call.tenant, request.model, _parts(request))
+        return Conversation(self._sticky, keys, kept_keys(keys, _instructions(request)))
 
 
 class Conversation:

@@ -8,10 +8,11 @@ from typing import Any
 
 import supervision as sup
 from rubberduck.actors.attempts import AttemptRun, NotBegun
+from rubberduck.actors.call import Given
 from rubberduck.errors import Cancelled, RubberDuckError
-from rubberduck.types import Response, Usage
+from rubberduck.types import Usage
 
-Answer = tuple[Response, Usage]
+Answer = tuple[Given, Usage]
 Result = Answer | NotBegun | RubberDuckError
 """What became of an attempt: an answer, or how it was refused or failed."""
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
+from decimal import Decimal
 from typing import Any
 
 from rubberduck import telemetry
 from rubberduck.actors.board import Route
-from rubberduck.actors.call import Call
+from rubberduck.actors.call import CHAT, Call, Given
 from rubberduck.core.budget import BudgetEvent
 from rubberduck.core.classify import Quarantine
 from rubberduck.core.keys import Quarantined
 from rubberduck.errors import RubberDuckError
 from rubberduck.telemetry import names as events
-from rubberduck.types import Attempt, Response, Usage
+from rubberduck.types import Attempt, TokenCount, Usage
 
 logger = logging.getLogger("rubberduck")
 
@@ -35,17 +36,16 @@ class CallReport:
     def call(self) -> Call:
         return self._call
 
-    def success(self, response: Response) -> None:
+    def success(self, given: Given) -> None:
         if not telemetry.is_attached(events.REQUEST_STOP):
             return
-        told = {
-            "tokens": response.usage.total_tokens,
-            "cost": response.usage.cost,
-            "attempts": len(response.attempts),
-            "cached": response.cached,
-            "shared": response.shared,
-        }
-        telemetry.execute(events.REQUEST_STOP, self._duration(), self._about(response.provider) | told)
+        if isinstance(given, TokenCount):  # which takes no tokens, whatever their number
+            told: dict[str, Any] = {"tokens": 0, "cost": Decimal(0), "cached": False, "shared": False}
+        else:
+            told = {"tokens": given.usage.total_tokens, "cost": given.usage.cost}
+            told |= {"cached": given.cached, "shared": given.shared}
+        told["attempts"] = len(given.attempts)
+        telemetry.execute(events.REQUEST_STOP, self._duration(), self._about(given.provider) | told)
 
     def failure(self, error: RubberDuckError) -> None:
         if not telemetry.is_attached(events.REQUEST_EXCEPTION):
@@ -61,7 +61,8 @@ class CallReport:
 
     def _about(self, provider: str | None) -> dict[str, Any]:
         call = self._call
-        return {"system": self._system, "request_id": call.id, "model": call.request.model, "provider": provider}
+        about = {"system": self._system, "request_id": call.id, "model": call.request.model, "provider": provider}
+        return about if call.kind == CHAT else about | {"kind": call.kind}
 
     def _duration(self) -> dict[str, int]:
         return {"duration": time.perf_counter_ns() - self._started}
@@ -73,7 +74,7 @@ class NoReport(CallReport):
     def __init__(self, system: str, call: Call) -> None:
         pass
 
-    def success(self, response: Response) -> None:
+    def success(self, given: Given) -> None:
         pass
 
     def failure(self, error: RubberDuckError) -> None:

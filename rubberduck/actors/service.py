@@ -8,19 +8,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import supervision as sup
 from rubberduck.actors import jobs
-from rubberduck.actors.call import Call
+from rubberduck.actors.call import CHAT, COUNT, EMBEDDINGS, Asked, Call
 from rubberduck.actors.calls import CallRunner
 from rubberduck.core.jobs import Job, Safety
 from rubberduck.core.ledger import MAX_AMOUNT
 from rubberduck.core.release import StreamPolicy
 from rubberduck.core.values import value
 from rubberduck.errors import CallInterrupted, ConfigError, InvalidRequest, RubberDuckError
+from rubberduck.providers.base import Kind
 from rubberduck.stream import Stream
-from rubberduck.types import Request, Response
+from rubberduck.types import EmbeddingRequest, Embeddings, Request, TokenCount
+
+if TYPE_CHECKING:
+    from rubberduck.actors.output import Output
 
 PRIORITIES = ("high", "normal", "low")
 LONGEST_TIMEOUT = 86_400.0
@@ -43,7 +47,7 @@ class Order:
     tokens"}, None what is configured; an answer that is wanted whole is buffered to its end whatever it says.
     """
 
-    request: Request | dict[str, Any]
+    request: Asked | dict[str, Any]
     priority: Literal["high", "normal", "low"] = "normal"
     timeout: float | None = None
     providers: tuple[str, ...] | None = None
@@ -57,13 +61,29 @@ class Order:
 
 
 @value(frozen=True, slots=True)
-class Complete(Order, sup.Ask[Response]):
-    """Answer the request as a whole."""
+class Complete(Order, sup.Ask[Any]):
+    """Answer the request as a whole: with a `Response`, or with a value of the type `response_model`.
+
+    `repair`: if the answer cannot be read as such a value, the model is told what is wrong, once, and asked again.
+    """
+
+    response_model: Any = None
+    repair: bool = False
 
 
 @value(frozen=True, slots=True)
 class OpenStream(Order, sup.Ask[Stream]):
     """Answer the request as a stream; the reply comes with its first chunk."""
+
+
+@value(frozen=True, slots=True)
+class Embed(Order, sup.Ask[Embeddings]):
+    """Turn the texts of the request, which is an EmbeddingRequest, into vectors."""
+
+
+@value(frozen=True, slots=True)
+class CountTokens(Order, sup.Ask[TokenCount]):
+    """Say how many input tokens the request is, without answering it."""
 
 
 @value(frozen=True, slots=True)
@@ -83,19 +103,30 @@ class Drain(sup.Ask[None]):
     """Accept no further calls; those in flight go on."""
 
 
-_VERBS: dict[str, type[Complete | OpenStream | SubmitJob]] = {
+_VERBS: dict[str, type[Complete | OpenStream | SubmitJob | Embed | CountTokens]] = {
     "complete": Complete,
     "stream": OpenStream,
     "submit": SubmitJob,
+    "embed": Embed,
+    "count": CountTokens,
 }
+_KINDS: dict[type[Order], Kind] = {Embed: EMBEDDINGS, CountTokens: COUNT}
 _OPTIONS = ("priority", "timeout", "providers", "tenant", "tags", "session", "replayable", "max_cost", "stream_policy")
 
-_OPTIONS_OF = {"complete": _OPTIONS, "stream": _OPTIONS, "submit": (*_OPTIONS, "key", "safety")}
+_OF_ALL = ("priority", "timeout", "providers", "tenant", "tags", "replayable")
+_READ = ("response_model", "repair")
+_OPTIONS_OF = {
+    "complete": (*_OPTIONS, *_READ),
+    "stream": _OPTIONS,
+    "submit": (*_OPTIONS, "key", "safety"),
+    "embed": (*_OF_ALL, "max_cost"),
+    "count": _OF_ALL,
+}
 _WORDS_OF = {verb: frozenset({verb, *options}) for verb, options in _OPTIONS_OF.items()}
 
 
 class ServiceActor(sup.Actor):
-    """Accepts calls: `ask({"complete": request})`, `ask({"stream": request})`, or the typed messages.
+    """Accepts calls: `ask({"complete": request})`, the same with "stream", "embed", "count", or the typed messages.
 
     Why an actor: one address for all callers, in whatever thread, that survives restarts.
     Asks: no one; each call becomes a task under `calls`, which owes the reply from then on.
@@ -160,7 +191,11 @@ class ServiceActor(sup.Actor):
         )
 
     def _call(self, order: Order) -> Call:
-        request = Request.parse(order.request)
+        kind = _KINDS.get(type(order), CHAT)
+        request = _question(order, kind)
+        output = None
+        if isinstance(order, Complete) and (order.response_model is not None or order.repair is not False):
+            output, request = _output(order, request)
         if order.priority not in PRIORITIES:
             known = ", ".join(PRIORITIES)
             raise InvalidRequest(f"priority is one of {known}, not {order.priority!r}", field="priority")
@@ -181,6 +216,8 @@ class ServiceActor(sup.Actor):
             policy=self._policy(order.stream_policy),
             # Who gives it an id looks for it in the ledger; who bounds its cost does not pay for others.
             may_share=order.call_id is None and order.max_cost is None,
+            kind=kind,
+            output=output,
         )
 
     def _policy(self, told: Any) -> StreamPolicy:
@@ -188,6 +225,26 @@ class ServiceActor(sup.Actor):
             return self._runner.stream_policy(told)
         except ValueError as error:
             raise InvalidRequest(f"stream_policy {error}", field="stream_policy") from None
+
+
+def _question(order: Order, kind: Kind) -> Asked:
+    told: Any = order.request
+    return EmbeddingRequest.parse(told) if kind == EMBEDDINGS else Request.parse(told)
+
+
+def _output(order: Complete, request: Asked) -> tuple[Output, Asked]:
+    """How the answer is to be read, and the request that asks for it so."""
+    repairs = _flag(order.repair, "repair")
+    if order.response_model is None:
+        raise InvalidRequest("repair: there is nothing to repair without a `response_model`", field="repair")
+    assert isinstance(request, Request)
+    if request.response_format is not None:
+        both = "response_model makes the request's response_format; give one of them"
+        raise InvalidRequest(both, field="response_format")
+    from rubberduck.actors.output import Output  # its schemas take time to import
+
+    output = Output(order.response_model, repairs=repairs)
+    return output, output.asked(request)
 
 
 def _read(message: Any) -> Order:
@@ -202,6 +259,9 @@ def _read(message: Any) -> Order:
         raise InvalidRequest(f"a message to the service has one of the keys {wanted}; this has {found}")
     verb = verbs[0]
     if not _WORDS_OF[verb].issuperset(message):
+        if unread := [option for option in _READ if option in message]:
+            told = f"{unread[0]}: only an answer that is waited for as a whole is read; use complete, not {verb}"
+            raise InvalidRequest(told, field=unread[0])
         unknown, known = set(message) - _WORDS_OF[verb], ", ".join(_OPTIONS_OF[verb])
         raise InvalidRequest(f"unknown option {min(map(str, unknown))!r}; there are {known}")
     options = {name: value for name, value in message.items() if name != verb and value is not None}

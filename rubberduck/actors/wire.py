@@ -12,15 +12,23 @@ from typing import Any
 
 import supervision as sup
 from rubberduck.actors.board import Route
+from rubberduck.actors.call import CHAT, EMBEDDINGS, Asked, Given
 from rubberduck.actors.vigil import Vigil
 from rubberduck.core.pulse import Pulse
 from rubberduck.core.values import value
 from rubberduck.core.written import about_tokens
-from rubberduck.errors import ProviderError, ProviderTimeout, RubberDuckError, ServiceUnavailable, StreamInterrupted
+from rubberduck.errors import (
+    ProtocolError,
+    ProviderError,
+    ProviderTimeout,
+    RubberDuckError,
+    ServiceUnavailable,
+    StreamInterrupted,
+)
 from rubberduck.providers.assembly import Assembly
-from rubberduck.providers.base import Provider
+from rubberduck.providers.base import Kind, Provider
 from rubberduck.providers.http import HTTPProvider, OnHeaders
-from rubberduck.types import Chunk, Request, Response, Usage
+from rubberduck.types import Chunk, EmbeddingRequest, Embeddings, Request, Response, TokenCount, Usage
 
 _ON_THE_WIRE: ContextVar[Exchange | None] = ContextVar("rubberduck_exchange", default=None)
 """The exchange that a provider is working for, so that the headers it shows can be told whose they are."""
@@ -45,7 +53,7 @@ class Limits:
 
 @dataclass(slots=True)
 class Exchange:
-    """Asks a provider once. Whatever it raises is of our tree, or a cancellation.
+    """Asks a provider once, for what `kind` says. Whatever it raises is of our tree, or a cancellation.
 
     `on_head(status, headers)` hears the head of the answer, `on_first_token(now)` when a stream begins to speak.
     `answer` is what has come so far. `was_stalled` says that it ran out of time while our own loop stood still.
@@ -54,22 +62,25 @@ class Exchange:
     clock: sup.Clock
     provider: Provider
     route: Route
-    request: Request
+    request: Asked
     limits: Limits
     on_head: Callable[[int, Mapping[str, str]], object]
     on_first_token: Callable[[float], object]
+    kind: Kind = CHAT
     answer: Assembly = field(default_factory=Assembly)
     first_token_at: float | None = None
     was_stalled: bool = False
     _vigil: Vigil | None = None
 
-    async def complete(self) -> Response:
-        """The whole answer."""
+    async def complete(self) -> Given:
+        """The whole answer, of whatever kind."""
         return await self._guarded(self._ask_for_all)
 
     async def stream(self, deliver: Deliver) -> Response:
         """The same, handing on each chunk as it comes."""
-        return await self._guarded(functools.partial(self._ask_for_chunks, deliver))
+        whole = await self._guarded(functools.partial(self._ask_for_chunks, deliver))
+        assert isinstance(whole, Response)
+        return whole
 
     def partial_usage(self, error: BaseException) -> Usage | None:
         """What a broken answer had consumed by the provider's own word."""
@@ -79,27 +90,53 @@ class Exchange:
                 return usage
         return None
 
-    async def _ask_for_all(self) -> Response:
+    async def _ask_for_all(self) -> Given:
         if self.limits.whole is None:
-            return _whole(await self.provider.complete(self._request()))
+            return self._checked(await self._asked())
         async with self._watch(Pulse(self.clock.now(), whole=self.limits.whole)):
-            return _whole(await self.provider.complete(self._request()))
+            return self._checked(await self._asked())
+
+    def _asked(self) -> Awaitable[Given]:
+        request = self._request()
+        if isinstance(request, EmbeddingRequest):
+            return self.provider.embed(request)
+        return self.provider.complete(request) if self.kind == CHAT else self.provider.count(request)
+
+    def _checked(self, given: Any) -> Given:
+        """A provider's answer, if it is one."""
+        if self.kind == CHAT:
+            return _whole(given)
+        return self._vectors(given) if self.kind == EMBEDDINGS else _number(given)
+
+    def _vectors(self, given: Any) -> Embeddings:
+        if not isinstance(given, Embeddings):
+            raise TypeError(f"embed() returned {type(given).__name__}, not Embeddings")
+        _require_usage(given.usage)
+        assert isinstance(self.request, EmbeddingRequest)
+        told, asked = len(given.vectors), len(self.request.input)
+        if told != asked:
+            self.answer.usage = given.usage  # it has been billed all the same
+            names: dict[str, Any] = {"provider": self.route.provider, "model": self.route.model, "spent": None}
+            raise ProtocolError(f"{self.route} gave {told} vectors for {asked} texts", status=200, **names)
+        return given
 
     async def _ask_for_chunks(self, deliver: Deliver) -> Response:
         limits, now = self.limits, self.clock.now
+        request = self._request()
+        assert isinstance(request, Request)
         pulse = Pulse(
             now(), whole=limits.whole, first_token=limits.first_token, idle=limits.idle, min_rate=limits.min_rate
         )
-        async with self._watch(pulse) as vigil, aclosing(self.provider.stream(self._request())) as chunks:
+        async with self._watch(pulse) as vigil, aclosing(self.provider.stream(request)) as chunks:
             await self._hand_on(chunks, deliver, pulse, vigil)
-        warnings = self.provider.warnings(self._request())
+        warnings = self.provider.warnings(request)
         return _whole(self.answer.response(provider=self.route.provider, model=self.route.model, warnings=warnings))
 
     async def _hand_on(self, chunks: AsyncIterator[Chunk], deliver: Deliver, pulse: Pulse, vigil: Vigil) -> None:
         """Deliver chunk by chunk. Those before the first output are held back: until then another route may answer."""
         now, held = self.clock.now, list[Chunk]()
         async for chunk in chunks:
-            pulse.heard(content_of(_checked(chunk)), now())
+            pulse.heard(content_of(_chunk(chunk)), now())
             if chunk.finish_reason is not None:
                 pulse.finished()
             if self.first_token_at is None:
@@ -122,7 +159,7 @@ class Exchange:
         vigil.look()
         self.on_first_token(now)
 
-    def _request(self) -> Request:
+    def _request(self) -> Asked:
         request = self.request
         return request if request.model == self.route.model else request.model_copy(update={"model": self.route.model})
 
@@ -130,7 +167,7 @@ class Exchange:
         self._vigil = Vigil(self.clock, pulse)
         return self._vigil
 
-    async def _guarded(self, on_the_wire: Callable[[], Awaitable[Response]]) -> Response:
+    async def _guarded(self, on_the_wire: Callable[[], Awaitable[Given]]) -> Given:
         """Only errors of our tree, and cancellation, leave the wire."""
         _ON_THE_WIRE.set(self)  # each call is a task of its own, so nobody else sees it
         try:
@@ -192,12 +229,26 @@ def _whole(response: Any) -> Response:
     """A provider's answer, if it is one. What it is not, a third party's code has to answer for."""
     if not isinstance(response, Response) or not isinstance(response.usage, Usage):
         raise TypeError(f"complete() returned {type(response).__name__} without a usage, not a Response")
-    if min(response.usage.prompt_tokens, response.usage.completion_tokens) < 0:
-        raise ValueError(f"its usage is negative: {response.usage}")
+    _require_usage(response.usage)
     return response
 
 
-def _checked(chunk: Any) -> Chunk:
+def _require_usage(usage: Any) -> None:
+    if not isinstance(usage, Usage):
+        raise TypeError(f"its usage is {type(usage).__name__}, not a Usage")
+    if min(usage.prompt_tokens, usage.completion_tokens) < 0:
+        raise ValueError(f"its usage is negative: {usage}")
+
+
+def _number(count: Any) -> TokenCount:
+    if not isinstance(count, TokenCount):
+        raise TypeError(f"count() returned {type(count).__name__}, not a TokenCount")
+    if count.tokens < 0:
+        raise ValueError(f"count() returned a negative number: {count.tokens}")
+    return count
+
+
+def _chunk(chunk: Any) -> Chunk:
     if not isinstance(chunk, Chunk):
         raise TypeError(f"stream() gave {type(chunk).__name__}, not a Chunk")
     return chunk

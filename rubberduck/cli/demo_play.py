@@ -13,7 +13,7 @@ from rubberduck import errors
 from rubberduck.core.figures import money, span
 from rubberduck.core.ledger import Summary
 from rubberduck.providers.mock import MockCall, Scripted
-from rubberduck.types import Response, Usage
+from rubberduck.types import Request, Response, Usage
 
 NAMES = ("alpha", "beta", "gamma")
 MODEL = "duck-1"
@@ -233,7 +233,8 @@ def wrong_answers(asked: int, answered: int, logs: Iterable[Iterable[MockCall]])
         found.append(f"{asked} questions, {answered} answers")
     times: dict[str, int] = {}
     for call in (call for log in logs for call in log if call.outcome == "success"):
-        times[call.request.messages[-1].text] = times.get(call.request.messages[-1].text, 0) + 1
+        if isinstance(call.request, Request):
+            times[call.request.messages[-1].text] = times.get(call.request.messages[-1].text, 0) + 1
     found += [
         f"{question!r} was answered {count} times by providers" for question, count in times.items() if count != 1
     ]

@@ -191,6 +191,16 @@ def classify(
     return row
 
 
+def of_a_count(row: Disposition) -> Disposition:
+    """The row for a request that only counts tokens: it has limits of its own, and may not be offered at all.
+
+    What a provider refuses there says nothing of the answers that it gives.
+    """
+    limiter = Settlement.RETURN_TOKENS if row.limiter is Settlement.BLOCK else row.limiter
+    quarantine = Quarantine.NOTHING if row.quarantine is Quarantine.ROUTE else row.quarantine
+    return replace(row, limiter=limiter, quarantine=quarantine, shrinks=False)
+
+
 def _kind(error: BaseException | None, sent: bool) -> str:
     if error is None:
         return "success"

@@ -86,6 +86,10 @@ class Learned:
         """The limits that output counts against."""
         return [window.most for counts, window in self.windows.items() if counts not in ("requests", "input")]
 
+    def input_limits(self) -> list[float]:
+        """The limits that input counts against."""
+        return [window.most for counts, window in self.windows.items() if counts not in ("requests", "output")]
+
     # -- learning ------------------------------------------------------------------------------------------
 
     def is_news(self, sent_at: float) -> bool:

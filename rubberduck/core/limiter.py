@@ -264,6 +264,14 @@ class Limiter:
             limits += learned.output_limits()
         return min([limit for limit in limits if limit is not None], default=None)
 
+    def input_limit(self, model: str) -> float | None:
+        """As `output_limit`, for input."""
+        limits = [self._options.input_tokens_per_min]
+        limits.append(self._options.capacity if self._options.unit == "tokens" else None)
+        if (learned := self._learned.get(model)) is not None:
+            limits += learned.input_limits()
+        return min([limit for limit in limits if limit is not None], default=None)
+
     def counts_tokens(self, model: str) -> bool:
         """Whether any limit is about tokens, so that it matters how many a request has."""
         if self.output_limit(model) is not None or self._options.input_tokens_per_min is not None:

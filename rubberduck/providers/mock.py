@@ -4,17 +4,25 @@
         {"content": "Hello there", "usage": {"prompt_tokens": 3, "completion_tokens": 2}, "delay": "50ms"},
         {"error": "rate_limited", "retry_after": "2s"},
         {"content": "one two three four", "error": "cut"},
+        {"tool_calls": [{"name": "weather", "arguments": {"city": "Paris"}}]},
+        {"json": {"city": "Paris", "degrees": 21}},
     ]}
 
 The responses are given in order and the last one repeats; without any, every request is answered. Durations
 are those of a configuration: a bare number is milliseconds.
+
+Requests for embeddings and for counts of tokens take their turn in the same script, and of a response what fits: its
+delay, error and usage, or `tokens` as the count. Vectors are made of the texts alone: same text, same vector, of length
+1. One that is shortened by `dimensions` is the beginning of the whole one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import copy
+import hashlib
 import json
+import math
 import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -26,14 +34,17 @@ from rubberduck import errors
 from rubberduck.config.scalars import seconds
 from rubberduck.errors import ConfigError, RubberDuckError, StreamInterrupted
 from rubberduck.providers.assembly import Assembly
-from rubberduck.providers.base import Provider
+from rubberduck.providers.base import Kind, Provider
 from rubberduck.types import (
     Chunk,
     Delta,
+    EmbeddingRequest,
+    Embeddings,
     FinishReason,
     FunctionCall,
     Request,
     Response,
+    TokenCount,
     ToolCall,
     ToolCallDelta,
     Usage,
@@ -41,6 +52,10 @@ from rubberduck.types import (
 
 if TYPE_CHECKING:
     from rubberduck.config import ProviderConfig
+
+DIMENSIONS = 64
+"""The length of a vector where the request does not say."""
+_NUMBERS_PER_DIGEST = 16
 
 _WORDS = re.compile(r"\s*\S+|\s+$")
 
@@ -69,7 +84,7 @@ class MockCall:
     the mock bills: None while nothing is owed. Times are seconds on the mock's clock.
     """
 
-    request: Request
+    request: Request | EmbeddingRequest
     model: str
     started: float
     usage: Usage | None = None
@@ -106,10 +121,12 @@ class Scripted:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{place} is a mapping or a text, not {type(value).__name__}")
         for name in value:
-            if name not in _READERS:
+            if name not in _READERS and name != "json":
                 near = get_close_matches(str(name), _READERS, n=1)
                 raise ConfigError(f"{place}.{name} is unknown; " + (f"did you mean {near[0]}?" if near else _KNOWN))
         try:
+            if "json" in value:
+                value = {"content": json.dumps(value["json"])} | {name: value[name] for name in value if name != "json"}
             return cls(**{name: _READERS[name](item) for name, item in value.items() if item is not None})
         except (ValueError, TypeError, KeyError) as error:
             raise ConfigError(f"{place} cannot be used: {error}") from error
@@ -125,6 +142,7 @@ class Mock(Provider):
     """
 
     word = "mock"
+    offers: frozenset[Kind] = frozenset({"chat", "embeddings", "count"})
 
     def __init__(self, config: ProviderConfig) -> None:
         self.name = config.name
@@ -193,14 +211,46 @@ class Mock(Provider):
             raise
         self._end(call, None)
 
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        scripted, call = self._begin(request)
+        try:
+            await self._wait(scripted.delay)
+            call.usage = scripted.usage
+            if scripted.error is not None:
+                raise self._failure(scripted, request)
+            await self.ready_to_count(request.model)
+            asked = [len(text) if not isinstance(text, str) else self._tokens(text, request) for text in request.input]
+            call.usage = scripted.usage or Usage(sum(asked))
+            vectors = tuple([vector_of(text, request.dimensions or DIMENSIONS) for text in request.input])
+        except BaseException as error:
+            self._end(call, error)
+            raise
+        self._end(call, None)
+        return Embeddings(request.model, vectors, call.usage, self.name)
+
+    async def count(self, request: Request) -> TokenCount:
+        scripted, call = self._begin(request)
+        try:
+            await self._wait(scripted.delay)
+            if scripted.error is not None:
+                raise self._failure(scripted, request)
+            await self.ready_to_count(request.model)
+            tokens = self._asked(request) if scripted.tokens is None else scripted.tokens
+        except BaseException as error:
+            self._end(call, error)
+            raise
+        call.usage = Usage()
+        self._end(call, None)
+        return TokenCount(tokens, estimated=False, provider=self.name, model=request.model)
+
     # --- the log
 
-    def _begin(self, request: Request) -> tuple[Scripted, MockCall]:
+    def _begin(self, request: Request | EmbeddingRequest) -> tuple[Scripted, MockCall]:
         number = len(self.calls)
         call = MockCall(request, request.model, self.now())
         self.calls.append(call)
         if not self.script:
-            return Scripted(content=_echo(request)), call
+            return Scripted(content=_echo(request) if isinstance(request, Request) else None), call
         return self.script[min(number, len(self.script) - 1)], call
 
     def _end(self, call: MockCall, error: BaseException | None) -> None:
@@ -248,11 +298,14 @@ class Mock(Provider):
         return Usage(asked, self.count_tokens(answer.written, request.model))
 
     def _asked(self, request: Request) -> int:
-        return sum(self.count_tokens(message.text, request.model) for message in request.messages)
+        return sum(self._tokens(message.text, request) for message in request.messages)
+
+    def _tokens(self, text: str, request: Request | EmbeddingRequest) -> int:
+        return self.count_tokens(text, request.model)
 
     # --- failures
 
-    def _failure(self, scripted: Scripted, request: Request) -> BaseException:
+    def _failure(self, scripted: Scripted, request: Request | EmbeddingRequest) -> BaseException:
         error = scripted.error
         if isinstance(error, RubberDuckError):
             error = copy.copy(error)  # the callers of several calls must not write into one object
@@ -289,6 +342,18 @@ class Mock(Provider):
 def _echo(request: Request) -> str:
     said = next((message.text for message in reversed(request.messages) if message.role == "user"), "")
     return f"You said: {said[:200]}" if said else "Hello from the mock provider."
+
+
+def vector_of(text: str | tuple[int, ...], dimensions: int) -> tuple[float, ...]:
+    """Numbers that depend on the text alone, as one direction in so many dimensions: a vector of length 1."""
+    written = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else repr(text).encode()
+    numbers: list[float] = []
+    for part in range(-(-dimensions // _NUMBERS_PER_DIGEST)):
+        digest = hashlib.sha256(b"%d:%b" % (part, written)).digest()
+        pairs = zip(digest[::2], digest[1::2], strict=True)
+        numbers += [(high * 256 + low - 32767.5) / 32768 for high, low in pairs]
+    length = math.sqrt(sum([number * number for number in numbers[:dimensions]]))
+    return tuple([number / length for number in numbers[:dimensions]])
 
 
 # --- reading the script
@@ -341,4 +406,4 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "finish_reason": FinishReason,
     "chunks": lambda value: tuple(str(piece) for piece in value),
 }
-_KNOWN = f"known: {', '.join(_READERS)}"
+_KNOWN = f"known: {', '.join([*_READERS, 'json'])}"

@@ -165,7 +165,8 @@ class Response:
 class TokenCount:
     """How many input tokens a request is. `estimated` unless it is what the model itself would count.
 
-    `provider` and `model` say who counted; offline nobody was asked, and `attempts` is empty.
+    `provider` and `model` say who counted. Where it was counted offline `provider` is empty, and `attempts` are those
+    that did not bring the number, if any.
     """
 
     tokens: int

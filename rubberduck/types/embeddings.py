@@ -64,3 +64,4 @@ class Embeddings:
     request_id: str = ""
     trace: Any = field(default=None, repr=False, compare=False)
     warnings: tuple[str, ...] = ()
+    shared: bool = False

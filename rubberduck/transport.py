@@ -25,6 +25,7 @@ __all__ = ["Reply", "StreamReply", "Timeouts", "Transport", "TransportError"]
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 MAX_STREAM_BYTES = 256 * 1024 * 1024
+MAX_ERROR_BYTES = 1024 * 1024
 LARGE_BODY_BYTES = 1024 * 1024
 CLOSING_S = 1.0
 """How long another thread's loop gets to close its connections."""
@@ -61,7 +62,7 @@ class Transport:
 
     One event loop uses at most `pool_size` connections to one host at a time, further calls wait; idle ones
     are kept for `pool_idle` seconds. Whole bodies above `max_body` decoded bytes are refused, streams above
-    `max_stream`. Whoever injects `http_client` or `transport` closes it.
+    `max_stream`; of an error's body `max_error` bytes are read. Whoever injects `http_client` or `transport` closes it.
 
     Proxies come from the environment (HTTPS_PROXY, NO_PROXY); certificates are verified.
     """
@@ -76,10 +77,12 @@ class Transport:
         transport: httpx.AsyncBaseTransport | None = None,
         max_body: int = MAX_BODY_BYTES,
         max_stream: int = MAX_STREAM_BYTES,
+        max_error: int = MAX_ERROR_BYTES,
     ) -> None:
         self._pool_size = pool_size
         self._max_body = max_body
         self._max_stream = max_stream
+        self._max_error = max_error
         self._new_sender = senders(carrier, pool_size, pool_idle, http_client, transport)
         self._homes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Home] = weakref.WeakKeyDictionary()
         self._is_closed = False
@@ -88,13 +91,14 @@ class Transport:
         self, url: str, *, headers: Mapping[str, str], content: bytes, timeouts: Timeouts = _DEFAULT_TIMEOUTS
     ) -> Reply:
         """Send `content` and wait for the whole answer, of whatever status. Raises TransportError."""
-        reply = await self._open("POST", url, headers, content, timeouts, self._max_body)
-        return Reply(reply.status, reply.headers, await reply.read())
+        return await self._whole(await self._open("POST", url, headers, content, timeouts, self._max_body))
 
     async def get(self, url: str, *, headers: Mapping[str, str], timeouts: Timeouts = _DEFAULT_TIMEOUTS) -> Reply:
         """Fetch the whole answer to a GET, of whatever status. Raises TransportError."""
-        reply = await self._open("GET", url, headers, b"", timeouts, self._max_body)
-        return Reply(reply.status, reply.headers, await reply.read())
+        return await self._whole(await self._open("GET", url, headers, b"", timeouts, self._max_body))
+
+    async def _whole(self, reply: StreamReply) -> Reply:
+        return Reply(reply.status, reply.headers, await reply.read(self._max_error if reply.status >= 400 else None))
 
     async def stream(
         self, url: str, *, headers: Mapping[str, str], content: bytes, timeouts: Timeouts = _DEFAULT_TIMEOUTS
@@ -234,8 +238,9 @@ class StreamReply:
             encoded = await self._exchange.receive(self._encoded)
             if not encoded:
                 break
-            if self._inflater is None and (encoding := self.headers.get("content-encoding", "identity")) != "identity":
-                self._inflater = Inflater(encoding.strip().lower())
+            if self._inflater is None and (encoding := self.headers.get("content-encoding")) is not None:
+                if (encoding := encoding.strip().lower()) not in ("identity", ""):
+                    self._inflater = Inflater(encoding)
             self._pieces = iter((encoded,)) if self._inflater is None else self._inflater.feed(encoded)
         if self._inflater is not None and not self._inflater.is_whole:
             raise self._exchange.error("the compressed body ended too early", "cut")

@@ -36,8 +36,8 @@ class PoolConfig(Section):
 class AnswerLimits(Section):
     """How much of an answer is taken, in bytes as they are after decompression; what is larger is a ProtocolError.
 
-    `body`: a whole answer, and the text of a streamed one. `stream`: all of a stream, signs of life included. `event`: one
-    event of it. `error`: what is read of a failure, the rest of which is not missed.
+    `body`: a whole answer, and the text of a streamed one. `stream`: all of a stream, signs of life included.
+    `event`: one event of it. `error`: what is read of a failure, the rest of which is not missed.
     """
 
     body: Annotated[int, Size(1024, 1 << 34)] = 16 << 20

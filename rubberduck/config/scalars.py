@@ -17,8 +17,12 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DAY = 86400.0
+UNITS_BYTES = {
+    "GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "GB": 10**9, "MB": 10**6, "kB": 10**3, "KB": 10**3, "B": 1, "": 1
+}  # fmt: skip
 
 _DURATION = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?(ms|s|m|h|d)?", re.ASCII)
+_SIZE = re.compile(r"(\d{1,15}) ?(GiB|MiB|KiB|GB|MB|kB|KB|B)?", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _INTERPOLATED = {"type": "string", "pattern": r"\$\{"}
@@ -53,6 +57,14 @@ def as_text(duration: float) -> str:
         if duration >= UNITS_S[unit] and duration % UNITS_S[unit] == 0:
             return f"{duration / UNITS_S[unit]:.0f}{unit}"
     return f"{duration * 1000:.9g}ms"
+
+
+def as_size(size_bytes: int) -> str:
+    """A size as a configuration writes it, in the largest binary unit that leaves it whole."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if size_bytes and size_bytes % UNITS_BYTES[unit] == 0:
+            return f"{size_bytes // UNITS_BYTES[unit]}{unit}"
+    return f"{size_bytes}B"
 
 
 def _refused(text: str) -> PydanticCustomError:
@@ -127,6 +139,31 @@ class Whole(_Scalar):
 
     def json_schema(self) -> dict[str, Any]:
         return {"type": "integer", "minimum": self.low, "maximum": self.high}
+
+
+@dataclass(frozen=True)
+class Size(_Scalar):
+    """How many bytes, kept as a whole number: "16MiB" says its unit, a bare number is bytes."""
+
+    low: int = 1
+    high: int = 1 << 40
+
+    def read(self, value: Any) -> int:
+        match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+        size = int(match[1]) * UNITS_BYTES[match[2] or ""] if match else value
+        if not isinstance(size, int) or isinstance(size, bool):
+            raise _refused('is not a size; write "16MiB", "500KiB" or "1GiB" (a bare number is bytes)')
+        if not self.low <= size <= self.high:
+            raise _refused(f"must be from {as_size(self.low)} to {as_size(self.high)} (a bare number is bytes)")
+        return size
+
+    def written(self, value: Any) -> Any:
+        return as_size(value)
+
+    def json_schema(self) -> dict[str, Any]:
+        number = {"type": "integer", "minimum": self.low, "maximum": self.high}
+        text = {"type": "string", "pattern": rf"^{_SIZE.pattern}$"}
+        return {"description": "a size; a bare number is bytes", "anyOf": [number, text]}
 
 
 @dataclass(frozen=True)

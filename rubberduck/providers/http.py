@@ -33,10 +33,6 @@ if TYPE_CHECKING:
     from rubberduck.config import ProviderConfig
 
 _log = logging.getLogger("rubberduck.providers")
-_LONGEST_ERROR_BYTES = 1024 * 1024
-_LONGEST_BODY_BYTES = 16 * 1024 * 1024
-_LONGEST_ANSWER = 16 * 1024 * 1024
-"""The most letters of one streamed answer: what a model writes is far from it, what never ends would fill memory."""
 _END_MARK_S = 2.0
 """How long to wait for usage and end mark of an answer that gave its finish reason."""
 _MOST_WARNINGS = 1000
@@ -84,6 +80,9 @@ class HTTPProvider(Provider):
             pool_idle=config.pool.idle,
             http_client=config.http_client,
             transport=config.transport,
+            max_body=config.answer_limits.body,
+            max_stream=config.answer_limits.stream,
+            max_error=config.answer_limits.error,
         )
 
     @classmethod
@@ -205,12 +204,12 @@ class HTTPProvider(Provider):
     async def stream(self, request: Request) -> AsyncGenerator[Chunk]:
         request = _with_stream(request, True)
         self._warn(request)
-        answer = Assembly()
+        answer, most = Assembly(), self.config.answer_limits.body
         try:
             async with aclosing(self._chunks(request, answer)) as chunks:
                 async for chunk in chunks:
                     answer.add(chunk)
-                    if answer.size > _LONGEST_ANSWER:
+                    if answer.size > most:
                         raise self._too_large()
                     yield chunk
         except TransportError as error:
@@ -232,14 +231,15 @@ class HTTPProvider(Provider):
         async with await self._transport.stream(url, headers=headers, content=content, timeouts=timeouts) as reply:
             self._show(request.model, reply)
             if reply.status != 200:
-                raise self.classify(reply.status, reply.headers, await reply.read(_LONGEST_ERROR_BYTES))
+                raise self.classify(reply.status, reply.headers, await reply.read(self.config.answer_limits.error))
             if reply.headers.get("content-type", "").startswith("application/json"):
                 # Some servers do not stream, whatever they are asked.
-                body = await reply.read(_LONGEST_BODY_BYTES)
+                body = await reply.read(self.config.answer_limits.body)
                 for chunk in as_chunks(self.decode(reply.status, reply.headers, body)):
                     yield chunk
                 return
             decoder = self.stream_decoder()
+            decoder.bound(self.config.answer_limits.event)
             try:
                 async for chunk in _decoded(reply, decoder):
                     yield chunk
@@ -301,7 +301,7 @@ class HTTPProvider(Provider):
         )
 
     def _too_large(self) -> errors.ProtocolError:
-        text = f"{self.name} sent an answer of more than {_LONGEST_ANSWER:,} letters"
+        text = f"{self.name} sent an answer of more than {self.config.answer_limits.body:,} letters"
         return errors.ProtocolError(text, status=200, spent=None)
 
     def _interrupted(self, what: str, model: str, answer: Assembly) -> StreamInterrupted:

@@ -124,7 +124,7 @@ def test_one_fault_is_the_message_and_several_are_a_list() -> None:
             "pool.pool.siz: unknown option; did you mean size?",
         ),
         ({"providers": {"mock": {"api_kye": "x"}}}, "did you mean api_key?"),
-        ({"providers": {"mock": {"http_clinet": 1}}}, "unknown option; known here: api_key"),
+        ({"providers": {"mock": {"http_clinet": 1}}}, "unknown option; known here: answer_limits, api_key"),
         ({"cache": {"tll": 1}}, "cache.tll: unknown option; did you mean ttl?"),
         ({"prices": {"mock/x": {"inptu": 1, "output": 1}}}, "prices.mock/x.inptu: unknown option; did you mean input?"),
         ({"queue": {"weights": {"hgih": 1}}}, "queue.weights.hgih: unknown option; did you mean high?"),

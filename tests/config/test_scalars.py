@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
+from pydantic_core import PydanticCustomError
 
 from rubberduck.config import seconds
-from rubberduck.config.scalars import Duration, Flag, Number, Share, Whole, as_text
+from rubberduck.config.scalars import Duration, Flag, Number, Share, Size, Whole, as_text
 
 
 @pytest.mark.parametrize(
@@ -98,3 +99,27 @@ def test_durations_are_dumped_as_text_that_can_be_loaded() -> None:
     assert dumped == {"wait": "90s"}
     assert Timed.model_validate(dumped).wait == 90.0
     assert Timed().model_dump(mode="json") == {"wait": None}
+
+
+@pytest.mark.parametrize(
+    ("written", "size_bytes"),
+    [
+        (4096, 4096),
+        ("4096", 4096),
+        ("4KiB", 4096),
+        ("4 kB", 4000),
+        ("16MiB", 16 << 20),
+        ("1MB", 10**6),
+        ("2GiB", 2 << 30),
+    ],
+)
+def test_a_size_is_read_with_its_unit_and_written_so_that_it_is_read_again(written: Any, size_bytes: int) -> None:
+    kind = Size(1024, 1 << 40)
+    assert kind.read(written) == size_bytes
+    assert kind.read(kind.written(size_bytes)) == size_bytes
+
+
+@pytest.mark.parametrize("wrong", ["16 Mib", "1.5MiB", "-1KiB", "", "MiB", True, 4096.0, None, "1023", 1023, "2048GiB"])
+def test_what_is_no_size_is_refused(wrong: Any) -> None:
+    with pytest.raises(PydanticCustomError, match=r"size|must be from 1KiB to 1024GiB"):
+        Size(1024, 1 << 40).read(wrong)

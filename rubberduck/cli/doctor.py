@@ -59,6 +59,7 @@ def examine(around: Surroundings, config_file: str | None = None) -> Iterator[Fi
     yield from _packages()
     yield from _clashes()
     yield from _local_model()
+    yield from _third_parties()
     yield from _keys(around)
     yield _told("configuration", lambda: _configuration(around, config_file))
     yield _told("ledger", lambda: _ledger(around, config_file))
@@ -113,6 +114,20 @@ def _local_model() -> Iterator[Finding]:
 
 def _described(path: Path, size: Callable[[int], str]) -> str:
     return f"smollm2, {size(path.stat().st_size)}, digest right; engine xllamacpp {metadata.version('xllamacpp')}"
+
+
+def _third_parties() -> Iterator[Finding]:
+    from rubberduck import providers
+
+    for name, point in providers.installed().items():
+        yield _told("provider", lambda name=name, point=point: _loaded(name, providers.origin_of(point)))  # type: ignore[misc]
+
+
+def _loaded(name: str, origin: str) -> str:
+    from rubberduck.providers import resolve
+
+    resolve(name)
+    return f"{name} ({origin})"
 
 
 def _keys(around: Surroundings) -> Iterator[Finding]:

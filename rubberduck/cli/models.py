@@ -69,6 +69,8 @@ def _configured(config: Any) -> Iterator[Offer]:
         known = [MODELS[provider.module]] if provider.module in MODELS else []
         for model in dict.fromkeys([*provider.models, *known]):
             yield _offer(provider.name, provider.module, model, "")
+        if not provider.models and not known:
+            yield Offer(f"{provider.name}/NAME", None, None, "any name that it knows; its `models` lists none")
 
 
 def _offer(provider: str, vendor: str, model: str, note: str) -> Offer:

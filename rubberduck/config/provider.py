@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
@@ -14,9 +15,11 @@ from pydantic_core import CoreSchema
 from rubberduck.config.scalars import Duration, Flag, Number, Size, Whole
 from rubberduck.config.sections import Section
 
-BUILT_IN_MODULES = ("openai", "anthropic", "ollama", "local", "mock")
+BUILT_IN_MODULES = ("openai", "openai_responses", "anthropic", "ollama", "local", "mock")
+ENTRY_POINT_GROUP = "rubberduck.providers"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
+_OWN_PATH = re.compile(r"(/chat/completions|(/[^/]+)?/messages|/responses)$")
 _NO_URL = "is not a URL like https://host/v1"
 _Text = Annotated[str, Field(min_length=1, max_length=4096)]
 _Timeout = Annotated[float, Duration()]
@@ -50,7 +53,7 @@ class ProviderConfig(Section):
     """One provider: what serves it, where, with which keys, and how patiently.
 
     `module` is a built-in's word, the name of an entry point, or a class; without it the provider's own name
-    must be a built-in's word. `models` are names beyond those the module knows. Lower `priority` is tried
+    must be one of the first two. `models` are names beyond those the module knows. Lower `priority` is tried
     first; `weight` shares traffic within a priority. Timeouts are in seconds and of one attempt; None leaves
     them to the runtime. `min_rate` is the tokens per second that a stream must keep up over 20 s; None or 0
     asks for none. `prefill` says whether its models go on with an answer that another one began; None leaves it
@@ -147,8 +150,8 @@ class ProviderConfig(Section):
             usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         except ValueError:
             raise ValueError(_NO_URL) from None
-        if usable and parts.path.endswith(("/chat/completions", "/messages")):
-            raise ValueError(f"leave {'/'.join(['', *parts.path.split('/')[-2:]])} away: the calls' own path is added")
+        if usable and (own := _OWN_PATH.search(parts.path)):
+            raise ValueError(f"leave {own[0]} away: the calls' own path is added")
         if not usable or any(letter.isspace() for letter in value):
             raise ValueError(_NO_URL)
         if parts.username is not None or parts.password is not None:
@@ -177,7 +180,7 @@ class ProviderConfig(Section):
     def _name_is_module(self) -> Self:
         if self.module:
             return self
-        if self.name not in BUILT_IN_MODULES:
+        if self.name not in BUILT_IN_MODULES and not entry_points(group=ENTRY_POINT_GROUP, name=self.name):
             raise ValueError(f"needs `module`: one of {', '.join(BUILT_IN_MODULES)}, an entry point, or a class")
         # The model is frozen for its readers, who see it only after this.
         object.__setattr__(self, "module", self.name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
 from rubberduck.errors import ConfigError
@@ -19,6 +19,7 @@ ENTRY_POINT_GROUP = "rubberduck.providers"
 
 BUILT_IN = {
     "openai": "rubberduck.providers.openai:OpenAI",
+    "openai_responses": "rubberduck.providers.responses:OpenAIResponses",
     "anthropic": "rubberduck.providers.anthropic:Anthropic",
     "ollama": "rubberduck.providers.ollama:Ollama",
     "local": "rubberduck.providers.local:LocalProvider",
@@ -45,26 +46,38 @@ def resolve(module: str | type) -> type[Provider]:
     return found
 
 
+def installed() -> dict[str, EntryPoint]:
+    """The providers that other packages bring along, by their names; those named as a built-in one are not heard."""
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name not in BUILT_IN}
+
+
 def _find(module: str) -> object:
     if path := BUILT_IN.get(module):
         return _load(module, path)
-    installed = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
-    if path := installed.get(module):
-        return _load(module, path)
+    others = installed()
+    if point := others.get(module):
+        return _load(module, point.value, origin_of(point))
     if ":" in module:
         return _load(module, module)
-    known = sorted({*BUILT_IN, *installed})
+    known = sorted({*BUILT_IN, *others})
     near = get_close_matches(module, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}, or a path 'package.module:Class'"
     raise ConfigError(f"there is no provider module {module!r}; {hint}")
 
 
-def _load(module: str, path: str) -> object:
-    place, _, name = path.partition(":")
+def origin_of(point: EntryPoint) -> str:
+    """Where an entry point comes from, and where it leads."""
+    dist = point.dist
+    return f"{dist.name} {dist.version}, {point.value}" if dist else point.value
+
+
+def _load(module: str, path: str, origin: str = "") -> object:
+    place, _, name = path.partition("[")[0].partition(":")
     try:
-        found: object = import_module(place)
-        for part in name.split("."):
+        found: object = import_module(place.strip())
+        for part in name.strip().split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"provider module {module!r} cannot be loaded: {error}") from error
+    except Exception as error:  # somebody else's module may raise anything while it is imported
+        told = f"{module!r} ({origin})" if origin else repr(module)
+        raise ConfigError(f"provider module {told} cannot be loaded: {type(error).__name__}: {error}") from error
     return found

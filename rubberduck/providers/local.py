@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-from rubberduck.errors import ConfigError
-from rubberduck.providers import local_model
+from rubberduck.errors import ConfigError, InvalidRequest
+from rubberduck.providers import failures, local_calls, local_model
+from rubberduck.providers.base import Kind
 from rubberduck.providers.http import Outgoing
 from rubberduck.providers.local_process import EngineSettings
+from rubberduck.providers.local_template import BUNDLED_TEMPLATE
 from rubberduck.providers.local_whereabouts import Engine
 from rubberduck.providers.openai import OpenAI
-from rubberduck.types import Chunk, NamedTool, Request, Response, Usage
+from rubberduck.providers.reading import as_count, as_dict, as_list, as_text
+from rubberduck.types import (
+    Chunk,
+    EmbeddingRequest,
+    Embeddings,
+    Request,
+    Response,
+    TextPart,
+    TokenCount,
+    Usage,
+)
 
 if TYPE_CHECKING:
     import supervision as sup
@@ -26,7 +38,13 @@ PATIENCE_S = 15.0
 """How long a call waits for an engine that is being started again; loading a small model takes half a second."""
 SLOWEST_START_S = 130.0
 
-_OPTIONS = ("slots", "context_tokens", "threads", "max_tokens")
+_NUMBERS = ("slots", "context_tokens", "threads", "max_tokens")
+_POOLINGS = ("mean", "cls", "last")
+_UNSENT = (
+    "verbosity", "prompt_cache_key", "cache_control", "service_tier", "metadata", "user", "reasoning_effort",
+    "reasoning_budget", "reasoning_summary",
+)  # fmt: skip
+"""What the engine does not know, and would leave out without a word."""
 _BUNDLED_NAMES = frozenset({local_model.BUNDLED_NAME, "smollm2-135m", "smollm2-135m-instruct"})
 
 
@@ -35,7 +53,10 @@ class LocalProvider(OpenAI):
 
     With `base_url`: any server with OpenAI's chat API. Without: the GGUF file `model_path`, or the bundled
     SmolLM2, in a child process that `children()` keeps alive; `options` are `slots` (answers at once), `context_tokens`
-    (of each), `threads`, and `max_tokens` (for requests that set none).
+    (of each), `threads`, `max_tokens` (for requests that set none), and `embeddings`: true, or how the vectors of a
+    text's tokens are put together ("mean", "cls", "last") where the model's file does not say.
+
+    The engine's answers keep to a JSON Schema, and where a tool must be called, one call is all that is written.
 
     Without a tree, use it as an async context manager.
     """
@@ -54,6 +75,7 @@ class LocalProvider(OpenAI):
             _require_engine()
             self.engine = Engine(self._settings(model))
             self._names = frozenset({model.name, model.path.stem}) | (_BUNDLED_NAMES if model.bundled else frozenset())
+            self.offers = _offers(self.engine.settings)
         elif config.model_path is not None:
             raise ConfigError(f"providers.{config.name}: give model_path or base_url, not both")
         super().__init__(config)
@@ -61,9 +83,11 @@ class LocalProvider(OpenAI):
             self.key_names = ("",)  # each life of the engine has a key of its own
 
     def _settings(self, model: local_model.ModelFile) -> EngineSettings:
-        own = {name: value for name, value in self._options.items() if name != "max_tokens"}
-        sampling = local_model.BUNDLED_SAMPLING if model.bundled else {}
-        return EngineSettings(str(model.path), model.name, sampling=dict(sampling), **own)
+        own = {name: value for name, value in self._options.items() if name not in ("max_tokens", "embeddings")}
+        own["pooling"] = _pooling(self._options.get("embeddings", False), model)
+        if model.bundled:
+            own |= {"sampling": dict(local_model.BUNDLED_SAMPLING), "template": BUNDLED_TEMPLATE}
+        return EngineSettings(str(model.path), model.name, **own)
 
     def _find_key(self, config: ProviderConfig) -> str | None:
         return config.api_keys[0].get_secret_value() if config.api_keys else None
@@ -95,13 +119,26 @@ class LocalProvider(OpenAI):
 
     async def complete(self, request: Request) -> Response:
         await self._locate()
-        return await super().complete(request)
+        response = await super().complete(request)
+        return local_calls.with_call(response) if self._must_call(request) else response
 
     async def stream(self, request: Request) -> AsyncGenerator[Chunk]:
         await self._locate()
         async with aclosing(super().stream(request)) as chunks:
+            reader = local_calls.StreamReader() if self._must_call(request) else None
             async for chunk in chunks:
-                yield chunk
+                yield chunk if reader is None else reader.read(chunk)
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        await self._locate()
+        return await super().embed(request)
+
+    async def count(self, request: Request) -> TokenCount:
+        await self._locate()
+        return await super().count(request)
+
+    def _must_call(self, request: Request) -> bool:
+        return self.engine is not None and bool(request.tools) and local_calls.must_call(request)
 
     async def _locate(self) -> None:
         """Aim at the engine's present life. The URL is read before the next await, so calls cannot mix them up."""
@@ -113,22 +150,80 @@ class LocalProvider(OpenAI):
     def encode(self, request: Request) -> Outgoing:
         if self.engine is None:
             return super().encode(request)
-        if request.max_tokens is None:
-            request = request.model_copy(update={"max_tokens": self._options.get("max_tokens", ANSWER_TOKENS)})
-        path, headers, body = super().encode(request)
+        _require_text(request)
+        path, headers, body = super().encode(self._fitting(request))
+        if request.top_k is not None:
+            body.setdefault("top_k", request.top_k)
         # The engine promises to keep a connection and closes it after a stream; the next call would find it dead.
         return path, headers | {"Connection": "close"}, body
+
+    def _fitting(self, request: Request) -> Request:
+        """The request as the engine understands it, without what it does not know."""
+        changes: dict[str, Any] = {name: None for name in _UNSENT if getattr(request, name) is not None}
+        if request.max_tokens is None:
+            changes["max_tokens"] = self._options.get("max_tokens", ANSWER_TOKENS)
+        if request.tools and local_calls.must_call(request):
+            request = local_calls.held_to_a_call(request)
+        elif request.tools and request.tool_choice != "none":
+            changes |= {"tools": local_calls.usable(request), "tool_choice": "auto"}
+        return request.model_copy(update=changes) if changes else request
+
+    # --- counts and vectors
+
+    def encode_count(self, request: Request) -> Outgoing:
+        """Of exactly what `encode` would send, so that the count is what an answer's usage says."""
+        if self.engine is None:
+            return super().encode_count(request)
+        path, headers, body = self.encode(request)
+        return f"{path}/input_tokens", headers, body
+
+    def decode_count(self, status: int, headers: Mapping[str, str], body: bytes) -> TokenCount:
+        if self.engine is None:
+            return super().decode_count(status, headers, body)
+        said = self.said_in(status, headers, body)
+        if (tokens := as_count(said.get("input_tokens"))) is None:
+            raise failures.no_answer("count of tokens", status, headers, self.name)
+        return TokenCount(tokens, estimated=False, provider=self.name)
+
+    def encode_embedding(self, request: EmbeddingRequest) -> Outgoing:
+        if self.engine is None:
+            return super().encode_embedding(request)
+        if request.dimensions is not None:
+            raise InvalidRequest("a local model's vectors have one length: leave it out", field="dimensions")
+        body = {"model": request.model, "input": list(request.input), "encoding_format": "float"}
+        return "/embeddings", self._headers() | {"Connection": "close"}, body | self.extra_of(request)
+
+    def decode_embedding(self, status: int, headers: Mapping[str, str], body: bytes) -> Embeddings:
+        if self.engine is None:
+            return super().decode_embedding(status, headers, body)
+        said = self.said_in(status, headers, body)
+        found = sorted(map(as_dict, as_list(said.get("data"))), key=lambda each: as_count(each.get("index")) or 0)
+        vectors = tuple([tuple(map(float, as_list(each.get("embedding")))) for each in found])
+        if not vectors or not all(vectors):
+            raise failures.no_answer("list of embeddings", status, headers, self.name)
+        tokens = as_count(as_dict(said.get("usage")).get("prompt_tokens"))
+        usage = Usage(estimated=True) if tokens is None else Usage(tokens, 0)
+        return Embeddings(as_text(said.get("model")), vectors, usage, provider=self.name)
+
+    # --- what it knows
 
     def accepts_prefill(self, model: str) -> bool:
         """The engine does, being llama.cpp's server; another server may be asked for a new turn by the same message."""
         return self.engine is not None
 
     def warnings(self, request: Request) -> tuple[str, ...]:
-        if self.engine is not None and isinstance(request.tool_choice, NamedTool):
-            return ("the engine takes a tool_choice that names a tool as `auto`",)
-        return ()
-
-    # --- what it knows
+        """What the engine is not told, and would not do without being told to."""
+        if self.engine is None:
+            return super().warnings(request)
+        unsent = [name for name in _UNSENT if getattr(request, name) is not None]
+        texts = [f"{name} is not sent: a local model's engine has no such parameter" for name in unsent]
+        if not request.tools:
+            return tuple(texts)
+        if not self.engine.shows_tools:
+            texts.append("tools are not shown to the model: the template in its file has no place for them")
+        if local_calls.must_call(request) and request.response_format is not None:
+            texts.append("response_format is not sent: where a tool must be called, the answer is the call")
+        return tuple(texts)
 
     def supports_model(self, model: str) -> bool:
         """The file's own name and `models`; for a server, `models`, or any name if none is listed."""
@@ -149,10 +244,34 @@ def _require_engine() -> None:
         )
 
 
+def _offers(settings: EngineSettings) -> frozenset[Kind]:
+    return frozenset({"chat", "count", "embeddings"} if settings.pooling else {"chat", "count"})
+
+
+def _pooling(wanted: bool | str, model: local_model.ModelFile) -> str | None:
+    if wanted is True:
+        return "mean" if model.bundled else "model"
+    return wanted or None
+
+
+def _require_text(request: Request) -> None:
+    """Raise InvalidRequest for what the engine, which has no eyes or ears, would answer with a failure of its own."""
+    for at, message in enumerate(request.messages):
+        for place, part in enumerate(message.content if isinstance(message.content, tuple) else ()):
+            if not isinstance(part, TextPart):
+                field = f"messages.{at}.content.{place}"
+                raise InvalidRequest(f"a local model reads text only, no {part.type} part", field=field)
+
+
 def _checked_options(config: ProviderConfig) -> dict[str, Any]:
     for name, value in config.options.items():
-        if name not in _OPTIONS:
-            known = ", ".join(_OPTIONS)
+        if name == "embeddings":
+            if not isinstance(value, bool) and value not in _POOLINGS:
+                known = ", ".join(_POOLINGS)
+                raise ConfigError(f"providers.{config.name}.options.embeddings: true, or one of {known}, not {value!r}")
+            continue
+        if name not in _NUMBERS:
+            known = ", ".join([*_NUMBERS, "embeddings"])
             raise ConfigError(f"providers.{config.name}.options.{name}: unknown; a local model knows {known}")
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ConfigError(f"providers.{config.name}.options.{name}: a whole number above 0, not {value!r}")

@@ -4,13 +4,15 @@ Why a process: the engine is C++; its crash must not take the program down. It i
 
 Stdin carries one line of JSON, the settings, and then stays open as a lifeline: when it closes, the parent has gone and
 this process ends at once. (While a model loads, the engine holds the interpreter, so the end comes when it has loaded.)
-Stdout carries one line of JSON, `{"port": ..., "load_s": ...}` or `{"error": ...}`. The engine logs to stderr.
+Stdout carries one line of JSON, `{"port": ..., "load_s": ..., "shows_tools": ...}` or `{"error": ...}`; `shows_tools`
+says whether the model's template tells it of tools. The engine logs to stderr.
 The server listens on loopback only and answers only who knows the key, which came by stdin: arguments and environment
 can be read by others.
 """
 
 from __future__ import annotations
 
+import http.client
 import importlib
 import json
 import os
@@ -18,11 +20,13 @@ import select
 import sys
 import threading
 import time
+import urllib.request
 from typing import IO, Any
 from urllib.parse import urlsplit
 
 PARENT_CHECK_S = 1.0
 LOG_ERRORS_ONLY = 1
+MODELS_OWN = "model"
 
 
 def main() -> int:
@@ -38,8 +42,9 @@ def main() -> int:
     except Exception as error:  # noqa: BLE001 - whatever the engine dislikes becomes a sentence for the parent
         _say(report, {"error": f"{type(error).__name__}: {error}"})
         return 1
-    port = urlsplit(server.listening_address).port
-    _say(report, {"port": port, "load_s": round(time.monotonic() - begun, 3)})
+    address = server.listening_address
+    told = {"load_s": round(time.monotonic() - begun, 3), "shows_tools": _shows_tools(address, settings["key"])}
+    _say(report, {"port": urlsplit(address).port} | told)
     lifeline.join()
     return 0
 
@@ -81,6 +86,14 @@ def _serve(settings: dict[str, Any]) -> Any:
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["threads"]
     for name, value in settings.get("sampling", {}).items():
         setattr(params.sampling, name, value)
+    params.use_jinja = True
+    if template := settings.get("template"):
+        params.chat_template = template
+    if pooling := settings.get("pooling"):
+        params.embedding = True
+        params.n_batch = params.n_ubatch = settings["context_tokens"]  # a text is read in one piece, or refused
+        if pooling != MODELS_OWN:
+            params.pooling_type = getattr(xllamacpp.llama_pooling_type, f"LLAMA_POOLING_TYPE_{pooling.upper()}")
     params.hostnames, params.port = ["127.0.0.1"], 0
     params.api_keys = [settings["key"]]
     params.cors_origins, params.cors_credentials = "", False
@@ -88,6 +101,16 @@ def _serve(settings: dict[str, Any]) -> Any:
     params.offline = True
     params.verbosity = LOG_ERRORS_ONLY
     return xllamacpp.Server(params)
+
+
+def _shows_tools(address: str, key: str) -> bool:
+    """Whether the model's template has a place for tools; taken for granted of an engine that does not say."""
+    asked = urllib.request.Request(f"{address}/props", headers={"Authorization": f"Bearer {key}"})  # noqa: S310
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(asked, timeout=10) as answer:
+            return bool(json.load(answer)["chat_template_caps"]["supports_tools"])
+    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
+        return True
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 class EngineSettings:
     """How to run a model: `slots` answers at once, each of at most `context_tokens`; `threads` None is `spare_cores`.
 
-    `sampling` are the engine's defaults for requests that name none.
+    `sampling` are the engine's defaults for requests that name none. `template` replaces the one in the model's file.
+    `pooling` makes it give embeddings too: "mean", "cls" or "last", or "model" for what the file says.
     """
 
     model_path: str
@@ -38,6 +39,8 @@ class EngineSettings:
     context_tokens: int = 4096
     threads: int | None = None
     sampling: dict[str, Any] = field(default_factory=dict)
+    template: str | None = None
+    pooling: str | None = None
 
 
 def spare_cores() -> int:
@@ -52,11 +55,12 @@ def spare_cores() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where an engine listens, who may ask, and how long it took to load."""
+    """Where an engine listens, who may ask, how long it took to load, and whether its model is shown tools."""
 
     base_url: str
     key: str = field(repr=False)
     load_s: float = 0.0
+    shows_tools: bool = True
 
 
 class EngineFailed(ServiceUnavailable):
@@ -131,7 +135,8 @@ class EngineProcess:
         if "error" in report:
             await self.wait()
             raise self._failure(f"could not load it: {report['error']}")
-        return Endpoint(f"http://127.0.0.1:{report['port']}/v1", key, report["load_s"])
+        url = f"http://127.0.0.1:{report['port']}/v1"
+        return Endpoint(url, key, report["load_s"], report["shows_tools"])
 
     def _order(self, key: str) -> dict[str, Any]:
         return asdict(self.settings) | {"key": key, "threads": self.settings.threads or spare_cores()}

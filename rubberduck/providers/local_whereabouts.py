@@ -14,13 +14,14 @@ class Engine:
     """The engine of one model through all its lives; each life is a process on another port.
 
     `start`, `wait` and `stop` are for one loop, that of the engine's actor (or of a program without a tree).
-    `endpoint` and `kill` may be used from any loop or thread.
+    `endpoint` and `kill` may be used from any loop or thread. `shows_tools` is what the latest life said of its model.
     """
 
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
         self._process: EngineProcess | None = None
         self._endpoint: Endpoint | None = None
+        self.shows_tools = True
 
     @property
     def pid(self) -> int | None:
@@ -32,8 +33,9 @@ class Engine:
         self.kill()
         process = EngineProcess(self.settings)
         self._process = process
-        self._endpoint = await process.start()
-        return self._endpoint
+        self._endpoint = endpoint = await process.start()
+        self.shows_tools = endpoint.shows_tools
+        return endpoint
 
     async def wait(self) -> EngineFailed:
         """Wait for the end of this life; the error that tells of it."""

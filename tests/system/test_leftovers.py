@@ -15,20 +15,20 @@ from rubberduck.actors.wire import Exchange
 
 
 @pytest.fixture
-def no_collector() -> Iterator[None]:
+def old() -> Iterator[list[object]]:
+    """What is there before the test, such as what the report of a failed test holds; then nobody collects garbage."""
     gc.collect()
     gc.disable()
-    yield
+    yield of_calls()
     gc.enable()
 
 
-def count_left() -> int:
-    return sum(isinstance(each, Call | AttemptRun | Exchange) for each in gc.get_objects())
+def of_calls() -> list[object]:
+    return [each for each in gc.get_objects() if isinstance(each, Call | AttemptRun | Exchange)]
 
 
-@pytest.mark.usefixtures("no_collector")
 def test_an_answered_call_is_forgotten_without_the_garbage_collector(
-    start_duck: StartDuck, eventually: Callable[[Callable[[], Any]], Any]
+    start_duck: StartDuck, eventually: Callable[[Callable[[], Any]], Any], old: list[object]
 ) -> None:
     """Each call was a circle of 23 objects, which kept its prompt in memory until the collector came by."""
     duck = start_duck()
@@ -36,4 +36,4 @@ def test_an_answered_call_is_forgotten_without_the_garbage_collector(
         duck.complete(REQUEST)
         with duck.stream(REQUEST) as stream:
             assert "".join(chunk.delta.content for chunk in stream)
-    assert eventually(lambda: count_left() == 0)
+    assert eventually(lambda: len(of_calls()) == len(old))

@@ -108,7 +108,15 @@ def same_ollama(body: Kwargs) -> Kwargs:
             called["function"].pop("index", None)
     if not body.get("tools", True):
         del body["tools"]
-    return body
+    return without_context(body)
+
+
+def without_context(body: Kwargs) -> Kwargs:
+    """We say beside how much the model is to see, and that nothing may be cut off."""
+    options = body.get("options") or {}
+    body.pop("truncate", None)
+    options.pop("num_ctx", None)
+    return body if options else {name: value for name, value in body.items() if name != "options"}
 
 
 # --- the SDKs

@@ -69,7 +69,7 @@ def _vendor(provider: Provider) -> str:
     """Whose list prices hold. Servers that merely speak a vendor's language have prices of their own."""
     if isinstance(provider, HTTPProvider) and _host(provider.base_url) != _host(provider.default_base_url):
         return ""
-    return provider.word
+    return provider.vendor or provider.word
 
 
 def _kind(provider: Provider) -> str:

@@ -31,7 +31,9 @@ class Provider(ABC):
     """
 
     word: ClassVar[str] = ""
-    """The name under which the vendor's prices are listed; empty for none."""
+    """What a configuration and `extra` call it by; the vendor's prices are listed under it, unless `vendor` is set."""
+    vendor: ClassVar[str] = ""
+    """The name under which the prices are listed, where that is not `word`."""
     name: str
     default_max_tokens: int | None = None
     """The most output, in tokens, of a request that does not bound it; None if nothing does."""
@@ -106,7 +108,7 @@ class Provider(ABC):
         """What a usage costs in USD, or None where the price is unknown."""
         from rubberduck import prices  # loads the price list; most imports of this module never price
 
-        return prices.cost(self.word, model, usage)
+        return prices.cost(self.vendor or self.word, model, usage)
 
     def for_key(self, index: int) -> Self:
         """The same provider, asking with the key of that place in `key_names`."""

@@ -46,7 +46,7 @@ def is_end(module: str, data: str, seen: dict[int, bool]) -> bool:
         return bool(said.get("done"))
     if module == "anthropic":
         return bool(said["type"] == "message_stop")
-    if module == "responses":
+    if module == "openai_responses":
         return said["type"] in ("response.completed", "response.incomplete", "response.failed")
     for choice in said.get("choices", []):
         seen[choice["index"]] = seen.get(choice["index"], False) or bool(choice.get("finish_reason"))

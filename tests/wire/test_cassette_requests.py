@@ -163,6 +163,58 @@ def test_a_recorded_message_can_be_asked_through_us(cassette: Cassette) -> None:
     assert plain_messages(body) == recorded
 
 
+# --- OpenAI's responses
+
+
+def responses_asked(asked: Body) -> Body:
+    ours: Body = {name: asked[name] for name in asked.keys() & {"model", "stream"}}
+    items = [{"role": "user", "content": asked["input"]}] if isinstance(asked["input"], str) else asked["input"]
+    ours["messages"] = [_our_message(item) for item in items]
+    if asked.get("instructions"):
+        ours["system"] = asked["instructions"]
+    if "temperature" in asked:
+        ours["temperature"] = max(0, asked["temperature"])  # a negative one we refuse ourselves
+    if "reasoning" in asked:
+        ours["reasoning_effort"] = asked["reasoning"]["effort"]
+    if "tools" in asked:
+        ours["tools"] = [{"function": {k: v for k, v in tool.items() if k != "type"}} for tool in asked["tools"]]
+    told = {*ours, "input", "instructions", "reasoning", "store", "include"}
+    if "message.output_text.logprobs" in asked.get("include", []):
+        ours["logprobs"] = True
+    return with_extra(ours, asked, told)
+
+
+def _our_message(item: Body) -> Body:
+    match item.get("type"):
+        case "function_call":
+            function = {"name": item["name"], "arguments": item["arguments"]}
+            return {"role": "assistant", "tool_calls": [{"id": item["call_id"], "function": function}]}
+        case "function_call_output":
+            return {"role": "tool", "tool_call_id": item["call_id"], "content": item["output"]}
+        case _:
+            return item
+
+
+def plain_responses(body: Body) -> Body:
+    """Without what we always ask for (nothing kept, thoughts sealed), and instructions as the first message."""
+    items = body["input"] if isinstance(body["input"], list) else [{"role": "user", "content": body["input"]}]
+    if body.get("instructions"):
+        items = [{"role": "system", "content": body["instructions"]}, *items]
+    tools = [{"strict": False} | tool for tool in body.get("tools", [])]
+    rest = {name: body[name] for name in body.keys() - {"instructions", "store", "include"}}
+    logprobs = "message.output_text.logprobs" in body.get("include", [])
+    return without_nothing(rest | {"input": items, "tools": tools, "logprobs": logprobs, "stream": rest.get("stream")})
+
+
+@each(chats("openai_responses"))
+def test_a_recorded_response_can_be_asked_for_through_us(cassette: Cassette) -> None:
+    body = encoded(cassette, responses_asked(cassette.asked))
+    recorded = cassette.asked | {"stream": bool(cassette.asked.get("stream"))}
+    if recorded.get("temperature", 0) < 0:
+        recorded["temperature"] = 0
+    assert plain_responses({"stream": False} | body) == plain_responses(recorded)
+
+
 # --- Ollama's chat
 
 

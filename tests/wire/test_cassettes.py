@@ -125,15 +125,25 @@ def check(got: Answer | RubberDuckError, cassette: Cassette) -> None:
 
 def check_error(got: Any, cassette: Cassette) -> None:
     expected = cassette.expected["error"]
-    wanted = CODES.get(expected.get("code")) or CLASSES.get(expected.get("class", "")) or TYPES.get(expected["type"])
-    assert isinstance(got, wanted or STATUSES[cassette.status]), got
+    assert isinstance(got, expected_class(cassette)), got
     assert got.provider == "vendor"
     assert got.status == cassette.status
     if "class" in expected:
         assert got.type == expected["type"]
-        assert got.code == expected.get("code")
+        beside = json.loads(cassette.body).get("code") if expected.get("code") is None and cassette.body else None
+        assert got.code == (expected.get("code") or beside)  # which the SDK does not read
     elif "message" in expected:
         assert expected["message"] in got.message
+
+
+def expected_class(cassette: Cassette) -> type[RubberDuckError]:
+    expected = cassette.expected["error"]
+    if b"Incorrect API key" in cassette.body:
+        return errors.AuthenticationFailed  # under whatever status: one server answers 400
+    if expected.get("code") in CODES:
+        return CODES[expected["code"]]
+    wanted = CLASSES.get(expected.get("class", "")) or TYPES.get(expected["type"])
+    return wanted or STATUSES[cassette.status]
 
 
 def check_answer(got: Response, expected: dict[str, Any]) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import re
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import anthropic
@@ -19,7 +20,7 @@ import httpx2
 import ollama
 import openai
 import pytest
-from tests_sdk_intents import COUNTS, EMBEDDINGS, INTENTS, MODELS, Intent, Kwargs, Native, Refused, Told
+from tests_sdk_intents import ALWAYS, COUNTS, EMBEDDINGS, INTENTS, MODELS, Intent, Kwargs, Native, Refused, Told
 
 from rubberduck.config import ProviderConfig
 from rubberduck.errors import InvalidRequest, RubberDuckError
@@ -27,10 +28,11 @@ from rubberduck.providers import BUILT_IN, resolve
 from rubberduck.providers.http import HTTPProvider
 from rubberduck.types import EmbeddingRequest, Request
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The model .* is deprecated:DeprecationWarning"),  # which is why it is asked
-    pytest.mark.xfail(strict=False, reason="rows of the table that no adapter serves yet"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:The model .* is deprecated:DeprecationWarning")  # asked for being old
+UNDER_WAY = {
+    module: pytest.mark.xfail(strict=False, reason="rows that this adapter does not serve yet")
+    for module in ("openai", "anthropic")
+}
 KEY = "test-key"
 THAT_MATTER = ("authorization", "x-api-key", "anthropic-version", "anthropic-beta", "content-type")
 
@@ -175,7 +177,10 @@ def embed_ollama(notes: Notes, **kwargs: Any) -> None:
 
 @dataclass(frozen=True)
 class Dialect:
-    """One vendor's API: the SDK's call, our module and its settings, and what is the same to this vendor."""
+    """One vendor's API: the SDK's call, our module and its settings, and what is the same to this vendor.
+
+    `beyond` is what we always say besides, for which the SDK has no argument.
+    """
 
     column: str
     module: str
@@ -184,6 +189,7 @@ class Dialect:
     embed: Callable[..., None] | None = None
     version: str | None = None
     base_url: str | None = None
+    beyond: Kwargs = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"{self.module}-{self.version}" if self.version else self.module
@@ -199,20 +205,35 @@ class Dialect:
 
 DIALECTS = [
     Dialect("openai", "openai", ask_openai, same_chat, embed_openai),
-    Dialect("responses", "responses", ask_responses, same_responses),
+    Dialect("responses", "openai_responses", ask_responses, same_responses),
     Dialect("anthropic", "anthropic", ask_anthropic, same_messages, version="2026-10-21"),
     Dialect("anthropic", "anthropic", ask_anthropic_of_2023, same_messages, version="2023-06-01"),
-    Dialect("ollama", "ollama", ask_ollama, same_ollama, embed_ollama, base_url="http://127.0.0.1:11434"),
+    Dialect(
+        "ollama",
+        "ollama",
+        ask_ollama,
+        same_ollama,
+        embed_ollama,
+        base_url="http://127.0.0.1:11434",
+        beyond={"truncate": False},
+    ),
 ]
 DIALECTS = [dialect for dialect in DIALECTS if dialect.module in BUILT_IN]
 
 
-def sdk_sends(call: Callable[..., None], same: Callable[[Kwargs], Kwargs], **kwargs: Any) -> Sent:
+def sdk_sends(call: Callable[..., None], dialect: Dialect, **kwargs: Any) -> Sent:
     notes = Notes()
     with pytest.raises((openai.APIStatusError, anthropic.APIStatusError, ollama.ResponseError)):
-        call(notes, **copy.deepcopy(kwargs))
+        call(notes, **kwargs)
     (sent,) = notes.sent
-    return sent._replace(body=same(sent.body))
+    return sent._replace(body=dialect.same(sent.body | dialect.beyond))
+
+
+def always(dialect: Dialect, kwargs: Kwargs) -> Kwargs:
+    """The arguments of a row with those of each call; options of both are put together."""
+    usual = ALWAYS[dialect.column]
+    options = {"options": usual["options"] | kwargs.get("options", {})} if "options" in usual else {}
+    return copy.deepcopy(usual | kwargs | options)
 
 
 def provider_of(dialect: Dialect, notes: Notes) -> HTTPProvider:
@@ -258,9 +279,17 @@ def fields_of(warnings: tuple[str, ...]) -> set[str]:
     return {warning.split()[0].rstrip(":") for warning in warnings}
 
 
+def without_places(path: str | None) -> str:
+    """`messages.content` for `messages.0.content.1`."""
+    return re.sub(r"\.\d+", "", path or "")
+
+
 def comparisons(intents: list[Intent]) -> list[Any]:
     pairs = [(intent, dialect) for intent in intents for dialect in DIALECTS if dialect.native(intent) is not None]
-    return [pytest.param(intent, dialect, id=f"{intent}-{dialect}") for intent, dialect in pairs]
+    return [
+        pytest.param(intent, dialect, id=f"{intent}-{dialect}", marks=UNDER_WAY.get(dialect.module, ()))
+        for intent, dialect in pairs
+    ]
 
 
 @pytest.mark.parametrize(("intent", "dialect"), comparisons(INTENTS))
@@ -270,10 +299,10 @@ def test_the_same_intent_is_the_same_request(intent: Intent, dialect: Dialect) -
     ours = we_send(dialect, lambda provider: provider.stream(request) if request.stream else provider.complete(request))
     if isinstance(native, Refused):
         assert isinstance(ours, InvalidRequest)
-        assert ours.field == native.field
+        assert without_places(ours.field) == native.field
         return
     told = native if isinstance(native, Told) else Told(native or {})
-    theirs = sdk_sends(dialect.ask, dialect.same, model=model, **told.kwargs)
+    theirs = sdk_sends(dialect.ask, dialect, model=model, **always(dialect, told.kwargs))
     assert isinstance(ours, Sent), ours
     assert ours.body == theirs.body
     assert ours == theirs
@@ -287,19 +316,20 @@ def test_the_same_texts_are_asked_for_in_the_same_way(intent: Intent, dialect: D
     ours = we_send(dialect, lambda provider: provider.embed(request))
     if isinstance(native, Refused):
         assert isinstance(ours, InvalidRequest)
-        assert ours.field == native.field
+        assert without_places(ours.field) == native.field
         return
     assert dialect.embed is not None
     assert isinstance(native, dict)
-    assert ours == sdk_sends(dialect.embed, dialect.same, model=model, **native)
+    assert ours == sdk_sends(dialect.embed, dialect, model=model, **native)
 
 
+@UNDER_WAY["anthropic"]
 @pytest.mark.parametrize("intent", COUNTS, ids=repr)
 def test_the_same_tokens_are_counted(intent: Intent) -> None:
     dialect = next(dialect for dialect in DIALECTS if dialect.version == "2026-10-21")
     request = Request.parse({"model": MODELS["anthropic"], **intent.ours})
     assert isinstance(intent.anthropic, dict)
-    expected = sdk_sends(count_anthropic, same_messages, model=MODELS["anthropic"], **intent.anthropic)
+    expected = sdk_sends(count_anthropic, dialect, model=MODELS["anthropic"], **intent.anthropic)
     assert we_send(dialect, lambda provider: provider.count(request)) == expected
 
 

@@ -28,7 +28,7 @@ FOLDER = Path(os.environ.get("RUBBERDUCK_CASSETTES") or BESIDE)
 ADAPTERS = {
     "/chat/completions": ("openai", "chat"),
     "/embeddings": ("openai", "embeddings"),
-    "/responses": ("responses", "chat"),
+    "/responses": ("openai_responses", "chat"),
     "/messages": ("anthropic", "chat"),
     "/messages/count_tokens": ("anthropic", "count"),
     "/api/chat": ("ollama", "chat"),

@@ -1,13 +1,15 @@
 """One intent a row: how it is asked of us, and how a user of each official SDK asks the same of that vendor.
 
 What a vendor cannot be told is written where it would stand: `Refused` names the field of our error, `Told` adds the
-fields that our warnings name. `claude` is how a user of that SDK must write: a limit is required, and 1024 is ours.
+fields that our warnings name. `ALWAYS` is what a user of an SDK writes into each call for what we do unasked.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+
+import openai
 
 Kwargs = dict[str, Any]
 MODELS = {"openai": "gpt-4.1", "responses": "gpt-5.1", "anthropic": "claude-opus-4-6", "ollama": "qwen3"}
@@ -56,8 +58,16 @@ class Intent:
         return self.name.replace(" ", "-")
 
 
+ALWAYS: dict[str, Kwargs] = {
+    "openai": {},
+    "responses": {"store": False, "include": ["reasoning.encrypted_content"]},  # no state kept; thoughts can go back
+    "anthropic": {"max_tokens": 1024},  # a limit is required
+    "ollama": {"options": {"num_ctx": 8192}},  # a context that conversations fit into
+}
+
+
 def claude(**kwargs: Any) -> Kwargs:
-    return {"max_tokens": 1024} | kwargs
+    return kwargs
 
 
 HI = {"role": "user", "content": "Hi"}
@@ -147,7 +157,7 @@ PIXEL_CLAUDE = {"type": "image", "source": {"type": "base64", "media_type": "ima
 CAT_CLAUDE = {"type": "image", "source": {"type": "url", "url": CAT_URL}}
 
 CONVERSATION = [
-    Intent("a question", ASK, ASK, INPUT, claude(**ASK), ASK),
+    Intent("a question", ASK, ASK, INPUT, ASK, ASK),
     Intent(
         "several turns",
         {"messages": [HI, HELLO, BYE]},
@@ -261,7 +271,7 @@ SAMPLING = [
         "temperature and top_p",
         ASK | {"temperature": 0.5, "top_p": 0.9},
         ASK | {"temperature": 0.5, "top_p": 0.9},
-        INPUT | {"temperature": 0.5, "top_p": 0.9},
+        INPUT | {"temperature": 0.5, "top_p": 0.9, "include": openai.omit},
         Told(claude(messages=[HI]), "temperature", "top_p"),
         ASK | {"options": {"temperature": 0.5, "top_p": 0.9}},
         anthropic_2023=claude(messages=[HI], extra_body={"temperature": 0.5, "top_p": 0.9}),
@@ -953,7 +963,7 @@ ACCOUNT = [
         | {
             "extra": {
                 "openai": {"store": True},
-                "responses": {"truncation": "auto"},
+                "openai_responses": {"truncation": "auto"},
                 "anthropic": {"inference_geo": "eu"},
                 "ollama": {"keep_alive": "5m"},
             }

@@ -139,7 +139,8 @@ class Money:
                 due.append(refused)
             elif not tried:
                 return None
-        return _error(due, self._call, last) if due else None
+        is_tried = len(call.attempts) > self._since
+        return _error(due, call, last if is_tried else None) if due else None
 
     def _tried(self, route: Route) -> int:
         made = [Route(each.provider, each.model) for each in self._call.attempts[self._since :]]
@@ -214,7 +215,7 @@ def _error(due: Sequence[Refused], call: Call, last: BaseException | None) -> Bu
     refused = min(due, key=lambda each: float("inf") if each.retry_after is None else each.retry_after)
     whose = refused.whose if refused.whose == THE_CALL else f"budget of {refused.whose or 'calls without a tenant'!r}"
     worst = f"{refused.used} of {refused.limit} USD are spent or set aside, and the rest is less than it may cost"
-    after = "" if last is None or not call.attempts else f"; the last attempt failed: {last}"
+    after = "" if last is None else f"; the last attempt failed: {last}"
     error = BudgetExceeded(
         f"the {whose} has no room for an attempt: {worst}{after}",
         tenant=call.tenant,
@@ -224,7 +225,7 @@ def _error(due: Sequence[Refused], call: Call, last: BaseException | None) -> Bu
         retry_after=refused.retry_after,
         model=call.request.model,
     )
-    error.__cause__ = last if call.attempts else None
+    error.__cause__ = last
     return error
 
 

@@ -14,7 +14,7 @@ from rubberduck import structured
 from rubberduck.actors.course import Course
 from rubberduck.actors.race import Answer
 from rubberduck.actors.usages import together
-from rubberduck.errors import OutputInvalid, RubberDuckError
+from rubberduck.errors import InvalidRequest, OutputInvalid, RubberDuckError
 from rubberduck.types import Choice, Request, Response, Usage
 
 
@@ -38,12 +38,22 @@ class Output:
         return f"{id(self.model)} {self.repairs}"
 
     async def read(self, response: Response) -> Any:
-        """The answer as a value; read once, also where it is asked for again. Raises OutputInvalid.
+        """The answer as a value; read once, also where it is asked for again.
 
         In a thread, for a type's validators are other people's code.
+
+        Raises:
+            OutputInvalid: it is no such value.
+            InvalidRequest: the type's own code failed over it.
         """
         if self._read is None or self._read[0] is not response.choices:
-            value = await asyncio.to_thread(structured.read, self.model, response)
+            try:
+                value = await asyncio.to_thread(structured.read, self.model, response)
+            except RubberDuckError:
+                raise
+            except Exception as error:  # a validator's bug: it is neither the model's nor ours
+                told = f"response_model: its own code failed: {type(error).__name__}: {error}"
+                raise InvalidRequest(told, field="response_model") from error
             self._read = (response.choices, value)
         return self._read[1]
 
@@ -51,7 +61,7 @@ class Output:
         """Whether the answer can be read."""
         try:
             await self.read(response)
-        except OutputInvalid:
+        except (OutputInvalid, InvalidRequest):
             return False
         return True
 

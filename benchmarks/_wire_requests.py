@@ -34,7 +34,7 @@ OURS: dict[str, Any] = {"model": "m", "messages": _TURNS, "tools": _TOOLS, "max_
 
 THEIRS: dict[str, dict[str, Any]] = {
     "openai": {"model": "m", "messages": _TURNS, "tools": _TOOLS, "max_tokens": 500},
-    "responses": {
+    "openai_responses": {
         "model": "m",
         "input": [
             SYSTEM,

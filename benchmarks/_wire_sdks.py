@@ -66,7 +66,7 @@ def reading(stream: Stream) -> Callable[[], int]:
         claude = anthropic.Anthropic(api_key="k", http_client=client)
         return lambda: sum(1 for _ in claude.messages.create(model="m", max_tokens=9, messages=HI, stream=True))
     gpt: Any = openai.OpenAI(api_key="k", http_client=client)
-    if stream.module == "responses":
+    if stream.module == "openai_responses":
         return lambda: sum(1 for _ in gpt.responses.create(model="m", input=HI, stream=True))
     return lambda: sum(1 for _ in gpt.chat.completions.create(model="m", messages=HI, stream=True))
 
@@ -89,7 +89,7 @@ async def _open(stream: Stream) -> Any:
         claude = anthropic.AsyncAnthropic(api_key="k", http_client=client)
         return await claude.messages.create(model="m", max_tokens=9, messages=HI, stream=True)
     gpt: Any = openai.AsyncOpenAI(api_key="k", http_client=client)
-    if stream.module == "responses":
+    if stream.module == "openai_responses":
         return await gpt.responses.create(model="m", input=HI, stream=True)
     return await gpt.chat.completions.create(model="m", messages=HI, stream=True)
 
@@ -122,7 +122,7 @@ def asking(module: str, kwargs: dict[str, Any]) -> Callable[[], float]:
             ask = anthropic.Anthropic(api_key="k", max_retries=0, http_client=client).messages.create
         else:
             gpt = openai.OpenAI(api_key="k", max_retries=0, http_client=client)
-            ask = gpt.responses.create if module == "responses" else gpt.chat.completions.create
+            ask = gpt.responses.create if module == "openai_responses" else gpt.chat.completions.create
 
     def once() -> float:
         began = time.perf_counter()

@@ -29,8 +29,8 @@ def streams(deltas: int) -> list[Stream]:
     return [
         Stream("OpenAI chat, text", "openai", _chat(_chat_texts(deltas), "stop"), deltas),
         Stream("OpenAI chat, tool call", "openai", _chat(_chat_arguments(deltas), "tool_calls"), deltas),
-        Stream("Responses, text", "responses", _responses_text(deltas), deltas),
-        Stream("Responses, tool call", "responses", _responses_call(deltas), deltas),
+        Stream("Responses, text", "openai_responses", _responses_text(deltas), deltas),
+        Stream("Responses, tool call", "openai_responses", _responses_call(deltas), deltas),
         Stream("Anthropic, text", "anthropic", _anthropic_text(deltas), deltas),
         Stream("Anthropic, tool call", "anthropic", _anthropic_call(deltas), deltas),
         Stream("Ollama, text", "ollama", _ollama(deltas), deltas),

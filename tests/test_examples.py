@@ -64,6 +64,20 @@ SHOWS = {
         "another: 1 USD per day: 0.00009 spent",
         "requests with the first key: 1",
     ],
+    "23_structured_output": [
+        "R-17: 42.50 for 17 ducks",
+        "asked 2 times",
+        "lines.0.pieces: Input should be greater than or equal to 1",
+        "it was paid for all the same: 0.000075 USD",
+        "R-17 by mock",
+    ],
+    "24_embeddings": [
+        "5000 vectors of 8 numbers; ['near ServiceUnavailable', ",
+        "'far success', 'far success', 'far success']",
+        "49000 tokens, 0.00098 USD; the ledger says 0.00098 USD",
+        "same text, same vector: True",
+        "6 tokens, says far; estimated: False",
+    ],
 }
 
 

@@ -2,29 +2,35 @@
 
 A request holds as many texts as each of the routes takes, and as many tokens as a provider and our own limits bear.
 Vectors of different models have nothing to do with each other, so the first batch that is answered binds the rest to
-routes of the same model; if those fail, the call fails, and says what the batches before it have cost.
+routes of the same model, to that very route in the first place; if those fail, the call fails, and says what the
+batches before it have cost.
 """
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
+from rubberduck.actors.board import Route
 from rubberduck.actors.call import Call
 from rubberduck.actors.course import Course
 from rubberduck.actors.race import Answer
 from rubberduck.actors.usages import together
 from rubberduck.core.batches import MOST_TOKENS, batch_end
 from rubberduck.core.limiter import Amounts
-from rubberduck.types import EmbeddingRequest, Embeddings, Usage
+from rubberduck.core.score import Candidate
+from rubberduck.types import Attempt, EmbeddingRequest, Embeddings, Usage
 
 OTHER_MODEL = "is another model than that of the vectors so far"
+FIRST = -1
+"""The priority of the route that has answered the last batch: before all that can be configured."""
 _LETTERS_PER_TOKEN = 4
 
 
 class EmbeddingCourse(Course):
     """The way of a call for vectors."""
 
-    __slots__ = ()
+    __slots__ = ("_kept",)
 
     async def _estimate(self) -> Amounts:
         """Of all that is asked, for the queue."""
@@ -32,6 +38,7 @@ class EmbeddingCourse(Course):
 
     async def _rounds(self) -> Answer:
         call, whole = self._call, _asked(self._call)
+        self._kept: Route | None = None
         answers: list[tuple[Embeddings, Usage]] = []
         start = 0
         while start < len(whole.input):
@@ -44,15 +51,21 @@ class EmbeddingCourse(Course):
             given, usage = await self._round()
             assert isinstance(given, Embeddings)
             answers.append((given, usage))
-            self._bind(call.attempts[-1].model)
+            self._bind(call.attempts[-1])
             start = end
         return answers[0] if len(answers) == 1 else _joined(answers)
 
-    def _bind(self, model: str) -> None:
-        """From here on only routes of this model will do."""
-        if len(self._routes) > 1:
-            self._left_out |= {route: OTHER_MODEL for route in self._routes if route.model != model}
-            self._routes = tuple([route for route in self._routes if route.model == model])
+    def _bind(self, answered: Attempt) -> None:
+        """From here on only routes of this model will do, and the others only if this one does not."""
+        model, routes = answered.model, self._routes
+        if len(routes) > 1:
+            self._kept = Route(answered.provider, model)
+            self._left_out |= {route: OTHER_MODEL for route in routes if route.model != model}
+            self._routes = tuple([route for route in routes if route.model == model])
+
+    def _candidate(self, route: Route, now: float) -> Candidate:
+        candidate = super()._candidate(route, now)
+        return replace(candidate, priority=FIRST) if route == self._kept else candidate
 
     def _most_texts(self) -> int:
         desks = self._office.board.desks

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
+from rubberduck.core.pricing import plain
 from rubberduck.types import Usage
 
 
@@ -17,7 +18,7 @@ def together(usages: Sequence[Usage]) -> Usage:
         _known([each.cached_tokens for each in usages]),
         _known([each.cache_write_tokens for each in usages]),
         _known([each.reasoning_tokens for each in usages]),
-        None if None in costs else sum([cost for cost in costs if cost is not None], Decimal(0)),
+        None if None in costs else plain(sum([cost for cost in costs if cost is not None], Decimal(0))),
         any(each.estimated for each in usages),
         _known([each.cache_write_1h_tokens for each in usages]),
         _known([each.prompt_audio_tokens for each in usages]),

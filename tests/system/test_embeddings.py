@@ -224,6 +224,14 @@ def test_the_same_model_at_another_provider_may_go_on(start_duck: StartDuck) -> 
     assert answer.usage.cost == duck.costs().cost == 3 * COST_OF_OK
 
 
+def test_who_has_answered_one_batch_is_asked_first_for_the_next(start_duck: StartDuck) -> None:
+    duck = two(start_duck, [FAILS], [OK, OK, FAILS, OK], ["near/a", "far/a"])
+    answer = duck.embed(ask(model="vectors"))
+    assert answer.vectors == expected()
+    assert len(duck.provider("near").calls) <= 3
+    assert [each.provider for each in answer.attempts[-3:]].count("near") <= 1
+
+
 def test_a_batch_is_no_larger_than_the_smallest_that_any_route_takes(start_duck: StartDuck) -> None:
     duck = two(start_duck, [OK], [OK], ["near/a", "far/a"])
     duck.provider("far").embedding_batch = 2

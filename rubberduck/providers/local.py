@@ -256,11 +256,10 @@ def _pooling(wanted: bool | str, model: local_model.ModelFile) -> str | None:
 
 def _require_text(request: Request) -> None:
     """Raise InvalidRequest for what the engine, which has no eyes or ears, would answer with a failure of its own."""
-    for at, message in enumerate(request.messages):
-        for place, part in enumerate(message.content if isinstance(message.content, tuple) else ()):
+    for message in request.messages:
+        for part in message.content if isinstance(message.content, tuple) else ():
             if not isinstance(part, TextPart):
-                field = f"messages.{at}.content.{place}"
-                raise InvalidRequest(f"a local model reads text only, no {part.type} part", field=field)
+                raise InvalidRequest(f"a local model reads text only, no {part.type} part", field="messages.content")
 
 
 def _checked_options(config: ProviderConfig) -> dict[str, Any]:

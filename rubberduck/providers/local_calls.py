@@ -47,9 +47,9 @@ def usable(request: Request) -> tuple[Tool, ...]:
     """The tools that may be called now. Raises InvalidRequest where one is none that the engine knows."""
     names = _named(request)
     tools = []
-    for at, tool in enumerate(request.tools):
+    for tool in request.tools:
         if not isinstance(tool, Tool):
-            raise InvalidRequest("a local model has no custom tools: give a function", field=f"tools.{at}")
+            raise InvalidRequest("a local model has no custom tools: give a function", field="tools")
         if names is None or tool.function.name in names:
             tools.append(tool)
     if request.tools and not tools:

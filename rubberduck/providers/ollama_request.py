@@ -79,7 +79,7 @@ def _tools(request: Request) -> list[dict[str, Any]]:
     if request.tool_choice == "none":
         return []
     names = _chosen(request)
-    return [_tool(at, tool) for at, tool in enumerate(request.tools) if names is None or _name(tool) in names]
+    return [_tool(tool) for tool in request.tools if names is None or _name(tool) in names]
 
 
 def _chosen(request: Request) -> frozenset[str] | None:
@@ -96,9 +96,9 @@ def _name(tool: Any) -> str:
     return str(tool.function.name if isinstance(tool, Tool) else tool.custom.name)
 
 
-def _tool(at: int, tool: Any) -> dict[str, Any]:
+def _tool(tool: Any) -> dict[str, Any]:
     if not isinstance(tool, Tool):
-        raise InvalidRequest("Ollama has no custom tools: give a function with parameters", field=f"tools.{at}")
+        raise InvalidRequest("Ollama has no custom tools: give a function with parameters", field="tools")
     function = tool.function
     said = {"name": function.name, "parameters": function.parameters or {"type": "object", "properties": {}}}
     if function.description is not None:
@@ -132,16 +132,16 @@ def encode_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
     """The turns. A tool's result says by name whose it is, which the calls before it tell."""
     names: dict[str, str] = {}
     turns = []
-    for at, message in enumerate(messages):
+    for message in messages:
         names |= {call.id: call.function.name for call in message.tool_calls}
-        turns.append(_turn(at, message, names))
+        turns.append(_turn(message, names))
     return turns
 
 
-def _turn(at: int, message: Message, names: dict[str, str]) -> dict[str, Any]:
+def _turn(message: Message, names: dict[str, str]) -> dict[str, Any]:
     role = {"developer": "system", "function": "tool"}.get(message.role, message.role)
     turn: dict[str, Any] = {"role": role, "content": _text(message)}
-    if images := list(_images(at, message)):
+    if images := _images(message):
         turn["images"] = images
     if message.reasoning:
         turn["thinking"] = message.reasoning
@@ -163,19 +163,18 @@ def _answered(message: Message, names: dict[str, str]) -> dict[str, Any]:
     return {field: value for field, value in said.items() if value}
 
 
-def _images(at: int, message: Message) -> Iterator[str]:
-    if isinstance(message.content, tuple):
-        for place, part in enumerate(message.content):
-            if not isinstance(part, TextPart):
-                yield _image(part, f"messages.{at}.content.{place}")
+def _images(message: Message) -> list[str]:
+    if not isinstance(message.content, tuple):
+        return []
+    return [_image(part) for part in message.content if not isinstance(part, TextPart)]
 
 
-def _image(part: Part, field: str) -> str:
+def _image(part: Part) -> str:
     if not isinstance(part, ImagePart):
-        raise InvalidRequest(f"Ollama takes text and images, no {part.type} part", field=field)
+        raise InvalidRequest(f"Ollama takes text and images, no {part.type} part", field="messages.content")
     if found := _DATA_URL.fullmatch(part.image_url.url):
         return found[1]
-    raise InvalidRequest("Ollama takes images as base64 data: URLs", field=f"{field}.image_url.url")
+    raise InvalidRequest("Ollama takes images as base64 data: URLs", field="messages.content.image_url.url")
 
 
 def _calls(message: Message) -> list[dict[str, Any]]:

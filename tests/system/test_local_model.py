@@ -219,4 +219,4 @@ def test_pictures_are_refused_before_the_engine_sees_them(duck: RubberDuck) -> N
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     with pytest.raises(InvalidRequest) as refused:
         duck.complete(question() | {"messages": [{"role": "user", "content": [image]}]})
-    assert refused.value.field == "messages.0.content.0"
+    assert refused.value.field == "messages.content"

@@ -18,6 +18,9 @@ class CommonParams(SimpleNamespace):
         self.cpuparams_batch, self.sampling = SimpleNamespace(), SimpleNamespace()
 
 
+llama_pooling_type = SimpleNamespace(**{f"LLAMA_POOLING_TYPE_{word}": word.lower() for word in ("MEAN", "CLS", "LAST")})
+
+
 class Server:
     def __init__(self, params: Any) -> None:
         print("a line that must not reach the report", flush=True)
@@ -45,11 +48,22 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         pass
 
+    def do_GET(self) -> None:
+        shows_tools = "toolless" not in self.server.params.model.path  # type: ignore[attr-defined]
+        self._answer(200, {"chat_template_caps": {"supports_tools": shows_tools}})
+
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.headers["Authorization"] != f"Bearer {self.server.params.api_keys[0]}":  # type: ignore[attr-defined]
             return self._answer(401, {"error": {"message": "Invalid API Key", "code": 401}})
+        if self.path == "/v1/chat/completions/input_tokens":
+            return self._answer(200, {"input_tokens": len(json.dumps(body["messages"]))})
+        if self.path == "/v1/embeddings":
+            vectors = [{"index": at, "embedding": [at, len(text)]} for at, text in enumerate(body["input"])]
+            return self._answer(200, {"model": "fake", "data": vectors[::-1], "usage": {"prompt_tokens": 3}})
         question = body["messages"][-1]["content"]
+        if question == "call":
+            return self._answer(200, _head("chat.completion") | {"choices": [_called()]})
         if question == "die":
             os._exit(9)
         if question == "too long":
@@ -87,6 +101,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+
+
+def _called() -> dict[str, Any]:
+    content = json.dumps({"name": "f", "arguments": {"x": 1}})
+    return {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
 
 
 def _head(kind: str) -> dict[str, Any]:

@@ -15,11 +15,17 @@ from typing import Any
 import pytest
 
 from rubberduck.config import Config, ProviderConfig
-from rubberduck.errors import ConfigError, ContextLengthExceeded, ServiceUnavailable, StreamInterrupted
+from rubberduck.errors import (
+    ConfigError,
+    ContextLengthExceeded,
+    InvalidRequest,
+    ServiceUnavailable,
+    StreamInterrupted,
+)
 from rubberduck.providers import local, local_model
 from rubberduck.providers.local import LocalProvider
 from rubberduck.providers.local_process import EngineSettings
-from rubberduck.types import Request, Usage
+from rubberduck.types import EmbeddingRequest, Request, Usage
 
 Story = Callable[[str], EngineSettings]
 
@@ -29,7 +35,8 @@ def configured(**options: Any) -> ProviderConfig:
 
 
 def request(text: str = "hello", **fields: Any) -> Request:
-    return Request.parse({"model": "tiny", "messages": [{"role": "user", "content": text}]} | fields)
+    fields.setdefault("messages", [{"role": "user", "content": text}])
+    return Request.parse({"model": "tiny"} | fields)
 
 
 @pytest.fixture
@@ -174,11 +181,122 @@ def test_missing_engine_says_what_to_do(model_path: str, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("options", "fault"), [({"slot": 1}, "unknown"), ({"slots": 0}, "above 0"), ({"threads": True}, "above 0")]
+    ("options", "fault"),
+    [
+        ({"slot": 1}, "unknown"),
+        ({"slots": 0}, "above 0"),
+        ({"threads": True}, "above 0"),
+        ({"embeddings": "sum"}, "mean"),
+    ],
 )
 def test_wrong_option_is_refused(model_path: str, options: dict[str, Any], fault: str) -> None:
     with pytest.raises(ConfigError, match=fault):
         LocalProvider.init(configured(model_path=model_path, options=options))
+
+
+TOOL = {"function": {"name": "f", "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}}}}
+OTHER = {"function": {"name": "g"}}
+
+
+def test_tool_that_must_be_called_is_asked_for_as_json_and_read_as_a_call(provider: LocalProvider) -> None:
+    async def story() -> None:
+        asked = request("call", tools=[TOOL], tool_choice="required")
+        choice = (await provider.complete(asked)).choices[0]
+        assert [(call.function.name, call.function.arguments) for call in choice.message.tool_calls] == [
+            ("f", '{"x": 1}')
+        ]
+        assert choice.finish_reason == "tool_calls"
+        assert (await provider.complete(request("call"))).choices[0].message.tool_calls == ()
+
+    told(provider, story)
+
+
+def sent(provider: LocalProvider, **fields: Any) -> dict[str, Any]:
+    return provider.encode(request(**fields))[2]
+
+
+def test_engine_is_told_of_a_choice_in_words_that_it_keeps(provider: LocalProvider) -> None:
+    assert sent(provider, tools=[TOOL])["tool_choice"] == "auto"
+    allowed = {"type": "allowed_tools", "mode": "auto", "names": ["g"]}
+    body = sent(provider, tools=[TOOL, OTHER], tool_choice=allowed)
+    assert ([tool["function"]["name"] for tool in body["tools"]], body["tool_choice"]) == (["g"], "auto")
+    forced = sent(provider, tools=[TOOL, OTHER], tool_choice="required")
+    assert forced["tool_choice"] == "none"
+    assert forced["response_format"]["type"] == "json_schema"
+
+
+def test_engine_is_sent_what_it_knows_and_the_rest_is_named(provider: LocalProvider) -> None:
+    known = {"top_k": 3, "seed": 1, "presence_penalty": 0.5, "logprobs": True, "top_logprobs": 1}
+    assert known.items() <= sent(provider, **known, extra={"min_p": 0.1}).items()
+    assert sent(provider, extra={"local": {"min_p": 0.1}})["min_p"] == 0.1
+    assert provider.warnings(request(**known)) == ()
+    unknown = {"verbosity": "low", "user": "u", "metadata": {"a": "b"}, "reasoning_effort": "low"}
+    assert {text.split()[0] for text in provider.warnings(request(**unknown))} == unknown.keys()
+    assert not unknown.keys() & sent(provider, **unknown).keys()
+    form = {"type": "json_object"}
+    (told,) = provider.warnings(request(tools=[TOOL], tool_choice="required", response_format=form))
+    assert told.startswith("response_format")
+
+
+def test_engine_without_eyes_is_shown_no_picture(provider: LocalProvider) -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    with pytest.raises(InvalidRequest) as refused:
+        provider.encode(request(messages=[{"role": "user", "content": [image]}]))
+    assert refused.value.field == "messages.content"
+
+
+def test_count_is_of_what_would_be_sent(provider: LocalProvider) -> None:
+    async def story() -> None:
+        count = await provider.count(request("hello"))
+        messages = sent(provider, messages=[{"role": "user", "content": "hello"}])["messages"]
+        assert (count.tokens, count.estimated) == (len(json.dumps(messages)), False)
+
+    told(provider, story)
+    assert provider.offers == {"chat", "count"}
+
+
+@pytest.mark.parametrize(("wanted", "pooling"), [(True, "model"), ("cls", "cls"), (False, None)])
+def test_embeddings_are_offered_where_they_are_asked_for(
+    fake_engine: Story, model_path: str, monkeypatch: pytest.MonkeyPatch, wanted: Any, pooling: str | None
+) -> None:
+    monkeypatch.setattr(local_model, "has_engine", lambda: True)
+    provider = LocalProvider.init(configured(model_path=model_path, options={"embeddings": wanted}))
+    assert provider.engine
+    assert provider.engine.settings.pooling == pooling
+    assert ("embeddings" in provider.offers) is bool(wanted)
+
+
+def test_vectors_come_in_the_order_of_their_texts(
+    fake_engine: Story, model_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_model, "has_engine", lambda: True)
+    provider = LocalProvider.init(configured(model_path=model_path, options={"embeddings": "mean"}))
+
+    async def story() -> None:
+        answer = await provider.embed(EmbeddingRequest.parse({"model": "tiny", "input": ["a", "bcd"]}))
+        assert answer.vectors == ((0.0, 1.0), (1.0, 3.0))
+        assert answer.usage == Usage(3, 0)
+        with pytest.raises(InvalidRequest) as refused:
+            await provider.embed(EmbeddingRequest.parse({"model": "tiny", "input": ["a"], "dimensions": 3}))
+        assert refused.value.field == "dimensions"
+
+    told(provider, story)
+
+
+@pytest.mark.parametrize(("story", "warned"), [("toolless", True), ("able", False)])
+def test_tools_that_a_models_template_has_no_place_for_are_named(
+    fake_engine: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, story: str, warned: bool
+) -> None:
+    monkeypatch.setattr(local_model, "has_engine", lambda: True)
+    file = tmp_path / f"{story}.gguf"
+    file.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 1, 1) + bytes(2000))
+    provider = LocalProvider.init(configured(model_path=str(file)))
+
+    async def look() -> None:
+        warnings = provider.warnings(request(tools=[TOOL]))
+        assert [text.split()[0] for text in warnings] == ["tools"] * warned
+
+    told(provider, look)
 
 
 @pytest.mark.local_model

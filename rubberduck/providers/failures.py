@@ -29,6 +29,9 @@ _BY_WORD: dict[str, type[RubberDuckError]] = {
     "exceed_context_size_error": errors.ContextLengthExceeded,
     "content_filter": errors.ContentFiltered,
     "content_policy_violation": errors.ContentFiltered,
+    "image_content_policy_violation": errors.ContentFiltered,
+    "misalignment_policy_violation": errors.ContentFiltered,
+    "bio_policy": errors.ContentFiltered,
     "responsibleaipolicyviolation": errors.ContentFiltered,
     "model_not_found": errors.ModelNotFound,
     "deploymentnotfound": errors.ModelNotFound,
@@ -56,6 +59,13 @@ _STATUS_OF_TYPE = {
     "timeout_error": 504,
 }
 """Words too general to overrule a status, used where there is none: inside a 200."""
+_REFUSALS_BY_CODE = frozenset({
+    "invalid_prompt", "data_residency_mismatch", "invalid_image", "invalid_image_format", "invalid_base64_image",
+    "invalid_image_url", "invalid_image_mode", "image_too_large", "image_too_small", "image_parse_error",
+    "image_file_too_large", "image_file_not_found", "image_content_policy_violation", "misalignment_policy_violation",
+    "bio_policy", "unsupported_image_media_type", "empty_image_file", "failed_to_download_image",
+})  # fmt: skip
+"""Codes that OpenAI's Responses API tells a refused request by, without a type, inside a 200."""
 
 _BY_STATUS: dict[int, type[RubberDuckError]] = {
     401: errors.AuthenticationFailed,
@@ -183,7 +193,8 @@ def error_class(fault: Fault, status: int) -> type[RubberDuckError]:
 
 def _meant_status(fault: Fault) -> int:
     """What a fault inside a good answer would have been sent with."""
-    return fault.status or _STATUS_OF_TYPE.get((fault.type or "").lower(), 500)
+    unknown = 400 if fault.code in _REFUSALS_BY_CODE else 500
+    return fault.status or _STATUS_OF_TYPE.get((fault.type or "").lower(), unknown)
 
 
 def make_error(

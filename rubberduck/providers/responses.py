@@ -94,7 +94,9 @@ class OpenAIResponses(OpenAI):
         return ResponsesStreamDecoder(self.name)
 
     def encode_count(self, request: Request) -> Outgoing:
-        """As `encode`, for a count of tokens."""
+        """As `encode`, for a count of tokens, which only OpenAI itself is known to give."""
+        if not self.is_openai_itself:
+            return super().encode_count(request)
         path, headers, body = self.encode(request)
         return f"{path}/input_tokens", headers, {name: body[name] for name in _COUNTED if name in body}
 

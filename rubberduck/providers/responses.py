@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
+from urllib.parse import urlsplit
 
 from rubberduck.config import ProviderConfig
 from rubberduck.errors import InvalidRequest, ProtocolError
@@ -40,6 +42,7 @@ FAMILIES = ("codex-", "computer-use-")
 
 _THINKS = re.compile(r"(ft:)?(o[1-9]|gpt-5|codex-)")
 _ONLY_TALKS = re.compile(r"(ft:)?gpt-5[\d.]*-chat")
+_THINKS_IF_ASKED = re.compile(r"(ft:)?gpt-5\.[124](?!\d|-pro|-codex)")
 _VERSION = re.compile(r"(?:ft:)?gpt-(\d+)(?:\.(\d+))?")
 _NOT_THERE = ("queued", "in_progress", "cancelled")
 _SEALED = "reasoning.encrypted_content"
@@ -63,6 +66,11 @@ class OpenAIResponses(OpenAI):
         super().__init__(config)
         if self.is_openai_itself:
             self.offers = self.offers | {"count"}
+
+    @cached_property
+    def is_openai_itself(self) -> bool:
+        """Whether the server is OpenAI's own."""
+        return f".{urlsplit(self.base_url).hostname}".endswith(".api.openai.com")
 
     def supports_model(self, model: str) -> bool:
         """Own names and `models` at OpenAI; elsewhere `models`, or any name if none is listed."""
@@ -188,8 +196,11 @@ def thinks(model: str) -> bool:
 
 
 def takes_sampling(request: Request) -> bool:
-    """Whether the model can be told how to choose its words; one that reasons refuses to be."""
-    return request.reasoning_effort == "none" or not thinks(request.model)
+    """Whether the model can be told how to choose its words; while it reasons, it refuses to be."""
+    effort = request.reasoning_effort
+    if effort is None:
+        return not thinks(request.model) or _THINKS_IF_ASKED.match(request.model) is not None
+    return effort == "none" or not thinks(request.model)
 
 
 def _knows_marks(model: str) -> bool:
@@ -264,7 +275,7 @@ def _unsent(request: Request) -> Iterator[str]:
     if not takes_sampling(request):
         for name in (*_SAMPLING, "logprobs", "top_logprobs"):
             if getattr(request, name) not in (None, False):
-                yield f"{name} is not sent: {request.model} reasons and refuses it"
+                yield f"{name} is not sent: {request.model} refuses it while it reasons"
     if not _knows_marks(request.model):
         if request.cache_control is not None:
             yield f"cache_control is not sent: {request.model} caches by itself"

@@ -166,6 +166,8 @@ class StreamReply:
         assert isinstance(response.stream, httpx.AsyncByteStream)
         self._stream = response.stream
         self._encoded = aiter(response.stream)
+        coding = response.headers.get("content-encoding", "").strip().lower()
+        self._coding = "" if coding == "identity" else coding
         self._inflater: Inflater | None = None
         self._pieces: Iterator[bytes] = iter(())
         self._is_closed = False
@@ -238,10 +240,11 @@ class StreamReply:
             encoded = await self._exchange.receive(self._encoded)
             if not encoded:
                 break
-            if self._inflater is None and (encoding := self.headers.get("content-encoding")) is not None:
-                if (encoding := encoding.strip().lower()) not in ("identity", ""):
-                    self._inflater = Inflater(encoding)
-            self._pieces = iter((encoded,)) if self._inflater is None else self._inflater.feed(encoded)
+            if not self._coding:
+                return encoded
+            if self._inflater is None:
+                self._inflater = Inflater(self._coding)
+            self._pieces = self._inflater.feed(encoded)
         if self._inflater is not None and not self._inflater.is_whole:
             raise self._exchange.error("the compressed body ended too early", "cut")
         return b""

@@ -6,8 +6,6 @@ after it             what it has cost is charged; all of the worst case, if nobo
 
 from __future__ import annotations
 
-import itertools
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -15,21 +13,16 @@ from decimal import Decimal
 from rubberduck.actors.board import Route
 from rubberduck.actors.call import COUNT, Asked, Call
 from rubberduck.actors.office import Office
+from rubberduck.actors.worst_case import worst_case
 from rubberduck.core.budget import PRICE_UNKNOWN, SPENT, Budget, Held, Refused
 from rubberduck.core.pricing import from_pico, to_pico
 from rubberduck.core.retry import RetryOptions
 from rubberduck.core.score import Candidate, with_obstacle
 from rubberduck.errors import BudgetExceeded, NoAvailableProvider, RubberDuckError
-from rubberduck.types import EmbeddingRequest, Message, Request, TextPart, Usage
 
-UNBOUNDED_OUTPUT = 32_768
-"""The most output, in tokens, of a request that does not bound it, where its provider does not either."""
 RETURNS = 0.1
 """Seconds after which money that others hold is looked for again."""
 THE_CALL = "max_cost of the call"
-
-_PER_MESSAGE, _PER_IMAGE, _FOR_TOOLS, _PER_TEXT = 16, 2_000, 1_000, 4
-"""Tokens that a provider may add by itself: around a message, for an image, to explain tools, around a text."""
 
 
 class Money:
@@ -165,49 +158,6 @@ class Money:
 def look_again_after(refused: Refused) -> float | None:
     """Seconds until the money may be there; None if waiting is no help."""
     return RETURNS if refused.is_held else refused.retry_after
-
-
-def worst_case(office: Office, route: Route, request: Asked) -> Decimal | None:
-    """The most that a request can cost on a route, in USD: with the dearest of the rates that its tokens may have."""
-    desk = office.board.desks[route.provider]
-    if isinstance(request, EmbeddingRequest):
-        return office.cost(desk, route, Usage(most_tokens(request)))[0]
-    prompt = most_input(request)
-    most = request.max_tokens or desk.provider.default_max_tokens or UNBOUNDED_OUTPUT
-    output = most * request.n
-    dearest = Decimal(0)
-    for written, reasoning in itertools.product((None, prompt), (None, output)):
-        usage = Usage(prompt, output, cache_write_tokens=written, reasoning_tokens=reasoning)
-        cost, _ = office.cost(desk, route, usage)
-        if cost is None:
-            return None
-        dearest = max(dearest, cost)
-    return dearest
-
-
-def most_input(request: Request) -> int:
-    """More input tokens than a request has in any vocabulary: a token is at least one byte."""
-    total = sum([_most(message) for message in request.messages])
-    if request.tools:
-        total += _FOR_TOOLS + sum([len(tool.model_dump_json().encode()) for tool in request.tools])
-    return total + len(json.dumps([request.response_format, request.extra], ensure_ascii=False).encode())
-
-
-def most_tokens(request: EmbeddingRequest) -> int:
-    """The same for texts that are to become vectors."""
-    texts = [len(each.encode()) if isinstance(each, str) else len(each) for each in request.input]
-    return sum(texts) + _PER_TEXT * len(texts)
-
-
-def _most(message: Message) -> int:
-    total = _PER_MESSAGE + len(message.text.encode()) + len((message.name or "").encode())
-    for call in message.tool_calls:
-        total += len(call.model_dump_json().encode())
-    if message.function_call is not None:
-        total += len(message.function_call.model_dump_json().encode())
-    if isinstance(message.content, tuple):
-        total += _PER_IMAGE * len([part for part in message.content if not isinstance(part, TextPart)])
-    return total
 
 
 def _error(due: Sequence[Refused], call: Call, last: BaseException | None) -> BudgetExceeded:

@@ -68,5 +68,5 @@ async def _offline(call: Call, route: Route) -> Answer:
     """Counted in a thread, for a long conversation takes its time."""
     assert isinstance(call.request, Request)
     request = call.request.model_copy(update={"model": route.model})
-    counted = await asyncio.to_thread(tokens.count_messages, request)
-    return TokenCount(counted, estimated=True, model=route.model), Usage(cost=Decimal(0))
+    counted = await asyncio.to_thread(tokens.count_request, request)
+    return TokenCount(counted.tokens, counted.estimated, model=route.model), Usage(cost=Decimal(0))

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 PICO = Decimal("1e-12")
 _EXACT = Context(prec=80, rounding=ROUND_HALF_EVEN)  # wide enough that no product or sum below is ever rounded
-ORDINARY_TIERS = frozenset({"default", "standard", "auto", "on_demand"})
+ORDINARY_TIERS = frozenset({"default", "standard", "standard_only", "auto", "on_demand"})
 """Words of OpenAI, Anthropic and Groq for a call that was served at the ordinary price."""
 
 

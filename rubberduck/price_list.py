@@ -1,8 +1,8 @@
 """What the bundled list says of a model, as our `Price`: its rates, its thresholds, and its prices by service tier.
 
 Rates may change with the date or the hour, and those of a tier may be known from some date on only; before it their
-price is unknown. Anthropic's list price of input that is kept for an hour is twice that of other input, where the list
-does not name it (Anthropic, "Prompt caching", pricing: 1.25 times for 5 minutes, 2 times for an hour).
+price is unknown. Input that Claude keeps for an hour costs twice what other input costs, where the list does not name
+it, whoever sells it (Anthropic, "Prompt caching", pricing: 1.25 times for 5 minutes, 2 times for an hour).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rubberduck.core.pricing import Price
 
@@ -20,20 +20,28 @@ if TYPE_CHECKING:
 
 _TIERS: Mapping[tuple[str, str], str] = {("processing", "batch"): "batch", ("speed", "fast"): "fast"}
 """What the list calls otherwise than by `service_tier`, in the words that we use for it."""
-_KEPT_FOR_AN_HOUR = {"anthropic": 2}
+_KEPT_FOR_AN_HOUR = {"claude": 2}
 _AUDIO_IS_DEARER = {"openai", "azure", "openrouter"}
 """The list has some of their audio models without rates for audio, which cost a multiple of those for text."""
 _FREE_USES = (("web_fetch_requests", Decimal(0)),)
 """Anthropic, "Web fetch tool": no charge beside the tokens."""
 
 
+class _Origin(NamedTuple):
+    """What a price is of, and where we know it from."""
+
+    vendor: str
+    model: str
+    source: str
+
+
 class Listed:
     """A model whose price depends on the time; each price that it has had is made once."""
 
-    __slots__ = ("_constraints", "_info", "_prices", "_source", "_vendor")
+    __slots__ = ("_constraints", "_info", "_origin", "_prices")
 
     def __init__(self, info: ModelInfo, vendor: str, source: str) -> None:
-        self._info, self._vendor, self._source = info, vendor, source
+        self._info, self._origin = info, _Origin(vendor, info.id, source)
         self._constraints = _distinct(_constraints(info))
         self._prices: dict[tuple[bool, ...], Price | None] = {}
 
@@ -51,12 +59,12 @@ class Listed:
         return not self._constraints
 
     def _made(self, moment: datetime) -> Price | None:
-        price = _converted(vars(self._info.get_prices(moment)), self._vendor, self._source)
+        price = _converted(vars(self._info.get_prices(moment)), self._origin)
         if price is None:
             return None
         served = []
         for tier, context in _served(self._info, moment):
-            own = _converted(vars(self._info.get_prices(moment, context)), self._vendor, self._source)
+            own = _converted(vars(self._info.get_prices(moment, context)), self._origin)
             if own is not None:
                 served.append((tier, own))
         return replace(price, date=self._since(moment), service_tiers=tuple(served))
@@ -103,17 +111,17 @@ def _served(info: ModelInfo, moment: datetime) -> Iterable[tuple[str, dict[str, 
             yield tier.lower(), dict(variant.when)
 
 
-def _converted(rates: Mapping[str, Any], vendor: str, source: str) -> Price | None:
+def _converted(rates: Mapping[str, Any], origin: _Origin) -> Price | None:
     """One entry of the list as our Price; None for what is sold by other units than tokens."""
     rates = {name: value for name, value in rates.items() if value is not None}
     if "input_mtok" not in rates:
         return None
     thresholds = sorted({tier.start for rate in rates.values() for tier in getattr(rate, "tiers", ())})
-    tiers = tuple((start, _flat(rates, start, vendor, source)) for start in thresholds)
-    return replace(_flat(rates, -1, vendor, source), tiers=tiers)
+    tiers = tuple((start, _flat(rates, start, origin)) for start in thresholds)
+    return replace(_flat(rates, -1, origin), tiers=tiers)
 
 
-def _flat(rates: Mapping[str, Any], start: int, vendor: str, source: str) -> Price:
+def _flat(rates: Mapping[str, Any], start: int, origin: _Origin) -> Price:
     """The rates that hold just above `start` input tokens."""
 
     def rate(name: str) -> Decimal | None:
@@ -125,8 +133,9 @@ def _flat(rates: Mapping[str, Any], start: int, vendor: str, source: str) -> Pri
         return chosen
 
     plain, long, search = rate("input_mtok") or Decimal(0), rate("cache_write_1h_mtok"), rate("web_searches_kcount")
-    if long is None and vendor in _KEPT_FOR_AN_HOUR and rate("cache_write_mtok") is not None:
-        long = plain * _KEPT_FOR_AN_HOUR[vendor]
+    if long is None and rate("cache_write_mtok") is not None:
+        factors = [factor for name, factor in _KEPT_FOR_AN_HOUR.items() if name in origin.model]
+        long = plain * factors[0] if factors else None
     sold = {"input_audio_mtok", "output_audio_mtok"} & rates.keys()
     searches = () if search is None else (("web_search_requests", search / 1000),)
     return Price(
@@ -141,6 +150,6 @@ def _flat(rates: Mapping[str, Any], start: int, vendor: str, source: str) -> Pri
         reasoning=rate("output_reasoning_mtok"),
         per_request=(rate("requests_kcount") or Decimal(0)) / 1000,
         uses=searches + _FREE_USES,
-        is_audio_known=bool(sold) or vendor not in _AUDIO_IS_DEARER,
-        source=source,
+        is_audio_known=bool(sold) or origin.vendor not in _AUDIO_IS_DEARER,
+        source=origin.source,
     )

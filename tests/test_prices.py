@@ -169,6 +169,13 @@ def test_input_that_anthropic_keeps_for_an_hour_costs_twice_as_much():
         assert prices.cost("anthropic", model, usage) == (600 * price.cache_write + 400 * price.cache_write_1h) / 10**6
 
 
+def test_whoever_sells_claude_keeps_it_for_an_hour_at_twice_the_price():
+    price = PriceBook().price("openrouter", "anthropic/claude-haiku-4.5")
+    assert price.cache_write_1h == 2 * price.input
+    other = PriceBook().price("openai", "gpt-5.6")
+    assert other.cache_write_1h is None
+
+
 def test_listed_audio_has_its_own_price_and_what_the_list_leaves_out_none():
     heard = Usage(1000, 100, prompt_audio_tokens=400, completion_audio_tokens=100)
     assert prices.cost("openai", "gpt-audio", heard) == (600 * Decimal("2.5") + 400 * 32 + 100 * 64) / 10**6

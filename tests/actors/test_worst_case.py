@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
@@ -92,6 +93,19 @@ def test_no_answer_costs_more(prompt: int, output: int, data: Any, tiers: tuple[
     bound = worst(request, *((None, DEAR) if by_own_class else (DEAR,)))
     assert bound is not None
     assert pricing.cost(usage, DEAR) <= bound
+
+
+@pytest.mark.parametrize("own_class", [False, True])
+@pytest.mark.parametrize(
+    "kind", ["input", "cache_write", "cache_write_1h", "audio_input", "output", "reasoning", "audio_output"]
+)
+def test_the_dearest_kind_is_what_counts_whoever_knows_the_price(kind: str, own_class: bool) -> None:
+    dear = replace(Price(Decimal(1), Decimal(1)), **{kind: Decimal(1000)})
+    bound = worst(asked(), *((None, dear) if own_class else (dear,)))
+    assert bound is not None
+    assert bound >= (28 if kind in ("input", "cache_write", "cache_write_1h", "audio_input") else 100) * Decimal(
+        "0.001"
+    )
 
 
 def test_a_tier_is_taken_into_account_wherever_it_is_asked_for() -> None:

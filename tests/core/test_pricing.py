@@ -232,6 +232,35 @@ def test_nothing_costs_more_than_the_worst_case(data, own, text, out, threshold)
     assert cost(usage, whole) <= worst_case(whole, prompt + more, output + more, (None, "flex"))
 
 
+KINDS = {
+    "input": {},
+    "cached_input": {"cached_tokens": 50},
+    "cache_write": {"cache_write_tokens": 50},
+    "cache_write_1h": {"cache_write_tokens": 50, "cache_write_1h_tokens": 50},
+    "audio_input": {"prompt_audio_tokens": 50},
+    "cached_audio": {"prompt_audio_tokens": 50, "cached_tokens": 50},
+    "output": {},
+    "reasoning": {"reasoning_tokens": 20},
+    "audio_output": {"completion_audio_tokens": 20},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("where", ["ordinary", "above a threshold", "in a tier"])
+def test_the_worst_case_knows_each_kind_that_may_be_the_dearest(kind, where):
+    cheap = Price(Decimal(1), Decimal(1), audio_input=Decimal(1))
+    dear = replace(cheap, **{kind: Decimal(1000)})
+    tier = "flex" if where == "in a tier" else None
+    price = {
+        "ordinary": dear,
+        "above a threshold": replace(cheap, tiers=((49, dear),)),
+        "in a tier": replace(cheap, service_tiers=(("flex", dear),)),
+    }[where]
+    usage = Usage(50, 20, **KINDS[kind], service_tier=tier)
+    assert cost(usage, price) > Decimal("0.02") - Decimal("1e-12")
+    assert cost(usage, price) == worst_case(price, 50, 20, (None, "flex") if tier else (None,))
+
+
 def test_the_worst_case_is_unknown_where_a_cost_may_be():
     assert worst_case(TIERED, 10, 10, (None, "priority")) is None
     assert worst_case(Price(Decimal(1), None), 10, 10) is None

@@ -20,7 +20,7 @@ import pytest
 from rubberduck.core.ledger import State
 from rubberduck.errors import ConfigError
 from rubberduck.storage import LedgerUnavailable
-from rubberduck.storage.sqlite import SqliteLedger
+from rubberduck.storage.sqlite import APPLICATION_ID, SqliteLedger
 from rubberduck.types import Usage
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -207,6 +207,40 @@ def test_an_older_schema_is_brought_up_to_date_and_keeps_its_rows(path, intent, 
     ledger.close()
 
 
+FIRST_SCHEMA = """
+    create table runs(
+        run integer primary key autoincrement,
+        name text not null unique
+    ) strict;
+    create table attempts(
+        id integer primary key,
+        attempt_id text not null unique,
+        call_id text not null,
+        provider text not null,
+        model text not null,
+        state text not null check (state in ('intent', 'settled', 'void', 'uncertain')),
+        started_at_us integer not null,
+        ended_at_us integer,
+        prompt_tokens integer,
+        completion_tokens integer,
+        cached_tokens integer,
+        cache_write_tokens integer,
+        reasoning_tokens integer,
+        cost_pico integer,
+        price_source text,
+        price_date text,
+        reserved_pico integer,
+        tenant text not null,
+        tags text not null,
+        run integer not null references runs
+    ) strict;
+    create index attempts_by_start on attempts(started_at_us);
+    create index attempts_open on attempts(run) where state = 'intent';
+    create trigger attempts_end_once before update on attempts when old.state <> 'intent' or new.state = 'intent'
+       begin select raise(abort, 'the attempt is in the ledger already'); end;
+    create trigger attempts_stay before delete on attempts begin select raise(abort, 'append-only'); end;
+"""
+"""As the first release wrote it."""
 FIRST_ROWS = """
     insert into runs(run, name) values (1, 'run-of-old');
     insert into attempts(attempt_id, call_id, provider, model, state, started_at_us, ended_at_us, prompt_tokens,
@@ -220,13 +254,10 @@ FIRST_ROWS = """
 @pytest.fixture
 def of_old(path):
     """A ledger as the first schema left it, and a program that still has it open."""
-    from rubberduck.storage.sqlite import APPLICATION_ID, MIGRATIONS
-
     path.parent.mkdir()
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("pragma journal_mode = wal")
-    for statement in MIGRATIONS[0]:
-        db.execute(statement)
+    db.executescript(FIRST_SCHEMA)
     db.execute(f"pragma application_id = {APPLICATION_ID}")
     db.execute("pragma user_version = 1")
     db.executescript(FIRST_ROWS)

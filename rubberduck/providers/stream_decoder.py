@@ -66,7 +66,10 @@ class StreamDecoder(ABC):
             self._read_all(self._events.feed(data), chunks)
             self._events.feed(b"")  # raises what it found behind the events it gave
         except MalformedStream as error:
-            self._fault = self._nonsense(str(error))
+            if (
+                not self.done
+            ):  # what follows the end of an answer is read or not, as the network cut it: it counts for nothing
+                self._fault = self._nonsense(str(error))
         except RubberDuckError as error:
             self._fault = error
         if not chunks:

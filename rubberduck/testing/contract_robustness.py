@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from decimal import Decimal
 
-from rubberduck.errors import InvalidRequest, RubberDuckError
+from rubberduck.errors import RubberDuckError
 from rubberduck.providers.http import HTTPProvider
 from rubberduck.testing.contract_base import Promises, Reading, asked, cut, read_pieces, read_whole, run
 from rubberduck.testing.contract_exchanges import Exchange, faults_of
@@ -103,7 +103,7 @@ class RobustnessPromises(Promises):
             offers = provider.offers
         self.promise("chat" in offers and offers <= {"chat", "embeddings", "count"}, f"it offers {sorted(offers)}")
         for kind in {"embeddings", "count"} - offers:
-            self.promise(run(self._refuses(kind)), f"it offers no {kind}, but does not refuse them with InvalidRequest")
+            self.promise(run(self._refuses(kind)), f"it offers no {kind}, but does not refuse what asks for them")
 
     def test_an_answer_and_its_stream_say_the_same(self) -> None:
         """For who asks no server: others have the exchanges for it."""
@@ -152,7 +152,7 @@ class RobustnessPromises(Promises):
                 await provider.embed(EmbeddingRequest.parse({"model": self.model, "input": ["a"]}))
             else:
                 await provider.count(self.ask())
-        except InvalidRequest:
+        except RubberDuckError:
             return True
         finally:
             await provider.aclose()

@@ -107,6 +107,7 @@ class TestAnthropic(ProviderContract):
             finish_reason="tool_calls",
             usage=COUNTS,
         ),
+        contract.count("a question", {"input_tokens": 17}, 17),
         contract.failure(
             "too many requests",
             429,

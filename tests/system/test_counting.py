@@ -21,7 +21,7 @@ from rubberduck.errors import (
 )
 from rubberduck.providers.mock import Mock
 from rubberduck.types import Request
-from supervision.testing import fault
+from supervision.testing import ManualClock, fault
 
 REQUEST: dict[str, Any] = {"model": "any", "messages": [{"role": "user", "content": "How many ducks?"}]}
 VICTIMS = ("service", "request_queue", "cost_tracker", "rate_limiter:mock", "circuit_breaker:mock")
@@ -97,6 +97,14 @@ def test_a_count_is_repeated_as_any_request_is(start_duck: StartDuck) -> None:
     assert provider_log(duck) == ledger(duck) == (1, 0)
 
 
+def test_each_count_is_asked_for_itself(start_duck: StartDuck) -> None:
+    duck = start(start_duck, SEVEN, HELLO, cache={"ttl": "1m"}, single_flight=True)
+    assert duck.count_tokens(REQUEST).tokens == 7
+    assert duck.complete(REQUEST).text == "hello there"
+    assert duck.count_tokens(REQUEST).attempts
+    assert len(duck.provider("mock").calls) == 3
+
+
 # --- counted here ------------------------------------------------------------------------------------------------
 
 
@@ -114,7 +122,7 @@ def test_a_count_that_fails_is_an_estimate(start_duck: StartDuck, error: str) ->
     duck = start(start_duck, {"error": error}, retry=QUICK | {"max_attempts": 1})
     count = duck.count_tokens(REQUEST)
     assert (count.tokens, count.estimated, count.provider) == (offline(), True, "")
-    assert len(count.attempts) == 1
+    assert [each.cost for each in count.attempts] == [0]
     assert provider_log(duck) == ledger(duck) == (0, 0)
     assert duck.costs().uncertain == 0
 
@@ -196,9 +204,13 @@ def test_a_model_that_nobody_serves_has_no_number(start_duck: StartDuck) -> None
 
 
 def test_time_that_is_over_is_over(start_duck: StartDuck, eventually: Any) -> None:
-    duck = start(start_duck, SEVEN | {"delay": "30s"})
+    clock = ManualClock()
+    duck = start(start_duck, SEVEN | {"delay": "30s"}, clock=clock)
+    future = duck.service.ask({"count": REQUEST, "timeout": 9}, block=False)
+    eventually(lambda: duck.provider("mock").calls)
+    clock.advance(9)
     with pytest.raises(DeadlineExceeded):
-        duck.count_tokens(REQUEST, timeout=0.05)
+        future.get(timeout=5)
     eventually(lambda: duck.status().calls == 0)
     assert duck.costs().uncertain == 0
 

@@ -27,7 +27,7 @@ from rubberduck.errors import (
 from rubberduck.providers.base import Provider
 from rubberduck.providers.mock import Mock, vector_of
 from rubberduck.types import EmbeddingRequest, Usage
-from supervision.testing import fault
+from supervision.testing import ManualClock, fault
 
 TEXTS = ["one", "two", "three", "four", "five", "six", "seven"]
 PRICE = {"input": 1, "output": 0}
@@ -273,9 +273,13 @@ def test_a_batch_that_fails_fails_the_call_and_tells_what_was_spent(start_duck: 
 
 
 def test_the_deadline_is_that_of_all_batches_together(start_duck: StartDuck, eventually: Any) -> None:
-    duck = start(start_duck, OK, OK | {"delay": "30s"})
+    clock = ManualClock()
+    duck = start(start_duck, OK, OK | {"delay": "30s"}, clock=clock)
+    future = duck.service.ask({"embed": ask(), "timeout": 9}, block=False)
+    eventually(lambda: len(duck.provider("mock").calls) == 2)
+    clock.advance(9)
     with pytest.raises(DeadlineExceeded) as caught:
-        duck.embed(ask(), timeout=0.2)
+        future.get(timeout=5)
     assert [each.outcome for each in caught.value.attempts] == ["success", "Cancelled"]
     assert caught.value.spent is None
     eventually(lambda: duck.status().calls == 0)
@@ -284,11 +288,11 @@ def test_the_deadline_is_that_of_all_batches_together(start_duck: StartDuck, eve
 
 def test_money_that_ends_between_two_batches_ends_the_call(start_duck: StartDuck) -> None:
     dear = {"usage": {"prompt_tokens": 2_000_000}}
-    duck = start(start_duck, dear, budgets={"*": {"limit": 1}})
+    duck = start(start_duck, OK, OK, dear, batch=1, budgets={"*": {"limit": 1}}, retry={"max_attempts_total": 2})
     with pytest.raises(BudgetExceeded) as caught:
         duck.embed(ask())
-    assert len(duck.provider("mock").calls) == 1
-    assert caught.value.spent == duck.costs().cost == 2
+    assert len(duck.provider("mock").calls) == 3
+    assert caught.value.spent == duck.costs().cost == 2 + 2 * COST_OF_OK
 
 
 def test_a_call_that_may_cost_more_than_its_bound_sends_nothing(start_duck: StartDuck) -> None:

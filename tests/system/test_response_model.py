@@ -23,7 +23,7 @@ from rubberduck.errors import (
     Overloaded,
 )
 from rubberduck.structured import read, schema_of
-from supervision.testing import fault
+from supervision.testing import ManualClock, fault
 
 REQUEST: dict[str, Any] = {
     "model": "any",
@@ -164,9 +164,14 @@ def test_a_repair_that_fails_says_so_and_what_it_was_to_mend(start_duck: StartDu
 
 
 def test_the_deadline_is_that_of_both_answers_together(start_duck: StartDuck, eventually: Any) -> None:
-    duck = start(start_duck, BAD, GOOD | {"delay": "30s"})
+    clock = ManualClock()
+    duck = start(start_duck, BAD, GOOD | {"delay": "30s"}, clock=clock)
+    wanted = {"complete": REQUEST, "response_model": Invoice, "repair": True, "timeout": 9}
+    future = duck.service.ask(wanted, block=False)
+    eventually(lambda: len(duck.provider("mock").calls) == 2)
+    clock.advance(9)
     with pytest.raises(DeadlineExceeded) as caught:
-        duck.complete(REQUEST, response_model=Invoice, repair=True, timeout=0.3)
+        future.get(timeout=5)
     assert [each.outcome for each in caught.value.attempts] == ["success", "Cancelled"]
     eventually(lambda: duck.status().calls == 0)
 
@@ -229,9 +234,14 @@ def test_a_validator_that_takes_its_time_holds_up_nobody_else(start_duck: StartD
 
 @pytest.mark.usefixtures("_gate")
 def test_a_caller_whose_time_is_over_does_not_wait_for_a_validator(start_duck: StartDuck) -> None:
-    duck = start(start_duck, GOOD)
+    clock = ManualClock()
+    duck = start(start_duck, GOOD, clock=clock)
+    future = duck.service.ask({"complete": REQUEST, "response_model": Gated, "timeout": 9}, block=False)
+    assert reached.wait(5)
+    clock.advance(9)
     with pytest.raises(DeadlineExceeded) as caught:
-        duck.complete(REQUEST, response_model=Gated, timeout=0.2)
+        future.get(timeout=5)
+    gate.set()
     assert caught.value.spent == COST
     assert ledger(duck) == (1, 5)
 

@@ -7,6 +7,7 @@ is said twice. Numbers of events may have gaps; events that are not known are pa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -100,6 +101,7 @@ class _Item:
     kind: str = ""
     id: str | None = None
     tool: int | None = None
+    has_begun: bool = False
 
 
 class ResponsesStreamDecoder(StreamDecoder):
@@ -183,7 +185,10 @@ class ResponsesStreamDecoder(StreamDecoder):
         """Our number of the item that an event is about: by its place in the output, or else by its id."""
         index = said.get("output_index")
         if isinstance(index, int):
-            return self._slots.get(index, index)
+            slot = self._slots.get(index, index)
+            if slot not in self._items:
+                self._items[slot] = _Item(id=as_name(said.get("item_id")))
+            return slot
         named = self._slot_of(said.get("item_id") or as_dict(said.get("item")).get("id"))
         return max(self._items, default=0) if named is None else named
 
@@ -191,7 +196,8 @@ class ResponsesStreamDecoder(StreamDecoder):
         """A number for an item that begins; some servers give all items the same place."""
         index = said.get("output_index")
         index = index if isinstance(index, int) else len(self._items)
-        slot = index if index not in self._items else max(self._items) + 1
+        is_free = index not in self._items or not self._items[index].has_begun
+        slot = index if is_free else max(self._items) + 1
         self._slots[index] = slot
         return slot
 
@@ -200,12 +206,22 @@ class ResponsesStreamDecoder(StreamDecoder):
             return None
         return next((slot for slot, item in self._items.items() if item.id == item_id), None)
 
-    def _slot_at(self, position: int, item: dict[str, Any], taken: set[int]) -> int:
-        """Our number of an item of the whole answer, which may leave some out or name them anew."""
-        named = self._slot_of(item.get("id"))
-        if named is not None:
-            return named
-        alike = [slot for slot, known in self._items.items() if known.kind == item.get("type") and slot not in taken]
+    def _slots_of(self, output: list[dict[str, Any]]) -> Iterator[int]:
+        """Our numbers of the items of the whole answer, which may leave some out, or name them all anew."""
+        named = [self._slot_of(item.get("id")) for item in output]
+        has_names, taken = any(slot is not None for slot in named), set(named)
+        for position, (item, slot) in enumerate(zip(output, named, strict=True)):
+            found = self._slot_at(position, item, taken, has_names=has_names) if slot is None else slot
+            taken.add(found)
+            yield found
+
+    def _slot_at(self, position: int, item: dict[str, Any], taken: set[int | None], *, has_names: bool) -> int:
+        """Our number of an item whose id is not known, by its place and kind; where ids count, it has none yet."""
+        alike = [
+            slot
+            for slot, known in self._items.items()
+            if known.kind == item.get("type") and slot not in taken and not (has_names and known.id)
+        ]
         if not alike:
             return position if position not in self._items else max(self._items) + 1
         return position if position in alike else alike[0]
@@ -243,7 +259,8 @@ class ResponsesStreamDecoder(StreamDecoder):
         part = self._parts.get(key)
         if part is None:
             part = self._parts[key] = _Part(starts_at=self._length)
-            self._items.setdefault(slot, _Item("reasoning" if field in (_SUMMARY, _THOUGHT) else "message"))
+            item = self._items.setdefault(slot, _Item())
+            item.kind = item.kind or ("reasoning" if field in (_SUMMARY, _THOUGHT) else "message")
         return part
 
     def _annotate(self, slot: int, number: object, annotations: list[Any]) -> list[Chunk]:
@@ -256,6 +273,7 @@ class ResponsesStreamDecoder(StreamDecoder):
     def _begin(self, slot: int, item: dict[str, Any], *, is_whole: bool = False) -> list[Chunk]:
         """Take note of an item. The first fragment of a call has its id and name; who has no name yet gets it later."""
         known = self._items.setdefault(slot, _Item())
+        known.has_begun = True
         known.kind, known.id = as_text(item.get("type")) or known.kind, as_name(item.get("id")) or known.id
         if known.kind not in _CALLS or known.tool is not None or not (is_whole or item.get("name")):
             return []
@@ -324,10 +342,7 @@ class ResponsesStreamDecoder(StreamDecoder):
             raise failure_of(response, self._provider)
         output = [item for item in as_list(response.get("output")) if isinstance(item, dict)]
         chunks: list[Chunk] = []
-        taken: set[int] = set()
-        for position, item in enumerate(output):
-            slot = self._slot_at(position, item, taken)
-            taken.add(slot)
+        for slot, item in zip(self._slots_of(output), output, strict=True):
             chunks += self._complete_item(slot, item)
         self.done = True
         status = "incomplete" if response.get("status") == "incomplete" else _ENDS[kind]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,8 @@ from rubberduck.providers.ollama_stream import (
     usage_of,
 )
 from rubberduck.providers.reading import as_list, as_name, as_text, parse_json
-from rubberduck.types import Choice, EmbeddingRequest, Embeddings, Message, Request, Response, Usage
+from rubberduck.providers.remote_images import RemoteImages
+from rubberduck.types import Choice, Chunk, EmbeddingRequest, Embeddings, Message, Request, Response, Usage
 
 if TYPE_CHECKING:
     from rubberduck.config import ProviderConfig
@@ -38,16 +40,19 @@ CONTEXT_TOKENS = 8192
 """How much a model is to see where `options.num_ctx` does not say: servers with little memory would take 4,096."""
 CLOUD = "ollama.com"
 
-_OPTIONS = ("num_ctx", "keep_alive")
+_OPTIONS = ("num_ctx", "keep_alive", "fetch_images")
 _CLOUD_MODEL = re.compile(r"[:-]cloud$")
 
 
 class Ollama(HTTPProvider):
     """Speaks to an Ollama server: the one on this machine, or that of `base_url`.
 
-    `options` are `num_ctx` (the context in tokens; 0 leaves it to the server) and `keep_alive` (how long a model stays
-    loaded, such as "10m"). A conversation that does not fit is refused as ContextLengthExceeded: by itself the server
-    would cut its beginning off and say nothing; `extra` with `truncate: true` asks for that.
+    `options` are `num_ctx` (the context in tokens; 0 leaves it to the server), `keep_alive` (how long a model stays
+    loaded, such as "10m") and `fetch_images`: true, which fetches what a request names by an https URL, from public
+    addresses only; without it such an image is refused, as the server takes none.
+
+    A conversation that does not fit is refused as ContextLengthExceeded: by itself the server would cut its beginning
+    off and say nothing; `extra` with `truncate: true` asks for that.
 
     There is no tool_choice: "none" sends no tools, a named one sends that tool alone; that it is called is not certain.
     In `extra`, what is no field of the request itself is taken as a model's option: `{"min_p": 0.1}`.
@@ -61,6 +66,7 @@ class Ollama(HTTPProvider):
 
     def __init__(self, config: ProviderConfig) -> None:
         self._options = _checked_options(config)
+        self.images = RemoteImages() if self._options.pop("fetch_images", False) else None
         super().__init__(config)
         if self.base_url.endswith("/v1"):
             raise ConfigError(
@@ -106,6 +112,22 @@ class Ollama(HTTPProvider):
         return f"/{name}" if self.base_url.endswith("/api") else f"/api/{name}"
 
     # --- chat
+
+    async def complete(self, request: Request) -> Response:
+        return await super().complete(await self._with_images(request))
+
+    async def stream(self, request: Request) -> AsyncGenerator[Chunk]:
+        async with aclosing(super().stream(await self._with_images(request))) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def _with_images(self, request: Request) -> Request:
+        if self.images is None:
+            return request
+        try:
+            return await self.images.brought_into(request)
+        except RubberDuckError as error:
+            raise self._labelled(error, request.model) from None
 
     def encode(self, request: Request) -> Outgoing:
         """The path, headers and body of a call."""
@@ -172,6 +194,8 @@ def _checked_options(config: ProviderConfig) -> dict[str, Any]:
             raise ConfigError(f"providers.{config.name}.options.num_ctx: a whole number from 0 on, not {value!r}")
         if name == "keep_alive" and (not isinstance(value, str | int | float) or isinstance(value, bool)):
             raise ConfigError(f"providers.{config.name}.options.keep_alive: a duration such as '10m', not {value!r}")
+        if name == "fetch_images" and not isinstance(value, bool):
+            raise ConfigError(f"providers.{config.name}.options.fetch_images: true or false, not {value!r}")
     return dict(config.options)
 
 

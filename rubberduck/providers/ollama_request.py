@@ -174,7 +174,10 @@ def _image(part: Part) -> str:
         raise InvalidRequest(f"Ollama takes text and images, no {part.type} part", field="messages.content")
     if found := _DATA_URL.fullmatch(part.image_url.url):
         return found[1]
-    raise InvalidRequest("Ollama takes images as base64 data: URLs", field="messages.content.image_url.url")
+    raise InvalidRequest(
+        "Ollama takes images as base64 data: URLs; with options.fetch_images those at https URLs are fetched",
+        field="messages.content.image_url.url",
+    )
 
 
 def _calls(message: Message) -> list[dict[str, Any]]:

@@ -71,7 +71,7 @@ def _node(schema: object) -> dict[str, Any]:
     if not isinstance(schema, Mapping) or not _OUT_OF_REACH.isdisjoint(schema):
         raise _NotStrict
     said = {key: value for key, value in schema.items() if key in _KEPT and _is_known(key, value)}
-    told = [f"{key} {_brief(value)}" for key, value in schema.items() if key not in said and _is_bound(key, value)]
+    told = [f"{key} {brief(value)}" for key, value in schema.items() if key not in said and _is_bound(key, value)]
     if told:
         said["description"] = " ".join([*filter(None, [said.get("description")]), f"({', '.join(told)})"])
     said |= _composed(schema)
@@ -127,7 +127,8 @@ def _is_bound(key: str, value: object) -> bool:
     return key in ("format", "pattern", "minLength", "maxLength", "uniqueItems", "minProperties", "maxProperties")
 
 
-def _brief(value: object) -> str:
+def brief(value: object) -> str:
+    """A keyword's value as it is told to a model."""
     written = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return written if len(written) <= MAX_TOLD else f"{written[:MAX_TOLD]}..."
 

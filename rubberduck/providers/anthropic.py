@@ -1,38 +1,39 @@
 """Anthropic's Messages API, versions 2023-06-01 and 2026-10-21.
 
-The later version takes the key as a bearer token and no longer knows temperature, top_p and top_k; answers are
-the same in both. Source: Anthropic API reference, "Messages", "Versions" and "Errors".
+The later version takes the key as a bearer token and no longer knows temperature, top_p and top_k, nor a file in an
+assistant message; answers are the same in both. That is why the earlier one is what we ask for unless the
+configuration says otherwise: it takes everything that a request can say, and models that want less of it are sent less.
+
+Source: Anthropic API reference, "Messages", "Count tokens", "Versions", "Beta headers" and "Errors".
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
+from urllib.parse import urlsplit
 
-from rubberduck.errors import ConfigError, InvalidRequest, RubberDuckError
-from rubberduck.providers import failures
-from rubberduck.providers.anthropic_messages import encode_messages, split_system
-from rubberduck.providers.anthropic_stream import AnthropicStreamDecoder, finish_reason, usage_of
-from rubberduck.providers.http import HTTPProvider, Outgoing, merge_extra
-from rubberduck.providers.reading import as_dict, as_json_text, as_name, as_text, made_id
-from rubberduck.types import Choice, FunctionCall, Message, NamedTool, Request, Response, Tool, ToolCall, Usage
+from rubberduck.errors import ConfigError, RubberDuckError
+from rubberduck.providers import anthropic_request, failures
+from rubberduck.providers.anthropic_answers import decode_message, steps_of
+from rubberduck.providers.anthropic_models import is_known, takes
+from rubberduck.providers.anthropic_request import BEARER_VERSION, DEFAULT_MAX_TOKENS
+from rubberduck.providers.anthropic_stream import AnthropicStreamDecoder
+from rubberduck.providers.http import HTTPProvider, Outgoing
+from rubberduck.providers.reading import as_count
+from rubberduck.types import Request, Response, TokenCount, Usage
 
 DEFAULT_VERSION = "2023-06-01"
 """The version that still takes a temperature."""
-BEARER_VERSION = "2026-10-21"
-DEFAULT_MAX_TOKENS = 1024
-"""Sent where the request names no limit, because the API wants one."""
-
-_NEWEST = ("claude-opus-4-8", "claude-opus-5", "claude-sonnet-5", "claude-haiku-5", "claude-fable-5", "claude-mythos-5")
-_FIXED_SAMPLING = ("claude-opus-4-7", *_NEWEST)
-"""Models that refuse sampling parameters under any version."""
-_TAKES_PREFILL = re.compile(r"claude-(3|(opus|sonnet)-4-(0|1|5|20\d{6})|haiku-4-5)(-|$)")
-"""Models up to 4.5; those from 4.6 on answer a last message of the assistant with 400 (release notes of 2026-02-05)."""
 
 
 class Anthropic(HTTPProvider):
-    """Speaks to Anthropic, or to any server with its Messages API."""
+    """Speaks to Anthropic, or to any server with its Messages API.
+
+    `extra.betas` is a list of beta features to ask for. Anthropic itself counts tokens; of another server
+    `options.count_tokens: true` says that it does.
+    """
 
     word = "anthropic"
     default_max_tokens = DEFAULT_MAX_TOKENS
@@ -46,6 +47,14 @@ class Anthropic(HTTPProvider):
                 f"providers.{config.name}.version must be a date such as {DEFAULT_VERSION}, not {self.version!r}"
             )
         super().__init__(config)
+        if self._counts_tokens():
+            self.offers = self.offers | {"count"}
+
+    def _counts_tokens(self) -> bool:
+        told = self.config.options.get("count_tokens")
+        if told is not None and not isinstance(told, bool):
+            raise ConfigError(f"providers.{self.name}.options.count_tokens: true or false, not {told!r}")
+        return urlsplit(self.base_url).hostname == urlsplit(self.default_base_url).hostname if told is None else told
 
     def supports_model(self, model: str) -> bool:
         """Own names and `models` at Anthropic; elsewhere `models`, or any name if none is listed."""
@@ -54,26 +63,43 @@ class Anthropic(HTTPProvider):
         return model.startswith("claude-") or model in self.config.models
 
     def accepts_prefill(self, model: str) -> bool:
-        return _TAKES_PREFILL.match(model) is not None
+        return is_known(model) and takes(model).prefill
 
-    def encode(self, request: Request) -> Outgoing:
-        """The path, headers and body of a call."""
-        path = "/messages" if self.base_url.endswith("/v1") else "/v1/messages"
-        return path, self._headers(), encode_request(request, self._sampling(request), self.extra_of(request))
+    def most_output(self, request: Request) -> int | None:
+        """The limit that is sent: a thinking budget is put on top of the default."""
+        return anthropic_request.most_output(request, self.extra_of(request))
+
+    def billed(self, usage: Usage, model: str) -> list[tuple[str, Usage]]:
+        """The steps of an answer that took several, each at the price of its model."""
+        return steps_of(usage, model) if usage.raw and usage.raw.get("iterations") else []
 
     def warnings(self, request: Request) -> tuple[str, ...]:
         """What the API does not know, and what this version or model takes no longer."""
-        unknown = [
-            name for name in ("seed", "presence_penalty", "frequency_penalty") if getattr(request, name) is not None
-        ]
-        texts = [f"{name} is not sent: the Messages API has no such parameter" for name in unknown]
-        texts += self._sampling(request).warnings
-        if request.reasoning_effort in ("none", "minimal"):
-            texts.append(f"reasoning_effort {request.reasoning_effort!r} has no equal in the Messages API")
-        return tuple(texts)
+        return anthropic_request.warnings(request, self.version)
 
-    def _sampling(self, request: Request) -> Sampling:
-        return sampling(request, fixed=self.version >= BEARER_VERSION or request.model.startswith(_FIXED_SAMPLING))
+    # --- what we send
+
+    def encode(self, request: Request) -> Outgoing:
+        """The path, headers and body of a call."""
+        return self._outgoing_to("/messages", request, anthropic_request.encode_request)
+
+    def encode_count(self, request: Request) -> Outgoing:
+        """The path, headers and body of a question how many tokens a call would be."""
+        if "count" not in self.offers:
+            return super().encode_count(request)
+        return self._outgoing_to("/messages/count_tokens", request, anthropic_request.encode_count)
+
+    def _outgoing_to(self, path: str, request: Request, encode: Any) -> Outgoing:
+        extra = self.extra_of(request)
+        body = encode(request, extra, version=self.version, prefill=self._prefill(request.model))
+        headers = self._headers()
+        if betas := anthropic_request.betas(request, extra):
+            headers["anthropic-beta"] = ",".join(betas)
+        return path if self.base_url.endswith("/v1") else f"/v1{path}", headers, body
+
+    def _prefill(self, model: str) -> bool:
+        """Whether to send a begun answer: the configuration knows best, and an unknown model may take it."""
+        return takes(model).prefill if self.config.prefill is None else self.config.prefill
 
     def _headers(self) -> dict[str, str]:
         headers = {"anthropic-version": self.version}
@@ -82,6 +108,8 @@ class Anthropic(HTTPProvider):
         elif self.key:
             headers["X-Api-Key"] = self.key
         return headers
+
+    # --- what we read
 
     def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Response:
         """The answer in a whole HTTP response.
@@ -94,6 +122,13 @@ class Anthropic(HTTPProvider):
             raise failures.no_answer("message", status, headers, self.name)
         return decode_message(said, provider=self.name)
 
+    def decode_count(self, status: int, headers: Mapping[str, str], body: bytes) -> TokenCount:
+        """The count in a whole HTTP response. Raises as `decode` does."""
+        tokens = as_count(self.said_in(status, headers, body).get("input_tokens"))
+        if tokens is None:
+            raise failures.no_answer("count of tokens", status, headers, self.name)
+        return TokenCount(tokens, estimated=False, provider=self.name)
+
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> RubberDuckError:
         """The error that an HTTP response stands for."""
         return failures.make_error(failures.read_body(body), status, headers, self.name)
@@ -101,112 +136,3 @@ class Anthropic(HTTPProvider):
     def stream_decoder(self) -> AnthropicStreamDecoder:
         """A reader of one stream."""
         return AnthropicStreamDecoder(self.name)
-
-
-class Sampling(NamedTuple):
-    """The sampling parameters that can be sent, and what had to be changed for it."""
-
-    values: dict[str, float]
-    warnings: list[str]
-
-
-def sampling(request: Request, *, fixed: bool) -> Sampling:
-    """What to send of temperature and top_p: nothing where they are `fixed`, and no temperature over 1."""
-    asked = {"temperature": request.temperature, "top_p": request.top_p}
-    values = {name: value for name, value in asked.items() if value is not None}
-    if fixed:
-        return Sampling({}, [f"{name} is not sent: {request.model} takes none here" for name in values])
-    if values.get("temperature", 0) > 1:
-        values["temperature"] = 1.0
-        return Sampling(values, ["temperature over 1 is sent as 1, the most that Anthropic takes"])
-    return Sampling(values, [])
-
-
-# --- what we send
-
-
-def encode_request(request: Request, chosen: Sampling, extra: dict[str, Any]) -> dict[str, Any]:
-    """The body of a call. Raises InvalidRequest for what has no counterpart and cannot be left out."""
-    if request.n > 1:
-        raise InvalidRequest("Anthropic gives one answer to a request: n must be 1", field="n")
-    system, turns = split_system(request.messages)
-    optional = {
-        "system": system,
-        "stop_sequences": list(request.stop) or None,
-        "tools": [_tool(tool.function) for tool in request.tools if isinstance(tool, Tool)] or None,
-        "tool_choice": _tool_choice(request) if request.tools else None,
-        "output_config": _output_config(request),
-        "metadata": {"user_id": request.user} if request.user else None,
-        "stream": True if request.stream else None,
-    }
-    body = {
-        "model": request.model,
-        "max_tokens": request.max_tokens or DEFAULT_MAX_TOKENS,
-        "messages": encode_messages(turns, takes_system=request.model.startswith(_NEWEST)),
-        **chosen.values,
-        **{name: value for name, value in optional.items() if value is not None},
-    }
-    return merge_extra(body, extra)
-
-
-def _tool(function: Any) -> dict[str, Any]:
-    schema = function.parameters or {"type": "object", "properties": {}}
-    optional = {"description": function.description, "strict": function.strict}
-    return {"name": function.name, "input_schema": schema} | {k: v for k, v in optional.items() if v is not None}
-
-
-def _tool_choice(request: Request) -> dict[str, Any] | None:
-    choice = request.tool_choice
-    if choice == "none":
-        return {"type": "none"}
-    alone = {"disable_parallel_tool_use": True} if request.parallel_tool_calls is False else {}
-    if isinstance(choice, NamedTool):
-        return {"type": "tool", "name": choice.function.name} | alone
-    if choice is None and not alone:
-        return None
-    return {"type": "any" if choice == "required" else "auto"} | alone
-
-
-def _output_config(request: Request) -> dict[str, Any] | None:
-    wanted = request.response_format or {"type": "text"}
-    config: dict[str, Any] = {}
-    if wanted.get("type") == "json_schema":
-        schema = as_dict(wanted.get("json_schema")).get("schema")
-        config["format"] = {"type": "json_schema", "schema": schema}
-    elif wanted.get("type") != "text":
-        raise InvalidRequest(
-            f"Anthropic has no response_format {wanted.get('type')!r}: use json_schema", field="response_format"
-        )
-    if request.reasoning_effort not in (None, "none", "minimal"):
-        config["effort"] = request.reasoning_effort
-    return config or None
-
-
-# --- what we read
-
-
-def decode_message(said: dict[str, Any], *, provider: str) -> Response:
-    """A parsed `message`. Usage that the server did not tell is marked `estimated`, and zero."""
-    blocks = [block for block in said["content"] if isinstance(block, dict)]
-    answer_id = as_text(said.get("id"))
-    text = "".join(as_text(block.get("text")) for block in blocks if block.get("type") == "text")
-    reasoning = "".join(as_text(block.get("thinking")) for block in blocks if block.get("type") == "thinking")
-    uses = [block for block in blocks if block.get("type") == "tool_use"]
-    calls = tuple(_tool_call(use, f"{answer_id}/{number}") for number, use in enumerate(uses))
-    raw = as_name(said.get("stop_reason"))
-    message = Message(
-        role="assistant", content=text if text or not calls else None, tool_calls=calls, reasoning=reasoning or None
-    )
-    return Response(
-        id=answer_id,
-        model=as_text(said.get("model")),
-        choices=(Choice(0, message, finish_reason(raw, has_tools=bool(calls)), raw),),
-        usage=usage_of(as_dict(said.get("usage"))) or Usage(estimated=True),
-        provider=provider,
-    )
-
-
-def _tool_call(use: dict[str, Any], place: str) -> ToolCall:
-    name = as_text(use.get("name"))
-    function = FunctionCall(name=name, arguments=as_json_text(use.get("input")) or "{}")
-    return ToolCall(id=as_name(use.get("id")) or made_id(place, name, prefix="toolu_"), function=function)

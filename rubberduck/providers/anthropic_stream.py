@@ -1,71 +1,74 @@
 """Reads a stream of Anthropic's Messages API.
 
 Only `message_stop` makes the answer whole. Usage arrives in two parts: the input with `message_start`, the rest
-with `message_delta`, whose counts are cumulative and replace those before them.
+with `message_delta`, whose counts are cumulative and replace those before them. The blocks are put together on the
+way, because thoughts, and what the server's own tools did, must go back as they came.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rubberduck.providers.reading import as_count, as_dict, as_json_text, as_name, as_text, made_id
+from rubberduck.providers.anthropic_answers import (
+    annotations_of,
+    finish_reason,
+    made_call_id,
+    must_go_back,
+    native_of,
+    refusal_of,
+    usage_of,
+)
+from rubberduck.providers.anthropic_messages import input_of
+from rubberduck.providers.reading import as_count, as_dict, as_json_text, as_list, as_name, as_text
 from rubberduck.providers.stream_decoder import StreamDecoder
-from rubberduck.types import Chunk, Delta, FinishReason, ToolCallDelta, Usage
+from rubberduck.types import Chunk, Delta, Native, ToolCallDelta
 
-_FINISH = {
-    "end_turn": FinishReason.STOP,
-    "stop_sequence": FinishReason.STOP,
-    "max_tokens": FinishReason.LENGTH,
-    "model_context_window_exceeded": FinishReason.LENGTH,
-    "tool_use": FinishReason.TOOL_CALLS,
-    "refusal": FinishReason.CONTENT_FILTER,
-    "pause_turn": FinishReason.PAUSE,
-}
-
-
-def finish_reason(raw: str | None, *, has_tools: bool) -> FinishReason:
-    """Why an answer ended, in our vocabulary."""
-    reason = _FINISH.get(raw or "", FinishReason.UNKNOWN)
-    return FinishReason.TOOL_CALLS if reason is FinishReason.STOP and has_tools else reason
-
-
-def usage_of(said: dict[str, Any]) -> Usage | None:
-    """The usage in our terms, where all input counts as prompt: `input_tokens` leaves the cached part out."""
-    fresh, output = as_count(said.get("input_tokens")), as_count(said.get("output_tokens"))
-    if fresh is None and output is None:
-        return None
-    read, wrote = as_count(said.get("cache_read_input_tokens")), as_count(said.get("cache_creation_input_tokens"))
-    return Usage(
-        prompt_tokens=(fresh or 0) + (read or 0) + (wrote or 0),
-        completion_tokens=output or 0,
-        cached_tokens=read,
-        cache_write_tokens=wrote,
-        reasoning_tokens=as_count(as_dict(said.get("output_tokens_details")).get("thinking_tokens")),
-    )
+_WRITTEN = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
+"""The field of a delta that adds to a block, by its type."""
 
 
 @dataclass(slots=True)
-class _ToolUse:
-    index: int
-    whole_input: str
-    has_fragments: bool = False
+class _Block:
+    """A block as far as it has come. `call` is the number of a tool call among the answer's, if it is one."""
+
+    said: dict[str, Any]
+    start: int
+    call: int | None = None
+    pieces: list[str] = field(default_factory=list)
+    citations: list[Any] = field(default_factory=list)
+
+    def whole(self) -> dict[str, Any]:
+        """The block as it would stand in an answer that was not streamed."""
+        said, written = self.said, "".join(self.pieces)
+        match said.get("type"):
+            case "text":
+                citations = as_list(said.get("citations")) + self.citations
+                cited = {"citations": citations} if citations else {}
+                return said | {"text": as_text(said.get("text")) + written} | cited
+            case "thinking":
+                return said | {"thinking": as_text(said.get("thinking")) + written}
+            case _:
+                return said | {"input": input_of(written)} if written else said
 
 
 class AnthropicStreamDecoder(StreamDecoder):
-    """Turns message events into chunks. Unknown events, blocks and deltas are passed over.
+    """Turns message events into chunks. Unknown events are passed over; an unknown delta leaves its block untold.
 
     The role comes with the first chunk that says more than it.
     """
 
     def __init__(self, provider: str) -> None:
         super().__init__(provider)
-        self._id = ""
-        self._model = ""
+        self._id: str | None = None
+        self._model: str | None = None
         self._counts: dict[str, Any] = {}
-        self._tools: dict[int, _ToolUse] = {}
-        self._tools_seen = 0
-        self._raw: str | None = None
+        self._blocks: list[_Block] = []
+        self._open: dict[int, _Block] = {}
+        self._is_verbatim = True
+        self._length = 0
+        self._calls = 0
+        self._ending: dict[str, Any] = {}
         self._has_spoken = False
 
     @property
@@ -73,80 +76,136 @@ class AnthropicStreamDecoder(StreamDecoder):
         return self.done
 
     def _read(self, event: str, said: dict[str, Any]) -> list[Chunk]:
-        index = as_count(said.get("index")) or 0
         match as_name(said.get("type")) or event:
-            case "message_start":
-                return self._start(as_dict(said.get("message")))
-            case "content_block_start":
-                return self._start_block(index, as_dict(said.get("content_block")))
             case "content_block_delta":
-                return self._add(index, as_dict(said.get("delta")))
+                return self._add(as_count(said.get("index")) or 0, as_dict(said.get("delta")))
+            case "content_block_start":
+                return self._start_block(as_count(said.get("index")) or 0, as_dict(said.get("content_block")))
             case "content_block_stop":
-                return self._stop_block(index)
+                return self._stop_block(as_count(said.get("index")) or 0)
+            case "message_start":
+                self._start(as_dict(said.get("message")))
             case "message_delta":
-                self._raw = as_name(as_dict(said.get("delta")).get("stop_reason")) or self._raw
+                ending = as_dict(said.get("delta"))
+                self._ending |= {name: value for name, value in ending.items() if value is not None}
                 self._count(said)
-                return []
             case "message_stop":
                 return self._finish()
             case "error":
                 raise self._reported(said)
-            case _:
-                return []
-
-    def _start(self, message: dict[str, Any]) -> list[Chunk]:
-        self._id, self._model = as_text(message.get("id")), as_text(message.get("model"))
-        self._count(message)
         return []
+
+    def _start(self, message: dict[str, Any]) -> None:
+        self._id, self._model = as_text(message.get("id")) or None, as_text(message.get("model")) or None
+        self._count(message)
 
     def _count(self, said: dict[str, Any]) -> None:
         counts = as_dict(said.get("usage"))
-        self._counts |= {name: value for name, value in counts.items() if value is not None}
+        self._counts = self._counts | {name: value for name, value in counts.items() if value is not None}
         self.usage = usage_of(self._counts)
 
-    def _start_block(self, index: int, block: dict[str, Any]) -> list[Chunk]:
-        if block.get("type") == "tool_use":
-            return [self._start_tool(index, block)]
-        self._tools.pop(index, None)
-        return self._add(index, block | {"type": f"{block.get('type')}_delta"})  # its first text may stand here
+    # --- blocks
 
-    def _start_tool(self, index: int, block: dict[str, Any]) -> Chunk:
-        tool = self._tools[index] = _ToolUse(self._tools_seen, as_json_text(block.get("input") or {}))
-        self._tools_seen += 1
-        name = as_text(block.get("name"))
-        call_id = as_name(block.get("id")) or made_id(self._id, tool.index, name, prefix="toolu_")
-        return self._chunk(Delta(tool_calls=(ToolCallDelta(tool.index, call_id, name),)))
+    def _start_block(self, index: int, said: dict[str, Any]) -> list[Chunk]:
+        chunks = self._stop_block(index) if index in self._open else []
+        block = self._opened(index, said)
+        match said.get("type"):
+            case "tool_use":
+                block.call, self._calls = self._calls, self._calls + 1
+                name = as_text(said.get("name"))
+                call_id = as_name(said.get("id")) or made_call_id(self._id or "", block.call, name)
+                return [*chunks, self._chunk(Delta(tool_calls=(ToolCallDelta(block.call, call_id, name),)))]
+            case "text" if text := as_text(said.get("text")):  # its first words may stand here
+                self._length += len(text)
+                return [*chunks, self._chunk(Delta(content=text))]
+            case "thinking" if thinking := as_text(said.get("thinking")):
+                return [*chunks, self._chunk(Delta(reasoning=thinking))]
+        return chunks
+
+    def _opened(self, index: int, said: dict[str, Any]) -> _Block:
+        block = self._open[index] = _Block(said, self._length)
+        self._blocks.append(block)
+        return block
 
     def _add(self, index: int, delta: dict[str, Any]) -> list[Chunk]:
-        match delta.get("type"):
-            case "text_delta" if text := as_text(delta.get("text")):
-                return [self._chunk(Delta(content=text))]
-            case "thinking_delta" if thinking := as_text(delta.get("thinking")):
-                return [self._chunk(Delta(reasoning=thinking))]
-            case "input_json_delta" if (part := as_text(delta.get("partial_json"))) and index in self._tools:
-                self._tools[index].has_fragments = True
-                return [self._arguments(self._tools[index], part)]
-            case _:
-                return []
+        kind = delta.get("type")
+        written = _WRITTEN.get(kind) if isinstance(kind, str) else None
+        if written is None:
+            return self._add_rare(index, kind, delta)
+        text = as_text(delta.get(written))
+        if not text:
+            return []
+        block = self._open.get(index)
+        if written == "text":
+            self._length += len(text)
+            (block or self._opened(index, {"type": "text"})).pieces.append(text)
+            return [self._chunk(Delta(text))]
+        if written == "thinking":
+            (block or self._opened(index, {"type": "thinking"})).pieces.append(text)
+            return [self._chunk(Delta(reasoning=text))]
+        if block is None:
+            return []
+        block.pieces.append(text)
+        return [] if block.call is None else [self._arguments(block.call, text)]
+
+    def _add_rare(self, index: int, kind: object, delta: dict[str, Any]) -> list[Chunk]:
+        block = self._open.get(index)
+        if block is None:
+            return []
+        if kind == "signature_delta":
+            block.said = block.said | {"signature": as_text(delta.get("signature"))}
+        elif kind == "citations_delta":
+            block.citations.append(delta.get("citation"))
+        elif kind == "compaction_delta":
+            block.said = block.said | {name: value for name, value in delta.items() if name != "type"}
+        else:
+            self._is_verbatim = False
+        return []
 
     def _stop_block(self, index: int) -> list[Chunk]:
-        tool = self._tools.pop(index, None)
-        return [self._arguments(tool, tool.whole_input)] if tool and not tool.has_fragments else []
+        block = self._open.pop(index, None)
+        if block is None:
+            return []
+        if block.call is not None and not block.pieces:
+            return [self._arguments(block.call, as_json_text(block.said.get("input") or {}))]
+        citations = as_list(block.said.get("citations")) + block.citations
+        if block.said.get("type") != "text" or not citations:
+            return []
+        annotations = annotations_of(citations, block.start, self._length)
+        return [self._chunk(Delta(annotations=tuple(annotations)))] if annotations else []
 
-    def _arguments(self, tool: _ToolUse, part: str) -> Chunk:
-        return self._chunk(Delta(tool_calls=(ToolCallDelta(tool.index, arguments=part),)))
+    def _arguments(self, call: int, part: str) -> Chunk:
+        return self._chunk(Delta(tool_calls=(ToolCallDelta(call, arguments=part),)))
+
+    # --- the end
 
     def _finish(self) -> list[Chunk]:
-        if not self._id and not self._counts and self._raw is None:
+        if not self._id and not self._counts and not self._ending:
             raise self._nonsense("the stream holds no message")
         self.done = True
-        reason = finish_reason(self._raw, has_tools=self._tools_seen > 0)
-        return [self._chunk(Delta(), reason, self.usage, self._raw)]
+        chunks = [chunk for index in list(self._open) for chunk in self._stop_block(index)]
+        raw = as_name(self._ending.get("stop_reason"))
+        delta = Delta(refusal=refusal_of(raw, self._ending) or "", native=self._native(raw))
+        reason = finish_reason(raw, has_tools=self._calls > 0)
+        last = self._chunk(delta)
+        return [
+            *chunks,
+            replace(
+                last,
+                finish_reason=reason,
+                raw_finish_reason=raw,
+                usage=self.usage,
+                stop_sequence=as_name(self._ending.get("stop_sequence")),
+            ),
+        ]
 
-    def _chunk(
-        self, delta: Delta, reason: FinishReason | None = None, usage: Usage | None = None, raw: str | None = None
-    ) -> Chunk:
+    def _native(self, raw: str | None) -> Native | None:
+        if not self._is_verbatim or not must_go_back([block.said for block in self._blocks], raw):
+            return None
+        return native_of([block.whole() for block in self._blocks], self._model or "", raw)
+
+    def _chunk(self, delta: Delta) -> Chunk:
         if not self._has_spoken:
             self._has_spoken = True
             delta = replace(delta, role="assistant")
-        return Chunk(0, delta, reason, usage, raw, self._id or None, self._model or None)
+        return Chunk(0, delta, None, None, None, self._id, self._model)

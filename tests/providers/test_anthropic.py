@@ -303,7 +303,7 @@ def test_other_parameters_have_a_counterpart(encode: Any) -> None:
     schema = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
     body = encode(
         stop=["END"], user="u1", max_tokens=7, response_format=schema, reasoning_effort="high", stream=True, top_p=0.5,
-        temperature=0.2, extra={"service_tier": "auto"},
+        temperature=0.2, extra={"service_tier": "auto"}, model="claude-opus-4-6",
     )  # fmt: skip
     assert body["stop_sequences"] == ["END"]
     assert body["metadata"] == {"user_id": "u1"}

@@ -67,7 +67,7 @@ def desk_of(provider: Provider, config: Config) -> ProviderDesk:
 
 def _vendor(provider: Provider) -> str:
     """Whose list prices hold. Servers that merely speak a vendor's language have prices of their own."""
-    if isinstance(provider, HTTPProvider) and _host(provider.base_url) != _host(provider.default_base_url):
+    if isinstance(provider, HTTPProvider) and not provider.is_at_vendor:
         return ""
     return provider.vendor or provider.word
 

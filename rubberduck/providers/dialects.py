@@ -7,7 +7,7 @@ servers named beside them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from rubberduck.providers.reading import (
     as_count,
@@ -19,8 +19,18 @@ from rubberduck.providers.reading import (
     is_whole_json,
     made_id,
 )
-from rubberduck.types import FinishReason, ToolCallDelta, Usage
+from rubberduck.types import (
+    Annotation,
+    Audio,
+    FinishReason,
+    Logprobs,
+    Native,
+    TokenLogprob,
+    ToolCallDelta,
+    Usage,
+)
 
+_CUSTOM: dict[bool, Literal["function", "custom"]] = {False: "function", True: "custom"}
 _FINISH = {
     "stop": FinishReason.STOP,
     "eos": FinishReason.STOP,
@@ -47,9 +57,12 @@ def content_of(said: dict[str, Any]) -> tuple[str, str]:
 
     Reasoning stands in `reasoning_content` (DeepSeek, z.ai, GPUStack), in `reasoning` (Groq, Ollama, OpenRouter),
     or in an array of `thinking` and `text` parts that takes the place of the text (Mistral).
+    `reasoning_details` repeat it.
     """
     content = said.get("content")
     reasoning = as_text(said.get("reasoning_content")) or as_text(said.get("reasoning"))
+    if not reasoning and "reasoning_details" in said:
+        reasoning = "".join([_readable(as_dict(detail)) for detail in as_list(said["reasoning_details"])])
     if not isinstance(content, list):
         return as_text(content), reasoning
     text = []
@@ -59,6 +72,10 @@ def content_of(said: dict[str, Any]) -> tuple[str, str]:
         else:
             text.append(as_text(part.get("text")))
     return "".join(text), reasoning
+
+
+def _readable(detail: dict[str, Any]) -> str:
+    return as_text(detail.get("text")) or as_text(detail.get("summary"))
 
 
 def _thinking(said: object) -> str:
@@ -77,24 +94,136 @@ def function_of(call: dict[str, Any]) -> tuple[str, str]:
     """The name and the arguments in a tool call; a custom tool's input counts as its arguments."""
     custom = as_dict(call.get("custom"))
     function = as_dict(call.get("function")) or custom
-    arguments = function.get("input") if function is custom else function.get("arguments")
+    arguments = function.get("input") if function is custom and custom else function.get("arguments")
     return as_text(function.get("name")), as_json_text(arguments)
 
 
+def kind_of(call: dict[str, Any]) -> Literal["function", "custom"]:
+    """Whether a tool call is one of free text."""
+    return "custom" if call.get("type") == "custom" or isinstance(call.get("custom"), dict) else "function"
+
+
 def usage_of(said: dict[str, Any]) -> Usage | None:
-    """The usage in an answer or chunk: in `usage`, or in `x_groq.usage` (Groq). None where there is none."""
+    """The usage in an answer or chunk: in `usage`, or in `x_groq.usage` (Groq). None where there is none.
+
+    DeepSeek tells what came from its cache beside the tokens. xAI does not count reasoning as output, but in the total.
+    """
     usage = as_dict(said.get("usage")) or as_dict(as_dict(said.get("x_groq")).get("usage"))
     prompt, completion = as_count(usage.get("prompt_tokens")), as_count(usage.get("completion_tokens"))
     if prompt is None and completion is None:
         return None
     read, wrote = as_dict(usage.get("prompt_tokens_details")), as_dict(usage.get("completion_tokens_details"))
+    cached, reasoning = as_count(read.get("cached_tokens")), as_count(wrote.get("reasoning_tokens"))
+    prompt, completion = prompt or 0, completion or 0
+    if reasoning and usage.get("total_tokens") == prompt + completion + reasoning:
+        completion += reasoning
     return Usage(
-        prompt_tokens=prompt or 0,
-        completion_tokens=completion or 0,
-        cached_tokens=as_count(read.get("cached_tokens")),
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cached_tokens=as_count(usage.get("prompt_cache_hit_tokens")) if cached is None else cached,
         cache_write_tokens=as_count(read.get("cache_write_tokens")),
-        reasoning_tokens=as_count(wrote.get("reasoning_tokens")),
+        reasoning_tokens=reasoning,
+        prompt_audio_tokens=as_count(read.get("audio_tokens")),
+        completion_audio_tokens=as_count(wrote.get("audio_tokens")),
+        service_tier=as_name(said.get("service_tier")),
+        raw=usage,
     )
+
+
+# --- what few answers have
+
+
+def logprobs_of(said: object) -> Logprobs | None:
+    """The probabilities in a choice; None where there are none."""
+    told = as_dict(said)
+    content, refusal = _tokens(told.get("content")), _tokens(told.get("refusal"))
+    return Logprobs(content, refusal) if content or refusal else None
+
+
+def _tokens(said: object) -> tuple[TokenLogprob, ...]:
+    return tuple([_token(token) for token in as_list(said) if isinstance(token, dict) and _is_number(token)])
+
+
+def _is_number(token: dict[str, Any]) -> bool:
+    return type(token.get("logprob")) in (int, float)
+
+
+def _token(said: dict[str, Any]) -> TokenLogprob:
+    numbers = said.get("bytes")
+    is_bytes = isinstance(numbers, list) and all(type(each) is int and 0 <= each < 256 for each in numbers)
+    return TokenLogprob(
+        token=as_text(said.get("token")),
+        logprob=float(said["logprob"]) if abs(said["logprob"]) < 1e300 else -1e300,
+        bytes=tuple(numbers) if is_bytes and isinstance(numbers, list) else None,
+        top=_tokens(said.get("top_logprobs")),
+    )
+
+
+def annotations_of(said: dict[str, Any]) -> tuple[Annotation, ...]:
+    """What a message or delta says of its sources."""
+    return tuple([_annotation(each) for each in as_list(said.get("annotations")) if isinstance(each, dict)])
+
+
+def _annotation(said: dict[str, Any]) -> Annotation:
+    kind = as_text(said.get("type"))
+    inner = as_dict(said.get(kind)) or said
+    return Annotation(
+        type=kind,
+        url=as_name(inner.get("url")),
+        title=as_name(inner.get("title")),
+        cited_text=as_name(inner.get("content")),
+        start=as_count(inner.get("start_index")),
+        end=as_count(inner.get("end_index")),
+        raw=said,
+    )
+
+
+def audio_of(said: dict[str, Any]) -> Audio | None:
+    """The spoken answer, or a piece of one, in a message or delta."""
+    audio = as_dict(said.get("audio"))
+    if not audio:
+        return None
+    return Audio(
+        id=as_text(audio.get("id")),
+        data=as_text(audio.get("data")),
+        transcript=as_text(audio.get("transcript")),
+        expires_at=as_count(audio.get("expires_at")),
+    )
+
+
+class Sealed:
+    """What of an answer must go back to its provider word for word; fed with a message, or with deltas in order.
+
+    `reasoning_details` (OpenRouter) come in fragments whose texts belong together; its sealed ones come whole. A tool
+    call's `extra_content` (Gemini) holds the signature of the reasoning before it.
+    """
+
+    def __init__(self) -> None:
+        self._details: list[dict[str, Any]] = []
+        self._calls: list[dict[str, Any]] = []
+
+    def add(self, said: dict[str, Any]) -> None:
+        for detail in as_list(said.get("reasoning_details")):
+            if isinstance(detail, dict):
+                self._add_detail(detail)
+
+    def add_call(self, call_id: str, said: dict[str, Any]) -> None:
+        """The extra content of the call that has this id."""
+        self._calls.append({"id": call_id, "extra_content": said["extra_content"]})
+
+    def _add_detail(self, detail: dict[str, Any]) -> None:
+        last = self._details[-1] if self._details else {}
+        name = {"reasoning.text": "text", "reasoning.summary": "summary"}.get(as_text(detail.get("type")))
+        if name is None or any(last.get(same) != detail.get(same) for same in ("type", "index")):
+            self._details.append(dict(detail))
+            return
+        joined = as_text(last.get(name)) + as_text(detail.get(name))
+        last |= {key: value for key, value in detail.items() if value is not None} | {name: joined}
+
+    def native(self, model: str) -> Native | None:
+        if self._details:
+            return Native(format="openrouter", model=model, items=tuple(self._details))
+        return Native(format="gemini", model=model, items=tuple(self._calls)) if self._calls else None
 
 
 @dataclass(slots=True)
@@ -104,6 +233,7 @@ class _OpenCall:
     name: str
     arguments: str = ""
     id_is_ours: bool = False
+    is_custom: bool = False
 
 
 class ToolFragments:
@@ -131,19 +261,25 @@ class ToolFragments:
         if call is None or _begins_another(call, call_id, name, arguments):
             call = self._begin(slot, call_id, name, answer_id)
             call.arguments = arguments
-            return ToolCallDelta(call.index, call.id, name or None, arguments)
+            call.is_custom = kind_of(fragment) == "custom"
+            return ToolCallDelta(call.index, call.id, name or None, arguments, kind_of(fragment))
         self._latest = call
         call.arguments += arguments
         late_name = name if name and not call.name else None
         call.name = call.name or name
-        return ToolCallDelta(call.index, name=late_name, arguments=arguments)
+        return ToolCallDelta(call.index, name=late_name, arguments=arguments, type=_CUSTOM[call.is_custom])
 
     def unsaid(self) -> tuple[ToolCallDelta, ...]:
         """What completes the calls that came without any arguments: an empty object, as in a whole answer."""
-        bare = [call for call in self._calls if not call.arguments]
+        bare = [call for call in self._calls if not call.arguments and not call.is_custom]
         for call in bare:
             call.arguments = "{}"
         return tuple(ToolCallDelta(call.index, arguments="{}") for call in bare)
+
+    @property
+    def latest_id(self) -> str:
+        """The id of the call that the last fragment belongs to."""
+        return self._latest.id if self._latest is not None else ""
 
     def _begin(self, slot: int | None, call_id: str | None, name: str, answer_id: str) -> _OpenCall:
         number = len(self._calls)

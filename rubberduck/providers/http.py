@@ -85,6 +85,11 @@ class HTTPProvider(Provider):
             max_error=config.answer_limits.error,
         )
 
+    @property
+    def is_at_vendor(self) -> bool:
+        """Whether it is the vendor's own server, for which the list prices hold."""
+        return urlsplit(self.base_url).hostname == urlsplit(self.default_base_url).hostname
+
     @classmethod
     def init(cls, config: ProviderConfig) -> Self:
         return cls(config)

@@ -5,57 +5,82 @@ Source: OpenAI API reference, "Create chat completion"; the dialects are in `dia
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
 from rubberduck.errors import RubberDuckError
-from rubberduck.providers import dialects, failures
-from rubberduck.providers.http import HTTPProvider, Outgoing, merge_extra
+from rubberduck.providers import compatible_table, dialects, failures, openai_embeddings, openai_request
+from rubberduck.providers.base import Kind
+from rubberduck.providers.compatible_table import Dialect
+from rubberduck.providers.http import HTTPProvider, Outgoing
 from rubberduck.providers.openai_stream import OpenAIStreamDecoder
 from rubberduck.providers.reading import as_count, as_dict, as_list, as_name, as_text, made_id
 from rubberduck.types import (
     Choice,
+    EmbeddingRequest,
+    Embeddings,
     FunctionCall,
-    ImagePart,
     Message,
-    NamedTool,
-    Part,
+    Native,
     Request,
     Response,
     ToolCall,
     Usage,
 )
 
-FAMILIES = ("gpt-", "chatgpt-", "o1", "o3", "o4", "ft:gpt-")
-"""How the names of OpenAI's own chat models begin."""
-
 
 class OpenAI(HTTPProvider):
     """Speaks to OpenAI, or to any server with its chat API."""
 
     word = "openai"
+    offers: frozenset[Kind] = frozenset({"chat", "embeddings"})
     default_base_url = "https://api.openai.com/v1"
     key_variable = "OPENAI_API_KEY"
 
     @cached_property
     def is_openai_itself(self) -> bool:
         """Whether the server is OpenAI's own, so that its newest spellings are understood."""
-        return f".{urlsplit(self.base_url).hostname}".endswith(".api.openai.com")
+        return compatible_table.OPENAI.is_at(urlsplit(self.base_url).hostname)
+
+    @cached_property
+    def dialect(self) -> Dialect:
+        """What the server understands; of one that is not OpenAI's own, nothing is known."""
+        return compatible_table.OPENAI if self.is_openai_itself else compatible_table.ANY
 
     def supports_model(self, model: str) -> bool:
-        """Own names and `models` at OpenAI; elsewhere `models`, or any name if none is listed."""
+        """Own names and `models` at the vendor; elsewhere, and where any name may be one, `models` or any if none."""
         if model in self.config.models:
             return True
-        if self.is_openai_itself:
-            return model.startswith(FAMILIES)
+        if self.dialect.families and self.dialect.is_at(urlsplit(self.base_url).hostname):
+            return model.startswith(self.dialect.families)
         return not self.config.models
 
     def encode(self, request: Request) -> Outgoing:
         """The path, headers and body of a call."""
-        body = encode_request(request, self.extra_of(request), modern=self.is_openai_itself)
-        return "/chat/completions", self._headers(), body
+        body = openai_request.encode_request(request, self.extra_of(request), self.dialect)
+        return self._path("chat/completions", request.model), self._headers(), body
+
+    def warnings(self, request: Request) -> tuple[str, ...]:
+        """What the server is not told of a request, or is told otherwise."""
+        return openai_request.warnings_for(request, self.dialect)
+
+    def encode_embedding(self, request: EmbeddingRequest) -> Outgoing:
+        """The path, headers and body of a call for vectors."""
+        body = openai_embeddings.encode_embedding(request, self.extra_of(request), self.dialect)
+        return self._path("embeddings", request.model), self._headers(), body
+
+    def decode_embedding(self, status: int, headers: Mapping[str, str], body: bytes) -> Embeddings:
+        """The vectors in a whole HTTP response. Raises as `decode` does."""
+        said = self.said_in(status, headers, body)
+        vectors = openai_embeddings.decode_embeddings(said, provider=self.name)
+        if vectors is None:
+            raise failures.no_answer("list of embeddings", status, headers, self.name)
+        return vectors
+
+    def _path(self, of: str, model: str) -> str:
+        return f"/{of}"
 
     def _headers(self) -> dict[str, str]:
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
@@ -83,118 +108,31 @@ class OpenAI(HTTPProvider):
         return OpenAIStreamDecoder(self.name)
 
 
-# --- what we send
-
-
-def encode_request(request: Request, extra: dict[str, Any], *, modern: bool) -> dict[str, Any]:
-    """The body of a call. `modern` is for OpenAI itself: compatible servers know only the older spellings."""
-    body: dict[str, Any] = {"model": request.model, "messages": encode_messages(request.messages, modern=modern)}
-    optional = {
-        "max_completion_tokens" if modern else "max_tokens": request.max_tokens,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "stop": list(request.stop) or None,
-        "n": request.n if request.n > 1 else None,
-        "seed": request.seed,
-        "presence_penalty": request.presence_penalty,
-        "frequency_penalty": request.frequency_penalty,
-        "tools": [tool.model_dump(exclude_none=True) for tool in request.tools] or None,
-        "tool_choice": _tool_choice(request) if request.tools else None,
-        "parallel_tool_calls": request.parallel_tool_calls if request.tools else None,
-        "response_format": request.response_format,
-        "reasoning_effort": request.reasoning_effort,
-        "verbosity": request.verbosity,
-        "logit_bias": request.logit_bias,
-        "logprobs": request.logprobs,
-        "top_logprobs": request.top_logprobs,
-        "service_tier": request.service_tier,
-        "prompt_cache_key": request.prompt_cache_key,
-        "metadata": request.metadata,
-        "user": request.user,
-    }
-    body |= {name: value for name, value in optional.items() if value is not None}
-    body = merge_extra(body, extra)
-    if request.stream:
-        body["stream"] = True
-        body["stream_options"] = as_dict(body.get("stream_options")) | {"include_usage": True}
-    return body
-
-
-def _tool_choice(request: Request) -> Any:
-    choice = request.tool_choice
-    return choice.model_dump() if isinstance(choice, NamedTool) else choice
-
-
-def encode_messages(messages: Iterable[Message], *, modern: bool) -> list[dict[str, Any]]:
-    """The conversation. Images in tool results follow as a user message, since tool messages hold text only."""
-    encoded: list[dict[str, Any]] = []
-    images: list[dict[str, Any]] = []
-    for message in messages:
-        if images and message.role != "tool":
-            encoded.append({"role": "user", "content": images})
-            images = []
-        if message.role == "tool" and isinstance(message.content, tuple):
-            images += [_part(part) for part in message.content if isinstance(part, ImagePart)]
-        encoded.append(_message(message, modern=modern))
-    if images:
-        encoded.append({"role": "user", "content": images})
-    return encoded
-
-
-def _message(message: Message, *, modern: bool) -> dict[str, Any]:
-    role = "system" if message.role == "developer" and not modern else message.role
-    encoded: dict[str, Any] = {"role": role, "content": _content(message)}
-    if message.name is not None:
-        encoded["name"] = message.name
-    if message.tool_call_id is not None:
-        encoded["tool_call_id"] = message.tool_call_id
-    if message.tool_calls:
-        encoded["tool_calls"] = [call.model_dump() for call in message.tool_calls]
-    elif message.function_call is not None:
-        encoded["function_call"] = message.function_call.model_dump()
-    if message.refusal is not None:
-        encoded["refusal"] = message.refusal
-    return encoded
-
-
-def _content(message: Message) -> str | list[dict[str, Any]] | None:
-    if message.role == "tool":
-        return message.text
-    if isinstance(message.content, tuple):
-        return [_part(part) for part in message.content]
-    if message.content is None and not (message.tool_calls or message.function_call or message.refusal):
-        return ""
-    return message.content
-
-
-def _part(part: Part) -> dict[str, Any]:
-    return part.model_dump(exclude_none=True)
-
-
 # --- what we read
 
 
 def decode_response(said: dict[str, Any], *, provider: str) -> Response:
     """A parsed `chat.completion`. Usage that the server did not tell is marked `estimated`, and zero."""
-    answer_id = as_text(said.get("id"))
+    answer_id, model = as_text(said.get("id")), as_text(said.get("model"))
     choices = [choice for choice in as_list(said["choices"]) if isinstance(choice, dict)]
     return Response(
         id=answer_id,
-        model=as_text(said.get("model")),
-        choices=tuple(_choice(position, choice, answer_id) for position, choice in enumerate(choices)),
+        model=model,
+        choices=tuple([_choice(position, choice, answer_id, model) for position, choice in enumerate(choices)]),
         usage=dialects.usage_of(said) or Usage(estimated=True),
         created=as_count(said.get("created")) or 0,
         provider=provider,
+        service_tier=as_name(said.get("service_tier")),
+        system_fingerprint=as_name(said.get("system_fingerprint")),
     )
 
 
-def _choice(position: int, choice: dict[str, Any], answer_id: str) -> Choice:
+def _choice(position: int, choice: dict[str, Any], answer_id: str, model: str) -> Choice:
     said = as_dict(choice.get("message"))
     text, reasoning = dialects.content_of(said)
     refusal = as_text(said.get("refusal")) or None
-    calls = tuple(
-        _tool_call(call, f"{answer_id}/{position}/{number}") for number, call in enumerate(dialects.tool_calls_of(said))
-    )
+    told = dialects.tool_calls_of(said)
+    calls = tuple([_tool_call(call, f"{answer_id}/{position}/{number}") for number, call in enumerate(told)])
     raw = as_name(choice.get("finish_reason"))
     index = as_count(choice.get("index"))
     message = Message(
@@ -204,14 +142,29 @@ def _choice(position: int, choice: dict[str, Any], answer_id: str) -> Choice:
         function_call=calls[0].function if calls and not as_list(said.get("tool_calls")) else None,
         refusal=refusal,
         reasoning=reasoning or None,
+        annotations=dialects.annotations_of(said),
+        audio=dialects.audio_of(said),
+        native=_native(said, told, calls, model),
     )
     reason = dialects.finish_reason(raw, has_tools=bool(calls), refused=refusal is not None)
-    return Choice(position if index is None else index, message, reason, raw)
+    logprobs = dialects.logprobs_of(choice.get("logprobs"))
+    return Choice(position if index is None else index, message, reason, raw, logprobs=logprobs)
+
+
+def _native(said: dict[str, Any], told: list[dict[str, Any]], calls: tuple[ToolCall, ...], model: str) -> Native | None:
+    sealed = dialects.Sealed()
+    sealed.add(said)
+    for call, ours in zip(told, calls, strict=True):
+        if isinstance(call.get("extra_content"), dict):
+            sealed.add_call(ours.id, call)
+    return sealed.native(model)
 
 
 def _tool_call(call: dict[str, Any], place: str) -> ToolCall:
     name, arguments = dialects.function_of(call)
+    kind = dialects.kind_of(call)
     return ToolCall(
         id=as_name(call.get("id")) or made_id(place, name),
-        function=FunctionCall(name=name, arguments=arguments or "{}"),
+        type=kind,
+        function=FunctionCall(name=name, arguments=arguments if arguments or kind == "custom" else "{}"),
     )

@@ -48,7 +48,6 @@ LAST = {"id": "c1", "model": "m", "choices": [], "usage": USAGE}
 class TestOpenAI(ProviderContract):
     provider = "openai"
     model = "gpt-4o-mini"
-    drops = ("top_k", "reasoning_budget", "cache_control")
     exchanges = (
         contract.answer("text", whole({"content": "Quack 🦆."}, "stop"), text="Quack 🦆.", usage=COUNTS),
         contract.answer(
@@ -86,6 +85,22 @@ class TestOpenAI(ProviderContract):
             tool_calls=[("weather", {"city": "Bern"}), ("weather", {})],
             finish_reason="tool_calls",
             usage=COUNTS,
+        ),
+        contract.vectors(
+            "packed vectors",
+            {"data": [{"index": 1, "embedding": "AACAvw=="}, {"index": 0, "embedding": "AAAAPw=="}], "model": "m"},
+            [0.5],
+            [-1.0],
+        ),
+        contract.vectors(
+            "two texts, in another order",
+            {
+                "data": [{"index": 1, "embedding": [0.25, 2.0]}, {"index": 0, "embedding": [0.5, -1.0]}],
+                "model": "m",
+                "usage": {"prompt_tokens": 4, "total_tokens": 4},
+            },
+            (0.5, -1),
+            (0.25, 2),
         ),
         contract.failure(
             "too many requests",

@@ -50,7 +50,7 @@ def test_an_installed_entry_point_is_found(monkeypatch: pytest.MonkeyPatch) -> N
     [
         ("opnai", "did you mean 'openai'"),
         ("Anthropic", "did you mean 'anthropic'"),
-        ("zzz", "known: anthropic, local, mock, ollama, openai"),
+        ("zzz", "known: anthropic, azure, deepseek"),
         ("no.such.module:Thing", "cannot be loaded"),
         ("rubberduck.providers.mock:Nothing", "cannot be loaded"),
         ("json:dumps", "no provider"),

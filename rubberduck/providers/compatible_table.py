@@ -1,0 +1,271 @@
+"""Who speaks OpenAI's chat format, and how each one's differs: a row of facts for each server.
+
+Sources are the vendors' API references, read in November 2026; what could not be verified there is marked so, and is
+then not sent: a field left out is named in a warning, one too many would be a refused call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+Medium = Literal["image_url", "input_audio", "file"]
+
+CHAT = frozenset({
+    *("temperature", "top_p", "stop", "n", "seed", "presence_penalty", "frequency_penalty", "logit_bias"),
+    *("logprobs", "top_logprobs", "parallel_tool_calls", "response_format", "reasoning_effort", "verbosity"),
+    *("metadata", "service_tier", "prompt_cache_key", "user"),
+})  # fmt: skip
+"""The fields of a request that OpenAI knows under the same name."""
+OPTIONAL = CHAT | {"top_k", "reasoning_budget", "reasoning_summary"}
+_SAMPLING = frozenset({"temperature", "top_p", "stop", "seed", "presence_penalty", "frequency_penalty"})
+_COMMON = _SAMPLING | {"response_format", "reasoning_effort"}
+_ALL_MEDIA: frozenset[Medium] = frozenset({"image_url", "input_audio", "file"})
+_IMAGES: frozenset[Medium] = frozenset({"image_url"})
+_HEARS: frozenset[Medium] = frozenset({"image_url", "input_audio"})
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One server's chat format: where it is, and what it takes.
+
+    `fields` are those of a request that it knows, `renamed` what it calls them. Of `hosts` (a name, or the end of one
+    behind a dot) hold the vendor's list prices, under `prices`, and they alone may get the key from the environment.
+    `families` are how its models' names begin; empty where any name may be one.
+    """
+
+    word: str
+    base_url: str = ""
+    key_variable: str = ""
+    needs_key: bool = True
+    hosts: tuple[str, ...] = ()
+    families: tuple[str, ...] = ()
+    prices: str = ""
+
+    fields: frozenset[str] = CHAT
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    limit: str = "max_tokens"
+    """What the bound of an answer's tokens is called."""
+    effort: Literal["reasoning_effort", "reasoning", "thinking"] = "reasoning_effort"
+    """How reasoning is asked for: by OpenAI's word, in an object (OpenRouter), with a switch beside it (DeepSeek)."""
+    asks_usage: bool = True
+    """Whether a stream tells its usage only if asked, by `stream_options`."""
+    has_schemas: bool = True
+    """Whether answers can be held to a JSON Schema; if not, the schema is told in a system text."""
+    counts_logprobs: bool = False
+    """Whether `logprobs` is a number: how many."""
+    reasoning_rules: bool = False
+    """Whether OpenAI's reasoning models are behind it, which take no sampling parameters."""
+
+    has_developer: bool = False
+    has_names: bool = True
+    has_refusals: bool = False
+    media: frozenset[Medium] = _IMAGES
+    has_file_urls: bool = False
+    caches: Literal["", "breakpoint", "cache_control"] = ""
+    """How a place to cache up to is marked on a part, if at all."""
+    natives: frozenset[str] = frozenset()
+    """The formats of `Message.native` that go back."""
+    gets_reasoning: bool = False
+    """Whether turns with tool calls must go back with the reasoning before them."""
+    short_ids: bool = False
+    """Whether the id of a tool call is nine letters or digits."""
+
+    has_tools: bool = True
+    required: str = "required"
+    has_named_choice: bool = True
+    has_allowed_tools: bool = False
+    has_custom_tools: bool = False
+
+    has_embeddings: bool = False
+    has_base64: bool = False
+    """Whether vectors are known to be sent packed, where asked for so."""
+    embedding_batch: int = 2048
+
+    @cached_property
+    def unknown(self) -> tuple[str, ...]:
+        """The optional fields of a request that it does not know."""
+        return tuple(sorted(OPTIONAL - self.fields))
+
+    def is_at(self, host: str | None) -> bool:
+        """Whether a host is the vendor's own."""
+        return any(f".{host}".endswith(f".{own}") for own in self.hosts)
+
+
+OPENAI = Dialect(
+    "openai",
+    "https://api.openai.com/v1",
+    "OPENAI_API_KEY",
+    hosts=("api.openai.com",),
+    families=("gpt-", "chatgpt-", "o1", "o3", "o4", "ft:", "text-embedding-"),
+    prices="openai",
+    limit="max_completion_tokens",
+    reasoning_rules=True,
+    has_developer=True,
+    has_refusals=True,
+    media=_ALL_MEDIA,
+    caches="breakpoint",
+    has_allowed_tools=True,
+    has_custom_tools=True,
+    has_embeddings=True,
+    has_base64=True,
+)
+ANY = Dialect(
+    "openai",
+    needs_key=False,
+    fields=CHAT | {"top_k"},
+    has_refusals=True,
+    media=_ALL_MEDIA,
+    natives=frozenset({"openrouter", "gemini"}),
+    has_custom_tools=True,
+    has_embeddings=True,
+)
+"""A server that nothing is known of: it gets what it is asked for, in the older spellings."""
+
+AZURE = Dialect(
+    "azure",
+    key_variable="AZURE_OPENAI_API_KEY",
+    hosts=("openai.azure.com", "cognitiveservices.azure.com", "services.ai.azure.com"),
+    prices="azure",
+    limit="max_completion_tokens",
+    reasoning_rules=True,
+    has_developer=True,
+    has_refusals=True,
+    media=_ALL_MEDIA,
+    caches="breakpoint",  # not verified for Azure; it is sent only to the models that have it at OpenAI
+    has_allowed_tools=True,
+    has_custom_tools=True,
+    has_embeddings=True,
+    has_base64=True,
+)
+GROQ = Dialect(
+    "groq",
+    "https://api.groq.com/openai/v1",
+    "GROQ_API_KEY",
+    hosts=("api.groq.com",),
+    prices="groq",
+    # n must be 1; penalties, logprobs and logit_bias are listed, but no model supports them.
+    fields=frozenset({
+        *("temperature", "top_p", "stop", "seed", "parallel_tool_calls", "response_format", "reasoning_effort"),
+        *("service_tier", "user"),
+    }),
+    limit="max_completion_tokens",
+    has_names=False,
+)  # fmt: skip
+MISTRAL = Dialect(
+    "mistral",
+    "https://api.mistral.ai/v1",
+    "MISTRAL_API_KEY",
+    hosts=("api.mistral.ai",),
+    families=(
+        *("mistral-", "ministral-", "open-mi", "codestral-", "magistral-", "devstral-", "pixtral-", "voxtral-"),
+        "labs-",
+    ),
+    prices="mistral",
+    fields=_COMMON | {"n", "parallel_tool_calls"},
+    renamed={"seed": "random_seed", "dimensions": "output_dimension"},
+    asks_usage=False,
+    has_names=False,
+    short_ids=True,
+    required="any",
+    has_embeddings=True,
+)
+DEEPSEEK = Dialect(
+    "deepseek",
+    "https://api.deepseek.com",
+    "DEEPSEEK_API_KEY",
+    hosts=("api.deepseek.com",),
+    families=("deepseek-",),
+    prices="deepseek",
+    fields=(_COMMON - {"seed"}) | {"logprobs", "top_logprobs"},
+    effort="thinking",
+    has_schemas=False,
+    media=frozenset(),
+    gets_reasoning=True,
+)
+OPENROUTER = Dialect(
+    "openrouter",
+    "https://openrouter.ai/api/v1",
+    "OPENROUTER_API_KEY",
+    hosts=("openrouter.ai",),
+    prices="openrouter",
+    # service_tier and prompt_cache_key: not verified.
+    fields=(CHAT - {"n", "service_tier", "prompt_cache_key"}) | {"top_k", "reasoning_budget"},
+    effort="reasoning",
+    media=_ALL_MEDIA,
+    has_file_urls=True,
+    caches="cache_control",
+    natives=frozenset({"openrouter"}),
+)
+TOGETHER = Dialect(
+    "together",
+    "https://api.together.xyz/v1",
+    "TOGETHER_API_KEY",
+    hosts=("api.together.xyz", "api.together.ai"),
+    prices="together",
+    # parallel_tool_calls and user: not verified.
+    fields=_COMMON | {"n", "top_k", "logit_bias", "logprobs", "top_logprobs"},
+    counts_logprobs=True,
+    has_names=False,
+    has_embeddings=True,
+)
+VLLM = Dialect(
+    "vllm",
+    "http://127.0.0.1:8000/v1",
+    "VLLM_API_KEY",
+    needs_key=False,
+    fields=_COMMON | {"n", "top_k", "logit_bias", "logprobs", "top_logprobs", "parallel_tool_calls", "user"},
+    media=_HEARS,
+    has_embeddings=True,
+    has_base64=True,
+)
+LLAMA_SERVER = Dialect(
+    "llama_server",
+    "http://127.0.0.1:8080/v1",
+    "LLAMA_API_KEY",
+    needs_key=False,
+    # n and reasoning_effort: not verified.
+    fields=_SAMPLING | {"response_format", "top_k", "logit_bias", "logprobs", "top_logprobs", "parallel_tool_calls"},
+    media=_HEARS,
+    has_named_choice=False,
+    has_embeddings=True,
+)
+XAI = Dialect(
+    "xai",
+    "https://api.x.ai/v1",
+    "XAI_API_KEY",
+    hosts=("api.x.ai",),
+    families=("grok-",),
+    prices="x-ai",
+    fields=_COMMON | {"n", "logprobs", "top_logprobs", "parallel_tool_calls", "user"},
+    limit="max_completion_tokens",
+)
+PERPLEXITY = Dialect(
+    "perplexity",
+    "https://api.perplexity.ai",
+    "PERPLEXITY_API_KEY",
+    hosts=("api.perplexity.ai",),
+    families=("sonar",),
+    prices="perplexity",
+    fields=(_COMMON - {"stop", "seed"}) | {"top_k"},
+    asks_usage=False,
+    has_names=False,
+    has_tools=False,
+)
+GEMINI = Dialect(
+    "gemini",
+    "https://generativelanguage.googleapis.com/v1beta/openai",
+    "GEMINI_API_KEY",
+    hosts=("generativelanguage.googleapis.com",),
+    families=("gemini-", "gemma-", "models/"),
+    prices="google",
+    # seed, penalties and logprobs: not verified.
+    fields=frozenset({"temperature", "top_p", "stop", "n", "response_format", "reasoning_effort"}),
+    has_names=False,
+    media=_HEARS,
+    natives=frozenset({"gemini"}),
+    has_embeddings=True,
+    embedding_batch=100,
+)

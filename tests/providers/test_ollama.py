@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rubberduck import errors
+from rubberduck import RubberDuck, errors
 from rubberduck.config import ProviderConfig
 from rubberduck.errors import ConfigError, InvalidRequest, MissingApiKey, RubberDuckError
 from rubberduck.providers.assembly import Assembly
@@ -538,3 +539,33 @@ def test_a_call_and_a_stream_over_http(make: Any, vendor: Any, run: Any, ask: An
         await ollama.aclose()
 
     run(story())
+
+
+def test_a_duck_speaks_to_ollama(tmp_path: Path) -> None:
+    """Calls, streams, failures and embeddings, through the whole tree; the machine is one's own, so all is free."""
+    embedded = {"model": "llama", "embeddings": [[0.5, 1.0]], "prompt_eval_count": 4}
+
+    def serve(request: httpx.Request) -> httpx.Response:
+        asked = json.loads(request.content)
+        if request.url.path == "/api/embed":
+            return httpx.Response(200, json=embedded)
+        if asked["model"] == "gone":
+            return httpx.Response(404, json={"error": "model 'gone' not found"})
+        if asked["stream"]:
+            lines = ndjson(called({"name": "weather", "arguments": {"city": "Rome"}}), LAST)
+            return httpx.Response(200, headers={"content-type": "application/x-ndjson"}, content=lines)
+        return httpx.Response(200, json=line("Hi") | {"done": True, "done_reason": "stop", **COUNTERS})
+
+    config = {"providers": {"ollama": {}}, "ledger": {"path": str(tmp_path / "ledger.sqlite")}}
+    with RubberDuck.start(config, transport=httpx.MockTransport(serve)) as duck:
+        asking = {"model": "ollama/llama", "messages": [user()]}
+        response = duck.complete(asking | {"user": "u"})
+        assert (response.text, response.usage.total_tokens, response.usage.cost) == ("Hi", 10, 0)
+        assert response.warnings == ("user is not sent: Ollama has no such parameter",)
+        with duck.stream(asking | {"tools": [TOOL]}) as stream:
+            calls = [call for chunk in stream for call in chunk.delta.tool_calls]
+            assert [(call.name, call.arguments) for call in calls] == [("weather", '{"city": "Rome"}')]
+        with pytest.raises(errors.ModelNotFound):
+            duck.complete(asking | {"model": "ollama/gone"})
+        assert duck.embed({"model": "ollama/llama", "input": "a"}).vectors == ((0.5, 1.0),)
+        assert duck.costs().tokens == 24

@@ -261,14 +261,14 @@ class OutputInvalid(RubberDuckError):
 
     `reason` is one of refusal, length, content_filter, tool_calls, empty, no_json, mismatch; the last three are
     retryable, for another answer may do. `problems` tells each fault with its path.
-    `response` is the answer itself, which was paid for.
+    `response` is the answer itself, which was paid for; None where only the error was kept of a call.
     """
 
     def __init__(
         self,
         message: str,
         *,
-        response: Response,
+        response: Response | None = None,
         reason: str = "mismatch",
         problems: tuple[str, ...] = (),
         **details: Any,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
@@ -294,6 +295,14 @@ def test_the_error_tells_who_answered_and_what_it_cost() -> None:
     assert fault(Person, Response("i", "m", answer("x").choices, Usage(), attempts=(tried, unknown))).spent is None
 
 
+def test_what_a_job_keeps_of_the_error_can_be_read_again() -> None:
+    from rubberduck.actors.outcomes import error_in, of_error
+
+    kept = error_in(of_error(fault(Person, answer("x"))))
+    assert isinstance(kept, OutputInvalid)
+    assert (kept.reason, kept.retryable, kept.spent, kept.response) == ("no_json", True, Decimal("0.5"), None)
+
+
 @given(st.text(alphabet='{}[]",:0123aA` \nnull\\', max_size=80))
 @settings(max_examples=200)
 def test_whatever_a_model_writes_is_a_value_or_the_one_error(text: str) -> None:
@@ -323,6 +332,10 @@ def test_brackets_without_end_do_not_hold_the_thread() -> None:
     assert candidates("[" * 100_000) == []
     assert not is_json("[" * 100_000)
     assert len(candidates("[1]" * 1000)) == MAX_STARTS
+    start = time.perf_counter()
+    for long in ("```" + " " * 100_000, "```" + "\t \r" * 50_000, "```" + "a" * 100_000, "```json\n" * 20_000):
+        assert candidates(long) == []
+    assert time.perf_counter() - start < 2
 
 
 # -- mending ---------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 MAX_STARTS = 64
 """So many brackets are tried as the begin of a value: text full of brackets must not hold a thread for long."""
-_FENCED = re.compile(r"```[ \t]*(\w*)[^\S\n]*\n(.*?)```", re.DOTALL)
+_FENCED = re.compile(r"```[ \t]*+(\w*+)[^\S\n]*+\n(.*?)```", re.DOTALL)  # possessive: no blanks are tried twice
 _START = re.compile(r"[{\[]")
 _DECODER = json.JSONDecoder()
 

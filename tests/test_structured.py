@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 from typing_extensions import TypedDict
 
-from rubberduck.core.json_in_text import MAX_STARTS, candidates, is_json
+from rubberduck.core.json_in_text import MOST, candidates, is_json
 from rubberduck.core.strict_schema import rooted, strict
 from rubberduck.errors import InvalidRequest, OutputInvalid
 from rubberduck.structured import MAX_PROBLEM, MAX_PROBLEMS, read, repair_request, schema_of
@@ -328,12 +328,18 @@ def test_an_object_in_prose_is_found_whole(value: Any, before: str, after: str) 
     assert [json.loads(found) for found in candidates(f"{before}{json.dumps(value)}{after}")] == [value]
 
 
+def test_a_model_that_thinks_aloud_for_long_is_read_at_the_end() -> None:
+    thoughts = "I see [a], {b} and [1]; " * 500
+    assert read(Person, answer(f"{thoughts}\nSo it is {WRITTEN}")) == ANN
+
+
 def test_brackets_without_end_do_not_hold_the_thread() -> None:
     assert candidates("[" * 100_000) == []
     assert not is_json("[" * 100_000)
-    assert len(candidates("[1]" * 1000)) == MAX_STARTS
+    assert len(candidates("[1]" * 1000)) == MOST
     start = time.perf_counter()
-    for long in ("```" + " " * 100_000, "```" + "\t \r" * 50_000, "```" + "a" * 100_000, "```json\n" * 20_000):
+    blanks = ("```" + " " * 100_000, "```" + "\t \r" * 50_000, "```" + "a" * 100_000, "```json\n" * 20_000)
+    for long in (*blanks, '["' * 50_000, "[1," * 50_000, "[1, " + "2, " * 300_000, '{"a":' * 50_000):
         assert candidates(long) == []
     assert time.perf_counter() - start < 2
 

@@ -7,18 +7,43 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Any
 
 LARGEST_COUNT = 2**53
 """Counters beyond this are nonsense, and would not survive a JSON or SQL round trip."""
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_SURROGATE_BYTES = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
+
 
 def parse_json(body: bytes | str) -> Any:
-    """The value that a body holds. Raises ValueError where it is no JSON, or nested beyond reading."""
+    """The value that a body holds. Raises ValueError where it is no JSON, or nested beyond reading.
+
+    Halves of surrogate pairs are replaced, in what is kept as it came too: no ledger and no provider takes them.
+    """
     try:
-        return json.loads(body)
+        value = json.loads(body)
+        return _mended(value) if _may_hold_halves(body) else value
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _may_hold_halves(body: bytes | str) -> bool:
+    """Whether a surrogate was written in the body, be it one of a pair: by its number, or as if it were a letter."""
+    if isinstance(body, str):
+        return "\\u" in body and _SURROGATE.search(body) is not None
+    return (b"\\u" in body or b"\xed" in body) and _SURROGATE_BYTES.search(body) is not None
+
+
+def _mended(value: Any) -> Any:
+    if isinstance(value, str):
+        return as_text(value)
+    if isinstance(value, list):
+        return [_mended(each) for each in value]
+    if isinstance(value, dict):
+        return {as_text(name): _mended(each) for name, each in value.items()}
+    return value
 
 
 def as_dict(value: object) -> dict[str, Any]:

@@ -332,8 +332,11 @@ def test_native_items_that_say_something_else_than_the_message_stay_here() -> No
     turn = read(answer(SEALED, message(said("Hello.")))).choices[0].message
     assert goes_back(turn) == [SEALED, message(said("Hello."))]
     assert goes_back(turn.model_copy(update={"content": "Bye."})) == [{"role": "assistant", "content": "Bye."}]
-    changed = [ToolCall(id="x", function=FunctionCall(name="y"))]
-    assert len(goes_back(turn.model_copy(update={"tool_calls": tuple(changed)}))) == 2
+    called = turn.model_copy(update={"tool_calls": (ToolCall(id="x", function=FunctionCall(name="y")),)})
+    assert goes_back(called) == [
+        {"role": "assistant", "content": "Hello."},
+        {"type": "function_call", "call_id": "x", "name": "y", "arguments": "{}"},
+    ]
 
 
 def test_thoughts_that_are_only_named_go_back_only_where_they_are_stored() -> None:

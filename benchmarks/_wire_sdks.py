@@ -102,17 +102,17 @@ class Clock:
 
     def new(self, request: httpx2.Request) -> httpx2.Response:
         request.read()
-        self.at = time.perf_counter()
+        self.at = time.process_time()
         return httpx2.Response(400, json={"error": {"message": "measured"}})
 
     def old(self, request: httpx.Request) -> httpx.Response:
         request.read()
-        self.at = time.perf_counter()
+        self.at = time.process_time()
         return httpx.Response(400, json={"error": "measured"})
 
 
 def asking(module: str, kwargs: dict[str, Any]) -> Callable[[], float]:
-    """A function that asks once and gives the seconds until the request reached the transport."""
+    """A function that asks once and gives the CPU seconds until the request reached the transport."""
     clock = Clock()
     if module == "ollama":
         ask: Callable[..., Any] = ollama.Client(transport=httpx.MockTransport(clock.old)).chat
@@ -125,7 +125,7 @@ def asking(module: str, kwargs: dict[str, Any]) -> Callable[[], float]:
             ask = gpt.responses.create if module == "openai_responses" else gpt.chat.completions.create
 
     def once() -> float:
-        began = time.perf_counter()
+        began = time.process_time()
         try:
             ask(**kwargs)
         except (openai.APIStatusError, anthropic.APIStatusError, ollama.ResponseError):

@@ -216,9 +216,13 @@ class NDJSONDecoder(_Decoder):
     """Reads one JSON text a line; blank lines are passed over. Each line is the `data` of an event."""
 
     def _read(self, data: bytes, events: list[Event]) -> None:
-        if b"\n" not in data:
+        end = data.find(b"\n")
+        if end < 0:
             self._pending += data
             self._bound(len(self._pending))
+            return
+        if end == len(data) - 1 and not self._pending:  # most often a piece is one line
+            self._take_line(data[:end], events)
             return
         first, *others = data.split(b"\n")
         self._pending += first

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import struct
 from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rubberduck import errors
-from rubberduck.types import FinishReason, Message, Request, Response
+from rubberduck.providers.openai_embeddings import decode_embeddings
+from rubberduck.types import EmbeddingRequest, FinishReason, Message, Request, Response
 
 COMPLETION: dict[str, Any] = {
     "id": "chatcmpl-123",
@@ -458,3 +463,228 @@ def test_another_server_has_the_configured_models_or_any(make: Any) -> None:
     listed = make("openai", api_keys=["k"], base_url="http://gpu.example/v1", models=["qwen3"])
     assert listed.supports_model("qwen3")
     assert not listed.supports_model("gpt-4")
+
+
+# --- what OpenAI takes, and what it does not
+
+
+def warned(make: Any, request: Request, **options: Any) -> list[str]:
+    return [text.split()[0] for text in make("openai", api_keys=["k"], **options).warnings(request)]
+
+
+def shown(make: Any, ask: Any, part: dict[str, Any]) -> dict[str, Any]:
+    body = encode(make, ask("gpt-5.6", messages=[{"role": "user", "content": [part]}]))
+    return body["messages"][0]["content"][0]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "text", "text": "a"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA==", "detail": "original"}},
+        {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "mp3"}},
+        {"type": "file", "file": {"file_id": "file-1"}},
+        {"type": "file", "file": {"file_data": "data:application/pdf;base64,JVBE", "filename": "a.pdf"}},
+    ],
+)
+def test_every_part_is_sent_as_it_is(make: Any, ask: Any, part: dict[str, Any]) -> None:
+    assert shown(make, ask, part) == part
+
+
+def test_a_file_elsewhere_is_refused(make: Any, ask: Any) -> None:
+    with pytest.raises(errors.InvalidRequest) as caught:
+        shown(make, ask, {"type": "file", "file": {"file_url": "https://x.example/a.pdf"}})
+    assert caught.value.field == "messages.content.file.file_url"
+
+
+@pytest.mark.parametrize(("ttl", "kept"), [(None, {}), ("5m", {}), ("30m", {"ttl": "30m"}), ("1h", {"ttl": "12h"})])
+def test_a_place_to_cache_up_to_is_a_breakpoint(make: Any, ask: Any, ttl: str | None, kept: dict[str, str]) -> None:
+    part = {"type": "text", "text": "a", "cache_control": {"ttl": ttl}}
+    assert shown(make, ask, part)["prompt_cache_breakpoint"] == {"mode": "explicit", **kept}
+
+
+def test_older_models_cache_by_themselves(make: Any, ask: Any) -> None:
+    part = {"type": "text", "text": "a", "cache_control": {}}
+    request = ask("gpt-4o", messages=[{"role": "user", "content": [part]}], cache_control={})
+    assert encode(make, request)["messages"][0]["content"] == [{"type": "text", "text": "a"}]
+    assert warned(make, request) == ["cache_control", "messages.content.cache_control"]
+    newer = ask("gpt-5.6", cache_control={"ttl": "1h"})
+    assert encode(make, newer)["prompt_cache_options"] == {"mode": "implicit", "ttl": "30m"}
+    assert warned(make, newer) == ["cache_control.ttl"]
+
+
+SAMPLING = {"temperature": 0.2, "top_p": 0.5, "logprobs": True, "presence_penalty": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("model", "effort", "unsent"),
+    [
+        ("gpt-4o", None, []),
+        ("gpt-5-chat-latest", None, []),
+        ("o3-mini", None, ["logprobs", "presence_penalty", "temperature", "top_p"]),
+        ("ft:o4-mini:me", None, ["logprobs", "presence_penalty", "temperature", "top_p"]),
+        ("gpt-5-nano", "low", ["logprobs", "presence_penalty", "temperature", "top_p"]),
+        ("gpt-5.1", None, ["presence_penalty"]),
+        ("gpt-5.1", "low", ["logprobs", "presence_penalty", "temperature", "top_p"]),
+        ("gpt-5.5", None, ["logprobs", "presence_penalty", "temperature", "top_p"]),
+        ("gpt-5.5", "none", ["presence_penalty"]),
+        ("gpt-5.2-pro", None, ["logprobs", "presence_penalty", "temperature", "top_p"]),
+    ],
+)
+def test_models_that_reason_take_no_sampling(
+    make: Any, ask: Any, model: str, effort: str | None, unsent: list[str]
+) -> None:
+    request = ask(model, **SAMPLING, reasoning_effort=effort)
+    assert warned(make, request) == unsent
+    assert SAMPLING.keys() - encode(make, request).keys() == set(unsent)
+
+
+def test_what_a_reasoning_model_does_anyway_needs_no_warning(make: Any, ask: Any) -> None:
+    assert warned(make, ask("o3", temperature=1, top_p=1, presence_penalty=0)) == []
+
+
+def test_what_has_no_field_is_named(make: Any, ask: Any) -> None:
+    request = ask("gpt-4o", top_k=3, reasoning_budget=9, reasoning_summary="auto")
+    assert encode(make, request).keys() == {"model", "messages"}
+    assert warned(make, request) == ["reasoning_budget", "reasoning_summary", "top_k"]
+    assert warned(make, ask("gpt-4o", reasoning_summary="none")) == []
+    assert encode(make, ask(top_k=3), base_url="http://gpu.example/v1")["top_k"] == 3
+
+
+def test_tools_of_free_text_and_a_choice_among_tools(make: Any, ask: Any) -> None:
+    shell = {"type": "custom", "custom": {"name": "shell", "format": {"type": "text"}}}
+    chosen = encode(make, ask(tools=[WEATHER, shell], tool_choice={"function": {"name": "shell"}}))
+    assert chosen["tools"][1] == shell
+    assert chosen["tool_choice"] == {"type": "custom", "custom": {"name": "shell"}}
+    allowed = {"type": "allowed_tools", "mode": "required", "names": ["weather", "shell"]}
+    assert encode(make, ask(tools=[WEATHER, shell], tool_choice=allowed))["tool_choice"] == {
+        "type": "allowed_tools",
+        "allowed_tools": {
+            "mode": "required",
+            "tools": [
+                {"type": "function", "function": {"name": "weather"}},
+                {"type": "custom", "custom": {"name": "shell"}},
+            ],
+        },
+    }
+
+
+def test_a_recording_is_no_result_of_a_tool(make: Any, ask: Any) -> None:
+    audio = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+    with pytest.raises(errors.InvalidRequest) as caught:
+        encode(make, ask(messages=[{"role": "tool", "tool_call_id": "a", "content": [audio]}]))
+    assert caught.value.field == "messages.content"
+
+
+def test_what_was_said_aloud_goes_back_by_its_id_and_elsewhere_as_text(make: Any, ask: Any) -> None:
+    spoken = {"role": "assistant", "audio": {"id": "audio_1", "data": "AAAA", "transcript": "Quack"}}
+    request = ask(messages=[spoken, {"role": "user", "content": "Again"}])
+    assert encode(make, request)["messages"][0] == {
+        "role": "assistant", "content": None, "audio": {"id": "audio_1"},
+    }  # fmt: skip
+    elsewhere = encode(make, request, base_url="http://gpu.example/v1")
+    assert elsewhere["messages"][0] == {"role": "assistant", "content": "Quack"}
+
+
+# --- what few answers have
+
+
+def test_reads_probabilities_sources_speech_and_the_tier(make: Any, vendor: Any, run: Any, ask: Any) -> None:
+    source = {"type": "url_citation", "url_citation": {"url": "u", "title": "t", "start_index": 1, "end_index": 4}}
+    token = {"token": "Hi", "logprob": -0.5, "bytes": [72, 105], "top_logprobs": [{"token": "Yo", "logprob": -2}]}
+    message = {
+        "content": "Hi", "annotations": [source],
+        "audio": {"id": "audio_1", "data": "AAAA", "transcript": "Hi", "expires_at": 9},
+    }  # fmt: skip
+    choice = {"message": message, "finish_reason": "stop", "logprobs": {"content": [token], "refusal": None}}
+    usage = {
+        "prompt_tokens": 9, "completion_tokens": 8, "prompt_tokens_details": {"audio_tokens": 3},
+        "completion_tokens_details": {"audio_tokens": 4},
+    }  # fmt: skip
+    more = {"choices": [choice], "usage": usage, "service_tier": "flex", "system_fingerprint": "fp"}
+    answer = run(make("openai", vendor(httpx.Response(200, json={**COMPLETION, **more}))).complete(ask()))
+    got = answer.choices[0]
+    assert got.logprobs.content[0].bytes == (72, 105)
+    assert [(top.token, top.logprob) for top in got.logprobs.content[0].top] == [("Yo", -2.0)]
+    (cited,) = got.message.annotations
+    assert (cited.url, cited.title, cited.start, cited.end, cited.raw) == ("u", "t", 1, 4, source)
+    assert (got.message.audio.transcript, got.message.audio.expires_at) == ("Hi", 9)
+    assert (answer.service_tier, answer.system_fingerprint, answer.usage.service_tier) == ("flex", "fp", "flex")
+    assert (answer.usage.prompt_audio_tokens, answer.usage.completion_audio_tokens) == (3, 4)
+    assert answer.usage.raw == usage
+
+
+def test_a_call_of_free_text_keeps_its_kind_and_its_text(make: Any, vendor: Any, run: Any, ask: Any) -> None:
+    call = {"id": "c", "type": "custom", "custom": {"name": "shell", "input": ""}}
+    message = run(make("openai", vendor(answering({"content": None, "tool_calls": [call]}))).complete(ask())).choices[0]
+    (read,) = message.message.tool_calls
+    assert (read.type, read.function.name, read.function.arguments) == ("custom", "shell", "")
+    assert encode(make, ask(messages=[message.message]))["messages"][0]["tool_calls"] == [call]
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"prompt_cache_hit_tokens": 4}, (10, 5, 4, None)),
+        ({"completion_tokens_details": {"reasoning_tokens": 7}, "total_tokens": 22}, (10, 12, None, 7)),
+        ({"completion_tokens_details": {"reasoning_tokens": 3}, "total_tokens": 15}, (10, 5, None, 3)),
+    ],
+    ids=["DeepSeek's cache", "reasoning beside the output", "reasoning within the output"],
+)
+def test_usage_has_dialects(
+    make: Any, vendor: Any, run: Any, ask: Any, usage: dict[str, Any], expected: tuple[int | None, ...]
+) -> None:
+    told = {"prompt_tokens": 10, "completion_tokens": 5, **usage}
+    got = run(make("openai", vendor(answering({"content": "a"}, usage=told))).complete(ask())).usage
+    assert (got.prompt_tokens, got.completion_tokens, got.cached_tokens, got.reasoning_tokens) == expected
+
+
+# --- vectors
+
+TEXTS = EmbeddingRequest.parse({"model": "text-embedding-3-small", "input": ["a", "b"], "dimensions": 2, "user": "u"})
+
+
+def test_texts_become_vectors_in_their_order(make: Any, vendor: Any, run: Any) -> None:
+    data = [{"index": 1, "embedding": [0.5, 1]}, {"index": 0, "embedding": "AACAPwAAAMA="}]
+    usage = {"prompt_tokens": 4, "total_tokens": 4}
+    server = vendor(httpx.Response(200, json={"data": data, "model": "m", "usage": usage}))
+    got = run(make("openai", server).embed(TEXTS))
+    assert str(server.requests[0].url) == "https://api.openai.com/v1/embeddings"
+    assert server.sent == {
+        "model": "text-embedding-3-small", "input": ["a", "b"], "dimensions": 2, "user": "u",
+        "encoding_format": "base64",
+    }  # fmt: skip
+    assert got.vectors == ((1.0, -2.0), (0.5, 1.0))
+    assert (got.model, got.usage.prompt_tokens, got.usage.completion_tokens) == ("m", 4, 0)
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=40))
+def test_packed_vectors_are_read_to_the_bit(numbers: list[float]) -> None:
+    packed = base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
+    read = decode_embeddings({"data": [{"index": 0, "embedding": packed}]}, provider="p")
+    assert read
+    assert struct.pack(f"<{len(numbers)}f", *read.vectors[0]) == struct.pack(f"<{len(numbers)}f", *numbers)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None, [], [1], [{"embedding": [1.0]}], [{"index": 1, "embedding": [1.0]}],
+        [{"index": True, "embedding": [1.0]}],
+        [{"index": 0, "embedding": [1.0]}, {"index": 0, "embedding": [1.0]}],
+        [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": [1.0, 2.0]}],
+        [{"index": 0, "embedding": []}], [{"index": 0, "embedding": ""}], [{"index": 0, "embedding": ["1"]}],
+        [{"index": 0, "embedding": "AAA"}], [{"index": 0, "embedding": "AAA="}], [{"index": 0, "embedding": "!"}],
+        [{"index": 0, "embedding": "AADAfw=="}], [{"index": 0, "embedding": [10**400]}],
+        [{"index": 0, "embedding": [True]}], [{"index": 0, "embedding": None}],
+    ],
+)  # fmt: skip
+def test_what_holds_no_vectors_is_a_protocol_error(make: Any, vendor: Any, run: Any, data: Any) -> None:
+    with pytest.raises(errors.ProtocolError):
+        run(make("openai", vendor(httpx.Response(200, json={"data": data}))).embed(TEXTS))
+
+
+def test_a_vector_that_is_no_number_is_a_protocol_error(make: Any, vendor: Any, run: Any) -> None:
+    body = b'{"data": [{"index": 0, "embedding": [NaN]}]}'
+    with pytest.raises(errors.ProtocolError):
+        run(make("openai", vendor(httpx.Response(200, content=body))).embed(TEXTS))

@@ -34,7 +34,7 @@ def answer(body: bytes) -> Response:
     """The one answer that a stream is, however it is split."""
     chunks, error = read(body)
     assert error is None, error
-    for size in (1, 2, 5):
+    for size in (1, 2, 3):
         assert read(body, size) == (chunks, None)
     so_far = Assembly()
     for chunk in chunks:
@@ -260,6 +260,132 @@ def test_stop_with_tool_calls_is_tool_calls_and_length_stays(sse: Any) -> None:
     for reason, expected in (("stop", FinishReason.TOOL_CALLS), ("length", FinishReason.LENGTH)):
         response = answer(sse(tool(0, "a", "f", "{}"), part(reason=reason)))
         assert response.choices[0].finish_reason is expected
+
+
+# --- what few streams have
+
+
+def test_probabilities_come_with_their_tokens(sse: Any) -> None:
+    def said(text: str, logprob: float) -> dict[str, Any]:
+        event = part({"content": text})
+        event["choices"][0]["logprobs"] = {"content": [{"token": text, "logprob": logprob, "bytes": None}]}
+        return event
+
+    choice = answer(sse(part({"role": "assistant", "content": ""}), said("a", -1), said("b", -2), part(reason="stop")))
+    told = choice.choices[0].logprobs
+    assert told
+    assert [(token.token, token.logprob) for token in told.content] == [("a", -1.0), ("b", -2.0)]
+
+
+def test_sources_and_speech_come_in_deltas(sse: Any) -> None:
+    source = {"type": "url_citation", "url_citation": {"url": "u", "title": "t", "start_index": 0, "end_index": 1}}
+    events = [
+        part({"content": "a"}),
+        part({"annotations": [source]}),
+        part({"audio": {"id": "audio_1", "transcript": "a"}}),
+        part({"audio": {"data": "AA"}}),
+        part({"audio": {"data": "BB", "expires_at": 9}}, "stop"),
+    ]
+    message = answer(sse(*events)).choices[0].message
+    assert [cited.url for cited in message.annotations] == ["u"]
+    assert message.audio
+    assert (message.audio.id, message.audio.data, message.audio.expires_at) == ("audio_1", "AABB", 9)
+
+
+def test_calls_of_free_text_stream_too(sse: Any) -> None:
+    def custom(**call: Any) -> dict[str, Any]:
+        return part({"tool_calls": [{"index": 0, **call}]})
+
+    head = custom(id="c", type="custom", custom={"name": "shell", "input": ""})
+    (call,) = (
+        answer(sse(head, custom(custom={"input": "l"}), custom(custom={"input": "s"}), part(reason="tool_calls")))
+        .choices[0]
+        .message.tool_calls
+    )
+    assert (call.type, call.function.name, call.function.arguments) == ("custom", "shell", "ls")
+    (bare,) = answer(sse(head, part(reason="tool_calls"))).choices[0].message.tool_calls
+    assert bare.function.arguments == ""
+
+
+def test_fragments_of_sealed_reasoning_are_one_again(sse: Any) -> None:
+    def detail(**said: Any) -> dict[str, Any]:
+        return {"type": "reasoning.text", "index": 0, **said}
+
+    events = [
+        part({"reasoning": "h", "reasoning_details": [detail(text="h", signature=None)]}, model="m"),
+        part({"reasoning": "m", "reasoning_details": [detail(text="m")]}),
+        part({"reasoning_details": [detail(signature="s")]}),
+        part({"reasoning_details": [{"type": "reasoning.encrypted", "index": 1, "data": "x"}]}),
+        part({"reasoning_details": [{"type": "reasoning.encrypted", "index": 1, "data": "y"}]}),
+        part({"content": "Hi"}, "stop"),
+    ]
+    message = answer(sse(*events)).choices[0].message
+    assert (message.reasoning, message.content) == ("hm", "Hi")
+    assert message.native
+    assert (message.native.format, message.native.model) == ("openrouter", "m")
+    assert message.native.items == (
+        {"type": "reasoning.text", "index": 0, "text": "hm", "signature": "s"},
+        {"type": "reasoning.encrypted", "index": 1, "data": "x"},
+        {"type": "reasoning.encrypted", "index": 1, "data": "y"},
+    )
+
+
+def test_reasoning_that_stands_in_its_details_only_is_read_there(sse: Any) -> None:
+    details = [{"type": "reasoning.summary", "summary": "hm"}]
+    assert (
+        answer(sse(part({"reasoning_details": details}), part({"content": "Hi"}, "stop"))).choices[0].message.reasoning
+        == "hm"
+    )
+
+
+def test_a_signature_in_a_call_is_kept_for_its_way_back(sse: Any) -> None:
+    call = {"function": {"name": "f", "arguments": "{}"}, "extra_content": {"google": {"thought_signature": "s"}}}
+    for body in (sse(part({"tool_calls": [call]}, "stop")), sse(part({"tool_calls": [call]}))):
+        message = answer(body).choices[0].message
+        assert message.native
+        assert message.native.items == ({"id": message.tool_calls[0].id, "extra_content": call["extra_content"]},)
+
+
+def test_the_tier_that_a_call_was_served_in_stands_in_its_usage(sse: Any) -> None:
+    body = sse(part({"content": "Hi"}, "stop"), {"choices": [], "usage": USAGE, "service_tier": "flex"})
+    assert answer(body).usage.service_tier == "flex"
+
+
+def test_a_server_that_says_everything_in_every_chunk(sse: Any) -> None:
+    def said(text: str, whole: str, reason: str | None = None) -> dict[str, Any]:
+        event = part({"role": "assistant", "content": text}, reason, usage=USAGE, citations=["u"])
+        event["choices"][0]["message"] = {"role": "assistant", "content": whole}
+        return event
+
+    body = sse(said("a", "a"), said("b", "ab"), said("", "ab", "stop"), done=False).replace(b"\n", b"\r\n")
+    response = answer(body)
+    assert (response.text, response.usage.prompt_tokens) == ("ab", 3)
+
+
+def test_a_server_without_ids_reasons_or_times(sse: Any) -> None:
+    events = [
+        {"id": "", "created": 0, "choices": [{"delta": {"content": text, "refusal": ""}, "index": 0}]} for text in "ab"
+    ]
+    response = answer(sse(*events))
+    assert (response.id, response.text) == ("", "ab")
+    assert response.choices[0].finish_reason is FinishReason.UNKNOWN
+
+
+@pytest.mark.parametrize(("raw", "expected"), [("eos", FinishReason.STOP), ("strange", FinishReason.UNKNOWN)])
+def test_unknown_words_for_the_end_are_kept_beside_ours(sse: Any, raw: str, expected: FinishReason) -> None:
+    choice = answer(sse(part({"content": "a"}), part(reason=raw))).choices[0]
+    assert (choice.finish_reason, choice.raw_finish_reason) == (expected, raw)
+
+
+def test_an_empty_list_of_calls_is_no_call(sse: Any) -> None:
+    choice = answer(sse(part({"content": "a", "tool_calls": []}), part({"tool_calls": []}, "stop"))).choices[0]
+    assert (choice.finish_reason, choice.message.tool_calls) == (FinishReason.STOP, ())
+
+
+def test_padding_and_signs_of_life_say_nothing(sse: Any) -> None:
+    waiting = b": OPENROUTER PROCESSING\n\n" * 50
+    body = waiting + sse(part({"content": "a"}, obfuscation="xyz"), part({"content": "b"}, "stop", p="abcdef"))
+    assert answer(body).text == "ab"
 
 
 # --- errors

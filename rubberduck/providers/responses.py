@@ -18,8 +18,10 @@ from urllib.parse import urlsplit
 from rubberduck.config import ProviderConfig
 from rubberduck.errors import InvalidRequest, ProtocolError
 from rubberduck.providers import failures
+from rubberduck.providers.compatible_table import OPENAI
 from rubberduck.providers.http import Outgoing, merge_extra
 from rubberduck.providers.openai import OpenAI
+from rubberduck.providers.openai_request import refused_by
 from rubberduck.providers.reading import as_count, as_dict, as_list, as_name, as_text
 from rubberduck.providers.responses_items import input_items, native_of, read_output
 from rubberduck.providers.responses_stream import ResponsesStreamDecoder, failure_of, finish_of, usage_of
@@ -42,7 +44,6 @@ FAMILIES = ("codex-", "computer-use-")
 
 _THINKS = re.compile(r"(ft:)?(o[1-9]|gpt-5|codex-)")
 _ONLY_TALKS = re.compile(r"(ft:)?gpt-5[\d.]*-chat")
-_THINKS_IF_ASKED = re.compile(r"(ft:)?gpt-5\.[124](?!\d|-pro|-codex)")
 _VERSION = re.compile(r"(?:ft:)?gpt-(\d+)(?:\.(\d+))?")
 _NOT_THERE = ("queued", "in_progress", "cancelled")
 _SEALED = "reasoning.encrypted_content"
@@ -197,10 +198,7 @@ def thinks(model: str) -> bool:
 
 def takes_sampling(request: Request) -> bool:
     """Whether the model can be told how to choose its words; while it reasons, it refuses to be."""
-    effort = request.reasoning_effort
-    if effort is None:
-        return not thinks(request.model) or _THINKS_IF_ASKED.match(request.model) is not None
-    return effort == "none" or not thinks(request.model)
+    return not request.model.startswith(FAMILIES) and "temperature" not in refused_by(request, OPENAI)
 
 
 def _knows_marks(model: str) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rubberduck.errors import InvalidRequest
+from rubberduck.providers.dialects import logprobs_of
 from rubberduck.providers.reading import as_count, as_dict, as_json_text, as_list, as_name, as_text, made_id
 from rubberduck.types import (
     Annotation,
@@ -28,7 +29,6 @@ from rubberduck.types import (
     Native,
     Part,
     TextPart,
-    TokenLogprob,
     ToolCall,
 )
 
@@ -257,7 +257,7 @@ def _read_message(item: dict[str, Any], said: Said) -> None:
         shift = sum(map(len, said.texts))
         said.texts.append(as_text(part.get("text")))
         said.annotations += tuple(annotation_of(each, shift) for each in as_list(part.get("annotations")))
-        if told := logprobs_of(part.get("logprobs")):
+        if told := logprobs_of({"content": part.get("logprobs")}):
             said.logprobs = told if said.logprobs is None else said.logprobs + told
 
 
@@ -283,22 +283,6 @@ def annotation_of(said: object, shift: int) -> Annotation:
         start=None if start is None else start + shift,
         end=None if end is None else end + shift,
         raw=raw,
-    )
-
-
-def logprobs_of(said: object) -> Logprobs | None:
-    """The probabilities of a text's tokens; None where there are none."""
-    tokens = tuple(_token(each) for each in as_list(said) if isinstance(each, dict))
-    return Logprobs(tokens) if tokens else None
-
-
-def _token(said: dict[str, Any]) -> TokenLogprob:
-    number, coded = said.get("logprob"), said.get("bytes")
-    return TokenLogprob(
-        token=as_text(said.get("token")),
-        logprob=float(number) if isinstance(number, int | float) else 0.0,
-        bytes=tuple(byte for byte in coded if isinstance(byte, int)) if isinstance(coded, list) else None,
-        top=tuple(_token(each) for each in as_list(said.get("top_logprobs")) if isinstance(each, dict)),
     )
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from rubberduck.errors import RubberDuckError, StreamInterrupted
 from rubberduck.providers import failures
+from rubberduck.providers.dialects import logprobs_of
 from rubberduck.providers.reading import as_count, as_dict, as_json_text, as_list, as_name, as_text, parse_json
-from rubberduck.providers.responses_items import BETWEEN_THOUGHTS, annotation_of, call_of, logprobs_of, native_of
+from rubberduck.providers.responses_items import BETWEEN_THOUGHTS, annotation_of, call_of, native_of
 from rubberduck.providers.stream_decoder import StreamDecoder
 from rubberduck.types import Chunk, Delta, FinishReason, Logprobs, ToolCallDelta, Usage
 
@@ -239,7 +240,7 @@ class ResponsesStreamDecoder(StreamDecoder):
         part.pieces.append(piece)
         if field is _TEXT:
             self._length += len(piece)
-            told = logprobs_of(logprobs) if logprobs else None
+            told = logprobs_of({"content": logprobs}) if logprobs else None
             part.has_logprobs = part.has_logprobs or told is not None
             return [self._chunk(Delta(piece), told)]
         if field is _ARGUMENTS:
@@ -288,7 +289,7 @@ class ResponsesStreamDecoder(StreamDecoder):
         if part is None:
             return self._say(field, slot, number, text, logprobs)
         chunks = self._say(field, slot, number, self._rest(field, "".join(part.pieces), text), None)
-        if logprobs and not part.has_logprobs and (told := logprobs_of(logprobs)) is not None:
+        if logprobs and not part.has_logprobs and (told := logprobs_of({"content": logprobs})) is not None:
             part.has_logprobs = True
             chunks.append(self._chunk(Delta(), told))
         return chunks

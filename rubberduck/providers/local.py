@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-from rubberduck.errors import ConfigError, InvalidRequest
+from rubberduck.errors import ConfigError, InvalidRequest, RubberDuckError
 from rubberduck.providers import failures, local_calls, local_model
 from rubberduck.providers.base import Kind
 from rubberduck.providers.http import Outgoing
@@ -38,6 +39,7 @@ PATIENCE_S = 15.0
 """How long a call waits for an engine that is being started again; loading a small model takes half a second."""
 SLOWEST_START_S = 130.0
 
+_TOO_LONG = "is too large to process"
 _NUMBERS = ("slots", "context_tokens", "threads", "max_tokens")
 _POOLINGS = ("mean", "cls", "last")
 _UNSENT = (
@@ -204,6 +206,13 @@ class LocalProvider(OpenAI):
         tokens = as_count(as_dict(said.get("usage")).get("prompt_tokens"))
         usage = Usage(estimated=True) if tokens is None else Usage(tokens, 0)
         return Embeddings(as_text(said.get("model")), vectors, usage, provider=self.name)
+
+    def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> RubberDuckError:
+        """As everywhere, but that a text too long for a vector is the text's fault: the engine calls it its own."""
+        fault = failures.read_body(body)
+        if self.engine is not None and status == 500 and _TOO_LONG in fault.message:
+            fault = replace(fault, type="exceed_context_size_error")
+        return failures.make_error(fault, status, headers, self.name)
 
     # --- what it knows
 

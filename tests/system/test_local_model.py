@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rubberduck import RubberDuck
-from rubberduck.errors import InvalidRequest
+from rubberduck.errors import ContextLengthExceeded, InvalidRequest
 from rubberduck.providers import local_model
 from rubberduck.types import Delta, FinishReason, Response
 
@@ -204,6 +204,11 @@ def test_vectors_of_like_texts_are_alike(duck: RubberDuck) -> None:
 
     assert likeness(cat, like) > likeness(cat, other) + 0.05
     assert answer.usage.prompt_tokens > 15
+
+
+def test_a_text_that_is_too_long_for_a_vector_is_refused_as_such(duck: RubberDuck) -> None:
+    with pytest.raises(ContextLengthExceeded):
+        duck.embed({"model": "smollm2", "input": "word " * 1500}, timeout=30)
 
 
 def test_sampling_and_probabilities_are_the_engines(duck: RubberDuck) -> None:

@@ -11,6 +11,8 @@ MOST = 64
 """So many values are found at most: the last ones, for a model that thinks aloud answers at the end."""
 _EFFORT = 16
 """How often the text may be read over, as far as values begun and not ended go: no text must hold a thread for long."""
+_COUNTED = 256
+"""An error counts the lines before it: so many characters in the time in which one is read."""
 _FENCED = re.compile(r"```[ \t]*+(\w*+)[^\S\n]*+\n(.*?)```", re.DOTALL)  # possessive: no blanks are tried twice
 _START = re.compile(r"[{\[]")
 _DECODER = json.JSONDecoder()
@@ -50,5 +52,5 @@ def _in_prose(text: str) -> Iterator[str]:
 def _read_by(error: ValueError | RecursionError, start: int, end: int) -> int:
     """How many characters were read before it turned out that no value begins here, at most."""
     if isinstance(error, json.JSONDecodeError) and not error.msg.startswith("Unterminated"):
-        return error.pos - start + 1
+        return error.pos - start + 1 + error.pos // _COUNTED
     return end - start

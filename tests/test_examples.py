@@ -78,6 +78,11 @@ SHOWS = {
         "same text, same vector: True",
         "6 tokens, says far; estimated: False",
     ],
+    "25_own_http_provider": [
+        "the pond breaks: nothing",
+        "with a mistake: test_a_stream_that_is_cut_is_never_a_short_answer - a quack, cut after 0 bytes",
+        "through a duck: ['Qua', 'ck.']",
+    ],
 }
 
 

@@ -114,7 +114,7 @@ class OpenAIResponses(OpenAI):
         tokens = as_count(self.said_in(status, headers, body).get("input_tokens"))
         if tokens is None:
             raise failures.no_answer("count of tokens", status, headers, self.name)
-        return TokenCount(tokens, estimated=False)
+        return TokenCount(tokens, estimated=False, provider=self.name)
 
     def warnings(self, request: Request) -> tuple[str, ...]:
         """What is not sent of a request."""

@@ -6,25 +6,26 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from decimal import Decimal
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from rubberduck.errors import ConfigError, InvalidRequest, RubberDuckError
 from rubberduck.providers import failures, local_calls, local_model
 from rubberduck.providers.base import Kind
+from rubberduck.providers.compatible_table import LLAMA_SERVER, Dialect
 from rubberduck.providers.http import Outgoing
 from rubberduck.providers.local_process import EngineSettings
 from rubberduck.providers.local_template import BUNDLED_TEMPLATE
 from rubberduck.providers.local_whereabouts import Engine
 from rubberduck.providers.openai import OpenAI
-from rubberduck.providers.reading import as_count, as_dict, as_list, as_text
+from rubberduck.providers.reading import as_count
 from rubberduck.types import (
     Chunk,
     EmbeddingRequest,
     Embeddings,
     Request,
     Response,
-    TextPart,
     TokenCount,
     Usage,
 )
@@ -42,11 +43,8 @@ SLOWEST_START_S = 130.0
 _TOO_LONG = "is too large to process"
 _NUMBERS = ("slots", "context_tokens", "threads", "max_tokens")
 _POOLINGS = ("mean", "cls", "last")
-_UNSENT = (
-    "verbosity", "prompt_cache_key", "cache_control", "service_tier", "metadata", "user", "reasoning_effort",
-    "reasoning_budget", "reasoning_summary",
-)  # fmt: skip
-"""What the engine does not know, and would leave out without a word."""
+_ENGINE = replace(LLAMA_SERVER, word="a local model", fields=LLAMA_SERVER.fields | {"n"}, media=frozenset())
+"""What llama.cpp's server understands, as it runs here: several answers, but neither eyes nor ears."""
 _BUNDLED_NAMES = frozenset({local_model.BUNDLED_NAME, "smollm2-135m", "smollm2-135m-instruct"})
 
 
@@ -117,6 +115,11 @@ class LocalProvider(OpenAI):
             await self.engine.stop()
         await self.aclose()
 
+    @cached_property
+    def dialect(self) -> Dialect:
+        """What the engine, or the server, understands."""
+        return super().dialect if self.engine is None else _ENGINE
+
     # --- calls
 
     async def complete(self, request: Request) -> Response:
@@ -152,23 +155,15 @@ class LocalProvider(OpenAI):
     def encode(self, request: Request) -> Outgoing:
         if self.engine is None:
             return super().encode(request)
-        _require_text(request)
         path, headers, body = super().encode(self._fitting(request))
-        if request.top_k is not None:
-            body.setdefault("top_k", request.top_k)
         # The engine promises to keep a connection and closes it after a stream; the next call would find it dead.
         return path, headers | {"Connection": "close"}, body
 
     def _fitting(self, request: Request) -> Request:
-        """The request as the engine understands it, without what it does not know."""
-        changes: dict[str, Any] = {name: None for name in _UNSENT if getattr(request, name) is not None}
+        """The request with an end to its answer, and with the call that must be made as a schema."""
         if request.max_tokens is None:
-            changes["max_tokens"] = self._options.get("max_tokens", ANSWER_TOKENS)
-        if request.tools and local_calls.must_call(request):
-            request = local_calls.held_to_a_call(request)
-        elif request.tools and request.tool_choice != "none":
-            changes |= {"tools": local_calls.usable(request), "tool_choice": "auto"}
-        return request.model_copy(update=changes) if changes else request
+            request = request.model_copy(update={"max_tokens": self._options.get("max_tokens", ANSWER_TOKENS)})
+        return local_calls.held_to_a_call(request) if local_calls.must_call(request) else request
 
     # --- counts and vectors
 
@@ -192,20 +187,8 @@ class LocalProvider(OpenAI):
             return super().encode_embedding(request)
         if request.dimensions is not None:
             raise InvalidRequest("a local model's vectors have one length: leave it out", field="dimensions")
-        body = {"model": request.model, "input": list(request.input), "encoding_format": "float"}
-        return "/embeddings", self._headers() | {"Connection": "close"}, body | self.extra_of(request)
-
-    def decode_embedding(self, status: int, headers: Mapping[str, str], body: bytes) -> Embeddings:
-        if self.engine is None:
-            return super().decode_embedding(status, headers, body)
-        said = self.said_in(status, headers, body)
-        found = sorted(map(as_dict, as_list(said.get("data"))), key=lambda each: as_count(each.get("index")) or 0)
-        vectors = tuple([tuple(map(float, as_list(each.get("embedding")))) for each in found])
-        if not vectors or not all(vectors):
-            raise failures.no_answer("list of embeddings", status, headers, self.name)
-        tokens = as_count(as_dict(said.get("usage")).get("prompt_tokens"))
-        usage = Usage(estimated=True) if tokens is None else Usage(tokens, 0)
-        return Embeddings(as_text(said.get("model")), vectors, usage, provider=self.name)
+        path, headers, body = super().encode_embedding(request)
+        return path, headers | {"Connection": "close"}, body
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> RubberDuckError:
         """As everywhere, but that a text too long for a vector is the text's fault: the engine calls it its own."""
@@ -224,8 +207,7 @@ class LocalProvider(OpenAI):
         """What the engine is not told, and would not do without being told to."""
         if self.engine is None:
             return super().warnings(request)
-        unsent = [name for name in _UNSENT if getattr(request, name) is not None]
-        texts = [f"{name} is not sent: a local model's engine has no such parameter" for name in unsent]
+        texts = [*super().warnings(request)]
         if not request.tools:
             return tuple(texts)
         if not self.engine.shows_tools:
@@ -261,14 +243,6 @@ def _pooling(wanted: bool | str, model: local_model.ModelFile) -> str | None:
     if wanted is True:
         return "mean" if model.bundled else "model"
     return wanted or None
-
-
-def _require_text(request: Request) -> None:
-    """Raise InvalidRequest for what the engine, which has no eyes or ears, would answer with a failure of its own."""
-    for message in request.messages:
-        for part in message.content if isinstance(message.content, tuple) else ():
-            if not isinstance(part, TextPart):
-                raise InvalidRequest(f"a local model reads text only, no {part.type} part", field="messages.content")
 
 
 def _checked_options(config: ProviderConfig) -> dict[str, Any]:

@@ -218,6 +218,10 @@ def test_sampling_and_probabilities_are_the_engines(duck: RubberDuck) -> None:
     again = duck.complete(request | {"temperature": 1.0}, timeout=30)
     assert response.text == again.text
     assert response.usage.completion_tokens == 4
+    assert response.choices[0].logprobs
+    tokens = response.choices[0].logprobs.content
+    assert "".join(token.token for token in tokens) == response.text
+    assert all(token.logprob <= 0 and len(token.top) == 2 for token in tokens)
 
 
 def test_pictures_are_refused_before_the_engine_sees_them(duck: RubberDuck) -> None:

@@ -71,8 +71,8 @@ class OpenAIStreamDecoder(StreamDecoder):
         raw, logprobs = said.get("finish_reason"), said.get("logprobs")
         if choice.begun and raw is None and logprobs is None and len(told) == 1:
             text = told.get("content")
-            if isinstance(text, str) and text and text.isascii():  # nearly all chunks are such
-                return Chunk(index, Delta(text), None, None, None, self._id or None, self._model or None)
+            if isinstance(text, str) and text:  # nearly all chunks are such
+                return Chunk(index, Delta(as_text(text)), None, None, None, self._id or None, self._model or None)
         return self._read_any(index, choice, told, as_name(raw), dialects.logprobs_of(logprobs) if logprobs else None)
 
     def _read_any(

@@ -195,6 +195,8 @@ def test_line_ends_and_unicode_line_separators_do_not_matter(sse: Any) -> None:
 def test_half_a_character_is_replaced_since_no_encoder_would_take_it() -> None:
     body = b'data: {"choices":[{"delta":{"content":"\\ud83e\\udd86 \\ud83e!"},"finish_reason":"stop"}]}\n\n'
     assert answer(body).text == "🦆 \ufffd!"
+    later = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: {"choices":[{"delta":{"content":"\\ud83e"}}]}\n\n'
+    assert answer(later + body).text == "a\ufffd🦆 \ufffd!"
 
 
 # --- tool calls
@@ -451,6 +453,7 @@ WORDS = [
     "usage", "prompt_tokens", "error", "type", "message", "content_block", "text", "partial_json", "message_start",
     "message_stop", "content_block_start", "content_block_delta", "content_block_stop", "message_delta", "tool_use",
     "input_json_delta", "text_delta", "input", "stop", "output_tokens", "\ud800", "[DONE]",
+    "reasoning_details", "reasoning.text", "extra_content", "annotations", "audio", "logprobs", "logprob", "custom",
 ]  # fmt: skip
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(WORDS) | st.text(max_size=3)
 ANYTHING = st.recursive(

@@ -46,7 +46,7 @@ class CountCourse(Course):
         except TOLD:
             raise
         except RubberDuckError:
-            return await _offline(self._call, first)
+            return await _offline(self._call, first, is_fallback=True)
 
     def _preferred(self) -> Route:
         routes, desks = super()._find_routes(), self._office.board.desks
@@ -64,9 +64,10 @@ class CountCourse(Course):
         return Amounts(1, 0, 0, 1)
 
 
-async def _offline(call: Call, route: Route) -> Answer:
-    """Counted in a thread, for a long conversation takes its time."""
+async def _offline(call: Call, route: Route, *, is_fallback: bool = False) -> Answer:
+    """Counted in a thread, for a long conversation takes its time; an estimate where others would have known better."""
     assert isinstance(call.request, Request)
     request = call.request.model_copy(update={"model": route.model})
     counted = await asyncio.to_thread(tokens.count_request, request)
-    return TokenCount(counted.tokens, counted.estimated, model=route.model), Usage(cost=Decimal(0))
+    is_estimate = counted.estimated or is_fallback
+    return TokenCount(counted.tokens, is_estimate, model=route.model), Usage(cost=Decimal(0))

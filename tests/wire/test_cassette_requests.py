@@ -10,7 +10,6 @@ import base64
 import json
 from typing import Any
 
-import pytest
 from tests_cassettes_rig import CASSETTES, Cassette, are_here, each
 
 from rubberduck.types import EmbeddingRequest, Request
@@ -151,7 +150,6 @@ def plain_messages(body: Body) -> Body:
     return body
 
 
-@pytest.mark.xfail(strict=False, reason="caching, documents and budgets are being added")
 @each([cassette for cassette in CASSETTES if cassette.module == "anthropic"])
 def test_a_recorded_message_can_be_asked_through_us(cassette: Cassette) -> None:
     recorded = plain_messages(json.loads(json.dumps(cassette.asked)))

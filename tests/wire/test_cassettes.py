@@ -166,6 +166,7 @@ def check_answer(got: Response, expected: dict[str, Any]) -> None:
         assert choice.finish_reason == expected_reason(wanted)
         assert (message.reasoning or "") == wanted.get("reasoning_text", "")
         assert message.refusal == wanted.get("refusal")
+        assert choice.stop_sequence == wanted.get("stop_sequence")
     check_usage(got, expected["usage"])
 
 

@@ -92,7 +92,6 @@ def test_a_streamed_chat_means_the_same(name: str) -> None:
     assert ours("openai", body, streams=True) == theirs
 
 
-@pytest.mark.xfail(strict=False, reason="on their way")
 @pytest.mark.parametrize("encoding", ["float", "base64"])
 def test_vectors_are_the_same(encoding: str) -> None:
     vectors: list[list[float]] = [[0.5, -0.25, 1.0], [0.125, 0.0, -2.0]]

@@ -24,15 +24,11 @@ from tests_sdk_intents import ALWAYS, COUNTS, EMBEDDINGS, INTENTS, MODELS, Inten
 
 from rubberduck.config import ProviderConfig
 from rubberduck.errors import InvalidRequest, RubberDuckError
-from rubberduck.providers import BUILT_IN, resolve
+from rubberduck.providers import resolve
 from rubberduck.providers.http import HTTPProvider
 from rubberduck.types import EmbeddingRequest, Request
 
 pytestmark = pytest.mark.filterwarnings("ignore:The model .* is deprecated:DeprecationWarning")  # asked for being old
-UNDER_WAY = {
-    module: pytest.mark.xfail(strict=False, reason="rows that this adapter does not serve yet")
-    for module in ("openai", "anthropic")
-}
 KEY = "test-key"
 THAT_MATTER = ("authorization", "x-api-key", "anthropic-version", "anthropic-beta", "content-type")
 
@@ -218,7 +214,6 @@ DIALECTS = [
         beyond={"truncate": False},
     ),
 ]
-DIALECTS = [dialect for dialect in DIALECTS if dialect.module in BUILT_IN]
 
 
 def sdk_sends(call: Callable[..., None], dialect: Dialect, **kwargs: Any) -> Sent:
@@ -286,10 +281,7 @@ def without_places(path: str | None) -> str:
 
 def comparisons(intents: list[Intent]) -> list[Any]:
     pairs = [(intent, dialect) for intent in intents for dialect in DIALECTS if dialect.native(intent) is not None]
-    return [
-        pytest.param(intent, dialect, id=f"{intent}-{dialect}", marks=UNDER_WAY.get(dialect.module, ()))
-        for intent, dialect in pairs
-    ]
+    return [pytest.param(intent, dialect, id=f"{intent}-{dialect}") for intent, dialect in pairs]
 
 
 @pytest.mark.parametrize(("intent", "dialect"), comparisons(INTENTS))
@@ -323,7 +315,6 @@ def test_the_same_texts_are_asked_for_in_the_same_way(intent: Intent, dialect: D
     assert ours == sdk_sends(dialect.embed, dialect, model=model, **native)
 
 
-@UNDER_WAY["anthropic"]
 @pytest.mark.parametrize("intent", COUNTS, ids=repr)
 def test_the_same_tokens_are_counted(intent: Intent) -> None:
     dialect = next(dialect for dialect in DIALECTS if dialect.version == "2026-10-21")

@@ -184,6 +184,11 @@ def test_what_is_no_answer_is_a_protocol_error(body: bytes) -> None:
     assert type(read(body, 1)[1]) is errors.ProtocolError
 
 
+@pytest.mark.parametrize("body", [b"", b"{", b'\n  {"mod', b" "])
+def test_the_beginning_of_a_line_is_an_interruption(body: bytes) -> None:
+    assert type(read(body, 1)[1]) is errors.StreamInterrupted
+
+
 WORDS = [
     "message", "content", "thinking", "tool_calls", "function", "name", "arguments", "id", "done", "done_reason",
     "error", "logprobs", "token", "logprob", "bytes", "top_logprobs", "eval_count", "response", "model", "\ud800",

@@ -39,6 +39,8 @@ ANSWER_TOKENS = 1024
 PATIENCE_S = 15.0
 """How long a call waits for an engine that is being started again; loading a small model takes half a second."""
 SLOWEST_START_S = 130.0
+EMBEDDING_BATCH = 32
+"""A core reads about 200 tokens a second: more texts at once would outlast an attempt."""
 
 _TOO_LONG = "is too large to process"
 _NUMBERS = ("slots", "context_tokens", "threads", "max_tokens")
@@ -76,6 +78,7 @@ class LocalProvider(OpenAI):
             self.engine = Engine(self._settings(model))
             self._names = frozenset({model.name, model.path.stem}) | (_BUNDLED_NAMES if model.bundled else frozenset())
             self.offers = _offers(self.engine.settings)
+            self.embedding_batch = EMBEDDING_BATCH
         elif config.model_path is not None:
             raise ConfigError(f"providers.{config.name}: give model_path or base_url, not both")
         super().__init__(config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from decimal import Decimal
+from typing import ClassVar
 
 from rubberduck.errors import RubberDuckError
 from rubberduck.providers.http import HTTPProvider
@@ -12,8 +13,6 @@ from rubberduck.testing.contract_exchanges import Exchange, faults_of
 from rubberduck.testing.damage import damaged, pieces
 from rubberduck.types import EmbeddingRequest, FinishReason, Usage
 
-TRIES = 150
-"""How often each exchange is spoilt."""
 _BODIES = (
     b"", b"{}", b"[]", b"null", b"<html>", b"\xff", b'{"error": null}', b'{"error": []}', b'{"error": {"message": 5}}',
     b'{"error": {"code": {}, "type": []}}', b'{"detail": [{"msg": 1}]}', b"[" * 100_000,
@@ -54,11 +53,14 @@ _HEADERS: tuple[dict[str, str], ...] = (
 class RobustnessPromises(Promises):
     """What holds whatever the server says, and of the callbacks that ask no server."""
 
+    tries: ClassVar[int] = 150
+    """How often each exchange is spoilt."""
+
     def test_spoilt_answers_stay_within_the_error_tree(self) -> None:
         with self.made() as provider:
             if isinstance(provider, HTTPProvider):
                 for exchange in self.of("answer"):
-                    for number in range(TRIES):
+                    for number in range(self.tries):
                         body = damaged(exchange.body, random.Random(number))
                         self._sane(exchange, body, read_whole(provider, exchange, body))
 
@@ -66,7 +68,7 @@ class RobustnessPromises(Promises):
         with self.made() as provider:
             if isinstance(provider, HTTPProvider):
                 for exchange in self.of("stream"):
-                    for number in range(TRIES):
+                    for number in range(self.tries):
                         self._spoilt_stream(provider, exchange, random.Random(number))
 
     def test_every_failure_can_be_classified(self) -> None:

@@ -12,7 +12,18 @@ from typing import Any
 from rubberduck.errors import InvalidRequest
 from rubberduck.providers.http import merge_extra
 from rubberduck.providers.reading import as_dict, parse_json
-from rubberduck.types import AllowedTools, FunctionCall, ImagePart, Message, NamedTool, Part, Request, TextPart, Tool
+from rubberduck.types import (
+    AllowedTools,
+    FunctionCall,
+    ImagePart,
+    Message,
+    NamedTool,
+    Part,
+    Request,
+    TextPart,
+    Tool,
+    ToolCall,
+)
 
 _DATA_URL = re.compile(r"data:image/[\w.+-]+(?:;[\w.+=-]+)*;base64,(.*)", re.DOTALL)
 _OWN_FIELDS = frozenset(
@@ -181,10 +192,17 @@ def _image(part: Part) -> str:
 
 
 def _calls(message: Message) -> list[dict[str, Any]]:
-    calls = [{"id": call.id, "function": _function(call.function)} for call in message.tool_calls]
+    calls = [{"id": call.id, "function": _called(call)} for call in message.tool_calls]
     if not calls and message.function_call is not None:
         return [{"function": _function(message.function_call)}]
     return calls
+
+
+def _called(call: ToolCall) -> dict[str, Any]:
+    """A call; the free text of a custom tool's, which is not to be taken for bad JSON, becomes its one argument."""
+    if call.type == "custom":
+        return {"name": call.function.name, "arguments": {"input": call.function.arguments}}
+    return _function(call.function)
 
 
 def _function(function: FunctionCall) -> dict[str, Any]:

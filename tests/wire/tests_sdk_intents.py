@@ -225,9 +225,9 @@ CONVERSATION = [
         "an empty answer in the history",
         {"messages": [HI, {"role": "assistant", "content": ""}, BYE]},
         {"messages": [HI, {"role": "assistant", "content": ""}, BYE]},
-        None,
+        {"input": [HI, {"role": "assistant", "content": ""}, BYE]},
         claude(messages=[user(text("Hi"), text("Bye"))]),
-        None,
+        {"messages": [HI, {"role": "assistant", "content": ""}, BYE]},
     ),
     Intent(
         "texts in parts",
@@ -235,12 +235,15 @@ CONVERSATION = [
         {"messages": [user(text("Hi"), text("there"))]},
         {"input": [user(input_text("Hi"), input_text("there"))]},
         claude(messages=[user(text("Hi"), text("there"))]),
-        None,
+        {"messages": [HI | {"content": "Hithere"}]},
     ),
     Intent(
         "who speaks, by name",
         {"messages": [HI | {"name": "Ann"}]},
         {"messages": [HI | {"name": "Ann"}]},
+        Told(INPUT, "messages.name"),
+        Told(ASK, "messages.name"),
+        Told(ASK, "messages.name"),
     ),
     Intent(
         "an answer begun",
@@ -255,6 +258,9 @@ CONVERSATION = [
         "a refusal in the history",
         {"messages": [HI, {"role": "assistant", "content": None, "refusal": "No."}, BYE]},
         {"messages": [HI, {"role": "assistant", "content": None, "refusal": "No."}, BYE]},
+        {"input": [HI, {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}, BYE]},
+        claude(messages=[HI, {"role": "assistant", "content": "No."}, BYE]),
+        {"messages": [HI, {"role": "assistant", "content": "No."}, BYE]},
     ),
 ]
 
@@ -281,10 +287,11 @@ SAMPLING = [
         "a temperature beyond the vendor's",
         ASK | {"temperature": 1.5},
         ASK | {"temperature": 1.5},
-        None,
+        INPUT | {"temperature": 1.5, "include": openai.omit},
         Told(claude(messages=[HI]), "temperature"),
         ASK | {"options": {"temperature": 1.5}},
         anthropic_2023=Told(claude(messages=[HI], extra_body={"temperature": 1.0}), "temperature"),
+        models={"responses": "gpt-4.1"},
     ),
     Intent(
         "top_k",
@@ -387,10 +394,14 @@ TOOL_USE = [
     Intent("a tool", TOOLS, TOOLS, TOOLS_FLAT, TOOLS_CLAUDE, TOOLS),
     Intent(
         "a strict tool",
-        ASK | {"tools": [{"function": {"name": "t", "parameters": SCHEMA, "strict": True}}]},
-        ASK | {"tools": [{"type": "function", "function": {"name": "t", "parameters": SCHEMA, "strict": True}}]},
-        INPUT | {"tools": [{"type": "function", "name": "t", "parameters": SCHEMA, "strict": True}]},
-        claude(messages=[HI], tools=[{"name": "t", "input_schema": SCHEMA, "strict": True}]),
+        ASK | {"tools": [{"function": {"name": "t", "parameters": PLACE, "strict": True}}]},
+        ASK | {"tools": [{"type": "function", "function": {"name": "t", "parameters": PLACE, "strict": True}}]},
+        INPUT | {"tools": [{"type": "function", "name": "t", "parameters": PLACE, "strict": True}]},
+        claude(messages=[HI], tools=[{"name": "t", "input_schema": PLACE, "strict": True}]),
+        Told(
+            ASK | {"tools": [{"type": "function", "function": {"name": "t", "parameters": PLACE}}]},
+            "tools.function.strict",
+        ),
     ),
     Intent(
         "the functions of old",
@@ -461,6 +472,8 @@ TOOL_USE = [
                 "tools": [{"type": "function", "name": "clock"}],
             }
         },
+        claude(messages=[HI], tools=[CLOCK_CLAUDE], tool_choice={"type": "any"}),
+        Told(ASK | {"tools": [CLOCK]}, "tool_choice"),
     ),
     Intent(
         "a call and its result",
@@ -571,12 +584,42 @@ TOOL_USE = [
                 {"role": "tool", "tool_call_id": "a", "content": "No such town.", "is_error": True},
             ]
         },
-        anthropic=claude(
+        Told(
+            {
+                "messages": [
+                    HI,
+                    {"role": "assistant", "content": None, "tool_calls": [call("a", "Ulm")]},
+                    {"role": "tool", "tool_call_id": "a", "content": "No such town."},
+                ]
+            },
+            "messages.is_error",
+        ),
+        Told(
+            {
+                "input": [
+                    HI,
+                    called("a", "Ulm"),
+                    {"type": "function_call_output", "call_id": "a", "output": "No such town."},
+                ]
+            },
+            "messages.is_error",
+        ),
+        claude(
             messages=[
                 HI,
                 {"role": "assistant", "content": [used("a", "Ulm")]},
                 user({"type": "tool_result", "tool_use_id": "a", "content": "No such town.", "is_error": True}),
             ]
+        ),
+        Told(
+            {
+                "messages": [
+                    HI,
+                    {"role": "assistant", "tool_calls": [ollama_call("Ulm")]},
+                    {"role": "tool", "tool_name": "weather", "content": "No such town."},
+                ]
+            },
+            "messages.is_error",
         ),
     ),
     Intent(
@@ -614,6 +657,13 @@ TOOL_USE = [
                 user({"type": "tool_result", "tool_use_id": "a", "content": [text("See:"), PIXEL_CLAUDE]}),
             ]
         ),
+        {
+            "messages": [
+                HI,
+                {"role": "assistant", "tool_calls": [ollama_call("Ulm")]},
+                {"role": "tool", "tool_name": "weather", "content": "See:", "images": [PIXEL]},
+            ]
+        },
     ),
     Intent(
         "a tool that takes free text",
@@ -653,6 +703,23 @@ TOOL_USE = [
                 {"type": "custom_tool_call_output", "call_id": "c", "output": "a b"},
             ]
         },
+        claude(
+            messages=[
+                HI,
+                {
+                    "role": "assistant",
+                    "content": [{"type": "tool_use", "id": "c", "name": "shell", "input": {"input": "ls"}}],
+                },
+                user({"type": "tool_result", "tool_use_id": "c", "content": "a b"}),
+            ]
+        ),
+        {
+            "messages": [
+                HI,
+                {"role": "assistant", "tool_calls": [{"function": {"name": "shell", "arguments": {"input": "ls"}}}]},
+                {"role": "tool", "tool_name": "shell", "content": "a b"},
+            ]
+        },
     ),
 ]
 
@@ -677,7 +744,7 @@ MEDIA = [
         "something to listen to",
         {"messages": [user({"type": "input_audio", "input_audio": {"data": WAV, "format": "wav"}})]},
         {"messages": [user({"type": "input_audio", "input_audio": {"data": WAV, "format": "wav"}})]},
-        None,
+        Refused("messages.content"),
         Refused("messages.content"),
         Refused("messages.content"),
     ),
@@ -733,7 +800,15 @@ MEDIA = [
                 )
             ]
         },
-        anthropic=claude(
+        Told(
+            {"messages": [user({"type": "file", "file": {"file_data": PDF_URL}})]},
+            *("messages.content.title", "messages.content.context", "messages.content.citations"),
+        ),
+        Told(
+            {"input": [user({"type": "input_file", "file_data": PDF_URL})]},
+            *("messages.content.title", "messages.content.context", "messages.content.citations"),
+        ),
+        claude(
             messages=[
                 user(
                     {
@@ -746,6 +821,7 @@ MEDIA = [
                 )
             ]
         ),
+        Refused("messages.content"),
     ),
 ]
 
@@ -776,7 +852,7 @@ REASONING = [
         Told(ASK | {"max_completion_tokens": 5000}, "reasoning_budget"),
         Told(INPUT | {"max_output_tokens": 5000}, "reasoning_budget"),
         claude(messages=[HI], max_tokens=5000, thinking={"type": "enabled", "budget_tokens": 2000}),
-        None,
+        Told(ASK | {"think": True, "options": {"num_predict": 5000}}, "reasoning_budget"),
         models={"anthropic": "claude-sonnet-4-5", "openai": "gpt-5.1"},
     ),
     Intent(
@@ -784,6 +860,12 @@ REASONING = [
         ASK | {"reasoning_summary": "auto", "reasoning_effort": "low"},
         Told(ASK | {"reasoning_effort": "low"}, "reasoning_summary"),
         INPUT | {"reasoning": {"effort": "low", "summary": "auto"}},
+        claude(
+            messages=[HI],
+            thinking={"type": "adaptive", "display": "summarized"},
+            output_config={"effort": "low"},
+        ),
+        Told(ASK | {"think": "low"}, "reasoning_summary"),
         models={"openai": "gpt-5.1"},
     ),
     Intent(
@@ -825,6 +907,13 @@ REASONING = [
                 user({"type": "tool_result", "tool_use_id": "a", "content": "Rain."}),
             ]
         ),
+        {
+            "messages": [
+                HI,
+                {"role": "assistant", "content": "Wait.", "thinking": "Hm.", "tool_calls": [ollama_call("Ulm")]},
+                {"role": "tool", "tool_name": "weather", "content": "Rain."},
+            ]
+        },
     ),
     Intent(
         "hidden thoughts that go back",
@@ -870,6 +959,13 @@ REASONING = [
                 user({"type": "tool_result", "tool_use_id": "a", "content": "Rain."}),
             ]
         ),
+        {
+            "messages": [
+                HI,
+                {"role": "assistant", "tool_calls": [ollama_call("Ulm")]},
+                {"role": "tool", "tool_name": "weather", "content": "Rain."},
+            ]
+        },
     ),
     Intent(
         "open thoughts that go back",
@@ -884,32 +980,43 @@ REASONING = [
 KEEP = {"type": "ephemeral"}
 CACHING = [
     Intent(
+        "a mark that OpenAI's newest models take",
+        {"messages": [user(text("Long.", cache_control=KEEP), text("Hi"))]},
+        {"messages": [user(text("Long.", prompt_cache_breakpoint={"mode": "explicit"}), text("Hi"))]},
+        {"input": [user(input_text("Long.") | {"prompt_cache_breakpoint": {"mode": "explicit"}}, input_text("Hi"))]},
+        models={"openai": "gpt-5.6", "responses": "gpt-5.6"},
+    ),
+    Intent(
         "a mark behind a part",
         {"messages": [user(text("Long.", cache_control=KEEP), text("Hi"))]},
-        None,
-        None,
+        Told({"messages": [user(text("Long."), text("Hi"))]}, "messages.content.cache_control"),
+        Told({"input": [user(input_text("Long."), input_text("Hi"))]}, "messages.content.cache_control"),
         claude(messages=[user(text("Long.", cache_control=KEEP), text("Hi"))]),
+        Told({"messages": [HI | {"content": "Long.Hi"}]}, "messages.content.cache_control"),
     ),
     Intent(
         "a mark behind the system text, for an hour",
         {"messages": [{"role": "system", "content": [text("Long.", cache_control=KEEP | {"ttl": "1h"})]}, HI]},
-        None,
-        None,
+        Told({"messages": [{"role": "system", "content": [text("Long.")]}, HI]}, "messages.content.cache_control"),
+        Told({"input": [{"role": "system", "content": [input_text("Long.")]}, HI]}, "messages.content.cache_control"),
         claude(system=[text("Long.", cache_control=KEEP | {"ttl": "1h"})], messages=[HI]),
+        Told({"messages": [{"role": "system", "content": "Long."}, HI]}, "messages.content.cache_control"),
     ),
     Intent(
         "a mark behind the tools",
         ASK | {"tools": [WEATHER | {"cache_control": KEEP}]},
-        None,
-        None,
+        Told(TOOLS, "tools.cache_control"),
+        Told(TOOLS_FLAT, "tools.cache_control"),
         claude(messages=[HI], tools=[WEATHER_CLAUDE | {"cache_control": KEEP}]),
+        Told(TOOLS, "tools.cache_control"),
     ),
     Intent(
         "a mark for the whole request",
         ASK | {"cache_control": KEEP},
-        None,
-        None,
+        Told(ASK, "cache_control"),
+        Told(INPUT, "cache_control"),
         claude(messages=[HI], cache_control=KEEP),
+        Told(ASK, "cache_control"),
     ),
     Intent(
         "a name for the cache",
@@ -951,6 +1058,8 @@ ACCOUNT = [
         ASK | {"service_tier": "flex"},
         ASK | {"service_tier": "flex"},
         INPUT | {"service_tier": "flex"},
+        Told(ASK, "service_tier"),
+        Told(ASK, "service_tier"),
     ),
     Intent(
         "a tier of Anthropic's",

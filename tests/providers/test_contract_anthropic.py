@@ -65,17 +65,6 @@ def fault(type: str, said: str) -> dict[str, Any]:
 class TestAnthropic(ProviderContract):
     provider = "anthropic"
     model = "claude-sonnet-4-5"
-    drops = (
-        "top_k",
-        "logit_bias",
-        "logprobs",
-        "reasoning_budget",
-        "verbosity",
-        "prompt_cache_key",
-        "service_tier",
-        "metadata",
-        "cache_control",
-    )
     exchanges = (
         contract.answer("text", message(text("Quack 🦆.")), text="Quack 🦆.", usage=COUNTS),
         contract.answer("nothing to say", message(), text=""),

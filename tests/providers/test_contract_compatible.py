@@ -31,8 +31,9 @@ def sse(*events: dict[str, Any]) -> str:
 
 
 class Compatible(ProviderContract):
-    """What any of them may say; each test class below is one server."""
+    """What any of them may say; each test below is of one server."""
 
+    provider = "vllm"
     model = "any-model"
     options = {"models": ("any-model",), "version": "2024-10-21"}
     tries = 30

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from decimal import Decimal
 from typing import Any
 
@@ -346,6 +347,43 @@ def test_batches_survive_a_crash_at_each_message(start_duck: StartDuck, victim: 
     status = duck.status()
     assert (status.calls, status.queue.in_process, status.providers["mock"].limiter.in_flight) == (0, 0, 0)
     assert duck.system.audit() == []
+
+
+class Stubborn(Mock):
+    """Blocks the loop of all actors over its second request for vectors, until the test lets it go."""
+
+    def __init__(self, config: ProviderConfig) -> None:
+        super().__init__(config)
+        self.is_stuck, self.gate = threading.Event(), threading.Event()
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        if len(self.calls) == 1 and not self.is_stuck.is_set():
+            self.is_stuck.set()
+            self.gate.wait(20)
+        return await super().embed(request)
+
+
+def test_a_loop_that_is_blocked_over_a_batch_loses_that_call_alone_and_no_money(
+    start_duck: StartDuck, eventually: Any
+) -> None:
+    duck = start_duck(
+        {"mock": {"module": Stubborn, "responses": [OK]}}, supervision={"loop_limit": "200ms"}, prices={"any": PRICE}
+    )
+    provider = duck.provider("mock")
+    provider.embedding_batch = 3
+    future = duck.service.ask({"embed": ask()}, block=False)
+    try:
+        assert provider.is_stuck.wait(5)
+        with pytest.raises(CallInterrupted) as caught:
+            future.get(timeout=5)
+        assert [each.outcome for each in caught.value.attempts] == ["success", "CallInterrupted"]
+        assert caught.value.spent is None
+        eventually(lambda: duck.costs().uncertain > 0)
+        assert duck.costs().cost == COST_OF_OK
+    finally:
+        provider.gate.set()
+    eventually(lambda: not duck.system.zombies)
+    assert len(provider.calls) <= 2  # no third batch is sent for a call that has been answered
 
 
 # --- cache and company -------------------------------------------------------------------------------------------

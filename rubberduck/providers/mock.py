@@ -13,7 +13,7 @@ are those of a configuration: a bare number is milliseconds.
 
 Requests for embeddings and for counts of tokens take their turn in the same script, and of a response what fits: its
 delay, error and usage, or `tokens` as the count. Vectors are made of the texts alone: same text, same vector, of length
-1. One that is shortened by `dimensions` is the beginning of the whole one.
+1. One that is shortened by `dimensions` points where the beginning of the whole one does.
 """
 
 from __future__ import annotations

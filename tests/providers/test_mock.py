@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 from typing import Any
 
 import pytest
 
 from rubberduck import errors
 from rubberduck.providers.assembly import Assembly
-from rubberduck.types import FinishReason, Usage
+from rubberduck.types import EmbeddingRequest, FinishReason, Usage
 
 
 def mock(make: Any, *responses: Any, **options: Any) -> Any:
@@ -213,3 +215,53 @@ def test_counts_the_tokens_of_the_prompt_as_everyone_does(make: Any, run: Any, a
     messages = [{"role": "user", "content": "How much wood would a woodchuck chuck?"}]
     usage = run(provider.complete(ask("gpt-4o", messages=messages))).usage
     assert usage.prompt_tokens == tokens.count("How much wood would a woodchuck chuck?", "gpt-4o") > 5
+
+
+# --- vectors, counts, JSON ---------------------------------------------------------------------------------------
+
+
+def vectors(run: Any, provider: Any, *texts: str, **more: Any) -> Any:
+    return run(provider.embed(EmbeddingRequest(model="any", input=texts, **more)))
+
+
+def test_a_vector_depends_on_its_text_alone_and_has_the_length_1(make: Any, run: Any) -> None:
+    one, two = vectors(run, mock(make), "a", "b").vectors
+    assert vectors(run, mock(make, "whatever"), "b", "a").vectors == (two, one)
+    assert one != two
+    assert [math.hypot(*each) for each in (one, two)] == pytest.approx([1, 1])
+
+
+def test_a_vector_has_the_dimensions_that_are_asked_for(make: Any, run: Any) -> None:
+    (whole,) = vectors(run, mock(make), "a").vectors
+    for dimensions in (1, 7, 64, 1536):
+        (short,) = vectors(run, mock(make), "a", dimensions=dimensions).vectors
+        assert len(short) == dimensions
+        ratios = [a / b for a, b in zip(short, whole, strict=False)]
+        assert ratios == pytest.approx([ratios[0]] * len(ratios))
+
+
+def test_vectors_cost_their_tokens_and_fail_as_the_script_says(make: Any, run: Any) -> None:
+    provider = mock(make, {}, {"usage": {"prompt_tokens": 9}}, {"error": "overloaded"})
+    used = [vectors(run, provider, "one two", "three").usage.prompt_tokens for _ in range(2)]
+    assert used == [3, 9]
+    with pytest.raises(errors.Overloaded):
+        vectors(run, provider, "one")
+    assert [(call.outcome, call.usage) for call in provider.calls] == [
+        ("success", Usage(3)),
+        ("success", Usage(9)),
+        ("Overloaded", None),
+    ]
+
+
+def test_tokens_are_counted_for_nothing(make: Any, run: Any, ask: Any) -> None:
+    provider = mock(make, {}, {"tokens": 7}, {"error": "auth"})
+    assert [run(provider.count(ask())).tokens for _ in range(2)] == [1, 7]
+    with pytest.raises(errors.AuthenticationFailed):
+        run(provider.count(ask()))
+    assert [call.usage for call in provider.calls] == [Usage(), Usage(), None]
+
+
+def test_json_is_written_as_the_content(make: Any, run: Any, ask: Any) -> None:
+    provider = mock(make, {"json": {"a": [1, "ä"]}}, {"json": None})
+    assert json.loads(run(provider.complete(ask())).text) == {"a": [1, "ä"]}
+    assert run(provider.complete(ask())).text == "null"

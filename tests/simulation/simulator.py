@@ -184,6 +184,8 @@ class Record:
 
 
 class _Name:
+    offers = frozenset({"chat"})
+
     def __init__(self, name: str) -> None:
         self.name = name
 

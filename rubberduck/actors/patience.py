@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rubberduck.actors.board import Route
-from rubberduck.actors.call import Call
+from rubberduck.actors.call import EMBEDDINGS, Call
 from rubberduck.actors.office import Office
 from rubberduck.actors.rules import Rules
 from rubberduck.actors.wire import Limits
@@ -13,6 +13,8 @@ FIRST_TOKEN_LIMIT_ALONE = 60.0
 """How long an answer may take to begin, in seconds: with another route at hand, and without."""
 SLOW_PACE = 0.05
 """Seconds per token at which an answer that is not streamed is still waited for while another route is at hand."""
+SLOW_READING = 0.0002
+"""Seconds per token of input at which vectors are still waited for then."""
 IDLE_LIMIT = 15.0
 """Seconds without any further output after which a stream counts as broken off."""
 RAISED_TO = 3.0
@@ -33,7 +35,9 @@ def limits_of(office: Office, rules: Rules, call: Call, route: Route, *, is_alon
         first = max(first, RAISED_TO * (stats.ttft_quantile(0.95) or 0.0))
     elif whole is None and not is_alone:
         slowest = stats.quantile(0.95) or 0.0
-        whole = max(first + SLOW_PACE * call.amounts.output, 3 * slowest)
+        amounts = call.amounts
+        work = SLOW_READING * amounts.input if call.kind == EMBEDDINGS else SLOW_PACE * amounts.output
+        whole = max(first + work, 3 * slowest)
     remaining = call.deadline - now
     ttl = None
     if rules.permit_ttl is None:

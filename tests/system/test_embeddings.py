@@ -261,6 +261,18 @@ def test_each_batch_has_as_many_attempts_as_any_call(start_duck: StartDuck) -> N
     assert len(answer.attempts) == 6
 
 
+def test_a_large_batch_is_given_more_time_before_another_route_is_asked(start_duck: StartDuck, eventually: Any) -> None:
+    clock, slow = ManualClock(), OK | {"delay": "30s"}
+    duck = start_duck({"near": mock(slow) | {"priority": 1}, "far": mock(OK) | {"priority": 2}}, clock=clock)
+    future = duck.service.ask({"embed": ask("duck " * 80_000, "duck")}, block=False)  # about 100,000 tokens: 20 s
+    eventually(lambda: duck.provider("near").calls)
+    clock.advance(29)
+    duck.status()  # whatever was due by then has been done
+    assert not duck.provider("far").calls
+    clock.advance(2)
+    assert future.get(timeout=5).provider == "far"
+
+
 # --- ends in the middle ------------------------------------------------------------------------------------------
 
 

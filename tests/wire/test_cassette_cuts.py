@@ -1,7 +1,7 @@
 """A recorded stream that is cut anywhere is never a clean short answer.
 
 All bytes of small streams; of others two bytes about each line's ends, and samples between. $RUBBERDUCK_EVERY_BYTE=1
-cuts at all bytes of all, which takes minutes.
+cuts at all bytes of all, which takes a minute or two.
 """
 
 from __future__ import annotations

@@ -20,7 +20,20 @@ import httpx2
 import ollama
 import openai
 import pytest
-from tests_sdk_intents import ALWAYS, COUNTS, EMBEDDINGS, INTENTS, MODELS, Intent, Kwargs, Native, Refused, Told
+from tests_sdk_intents import (
+    ALWAYS,
+    BRIEF,
+    COUNTS,
+    EMBEDDINGS,
+    HI,
+    INTENTS,
+    MODELS,
+    Intent,
+    Kwargs,
+    Native,
+    Refused,
+    Told,
+)
 
 from rubberduck.config import ProviderConfig
 from rubberduck.errors import InvalidRequest, RubberDuckError
@@ -30,7 +43,7 @@ from rubberduck.types import EmbeddingRequest, Request
 
 pytestmark = pytest.mark.filterwarnings("ignore:The model .* is deprecated:DeprecationWarning")  # asked for being old
 KEY = "test-key"
-THAT_MATTER = ("authorization", "x-api-key", "anthropic-version", "anthropic-beta", "content-type")
+THAT_MATTER = ("authorization", "x-api-key", "api-key", "anthropic-version", "anthropic-beta", "content-type")
 
 
 class Sent(NamedTuple):
@@ -231,11 +244,11 @@ def always(dialect: Dialect, kwargs: Kwargs) -> Kwargs:
     return copy.deepcopy(usual | kwargs | options)
 
 
-def provider_of(dialect: Dialect, notes: Notes) -> HTTPProvider:
+def provider_of(dialect: Dialect, notes: Notes, key: str | None = None) -> HTTPProvider:
     config = ProviderConfig(
         name="vendor",
         module=dialect.module,
-        api_keys=() if dialect.base_url else (KEY,),
+        api_keys=(key,) if key else () if dialect.base_url else (KEY,),
         base_url=dialect.base_url,
         version=dialect.version,
         transport=httpx.MockTransport(notes.refuse),
@@ -252,12 +265,12 @@ async def drive(call: Coroutine[Any, Any, Any] | Any) -> None:
         await anext(call)
 
 
-def we_send(dialect: Dialect, ask: Callable[[HTTPProvider], Any]) -> Sent | RubberDuckError:
+def we_send(dialect: Dialect, ask: Callable[[HTTPProvider], Any], key: str | None = None) -> Sent | RubberDuckError:
     """What left us; else the error with which nothing did."""
     notes = Notes()
 
     async def story() -> RubberDuckError:
-        provider = provider_of(dialect, notes)
+        provider = provider_of(dialect, notes, key)
         try:
             await drive(ask(provider))
         except RubberDuckError as error:
@@ -329,3 +342,39 @@ def test_the_table_is_broad() -> None:
     compared = [intent for intent in INTENTS if any(dialect.native(intent) is not None for dialect in DIALECTS)]
     assert len(compared) >= 40
     assert len({intent.name for intent in compared}) == len(compared)
+
+
+def test_a_compatible_server_is_asked_at_its_address_in_the_older_words() -> None:
+    dialect = Dialect("openai", "openai", ask_openai, same_chat, base_url="http://127.0.0.1:9/v1?api-version=1")
+
+    def ask(notes: Notes, **kwargs: Any) -> None:
+        with httpx2.Client(transport=httpx2.MockTransport(notes.refuse_v2)) as client:
+            openai.OpenAI(
+                api_key=KEY,
+                base_url="http://127.0.0.1:9/v1",
+                default_query={"api-version": "1"},
+                max_retries=0,
+                http_client=client,
+            ).chat.completions.create(**kwargs)
+
+    asked = {"model": "m", "messages": [{"role": "developer", "content": "Be brief."}, HI], "max_tokens": 9}
+    request = Request.parse(asked)
+    theirs = sdk_sends(ask, dialect, model="m", messages=[BRIEF, HI], max_tokens=9)
+    ours = we_send(dialect, lambda provider: provider.complete(request), key=KEY)
+    assert ours == theirs
+
+
+def test_azure_is_asked_as_its_own_client_asks() -> None:
+    """By deployment and version in the address, with a header of its own for the key."""
+    where = "https://duck.openai.azure.com"
+    dialect = Dialect("openai", "azure", ask_openai, same_chat, version="2024-10-21", base_url=where)
+
+    def ask(notes: Notes, **kwargs: Any) -> None:
+        with httpx2.Client(transport=httpx2.MockTransport(notes.refuse_v2)) as client:
+            openai.AzureOpenAI(
+                api_key=KEY, azure_endpoint=where, api_version="2024-10-21", max_retries=0, http_client=client
+            ).chat.completions.create(**kwargs)
+
+    request = Request.parse({"model": "gpt-4.1", "messages": [HI]})
+    theirs = sdk_sends(ask, dialect, model="gpt-4.1", messages=[HI])
+    assert we_send(dialect, lambda provider: provider.complete(request), key=KEY) == theirs

@@ -3,7 +3,7 @@ from __future__ import annotations
 from math import inf
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from rubberduck.core.bucket import MinuteWindow, TokenBucket
@@ -42,6 +42,7 @@ def test_a_surplus_returns_but_not_above_the_capacity() -> None:
     assert bucket.tokens(0.0) == 10
 
 
+@example(0.0, 964656.990234375, 0.001, 0.5866858118889192)  # a wait of 18 years
 @given(starts, st.floats(1, 1e6), st.floats(1e-3, 1e6), st.floats(0, 1))
 def test_waiting_exactly_as_told_succeeds_and_a_microsecond_less_fails(
     now: float, capacity: float, rate: float, share: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -95,8 +96,20 @@ class Office:
         """What `usage` costs in USD and by which price; None where nobody knows."""
         price = self._prices.price(desk.vendor, route.model, route=route.name)
         if price is not None:
-            return pricing.cost(usage, price), price
+            steps = desk.provider.billed(usage, route.model) if usage.raw else ()
+            return (self._sum(desk, route, steps) if steps else pricing.cost(usage, price)), price
         return (self._own_cost(desk, route, usage) if desk.has_own_prices else None), None
+
+    def _sum(self, desk: ProviderDesk, route: Route, steps: Sequence[tuple[str, Usage]]) -> Decimal | None:
+        """What an answer costs that took several steps, each at the price of its model."""
+        total = Decimal(0)
+        for model, usage in steps:
+            name = route.name if model == route.model else ""
+            cost = pricing.cost(usage, self._prices.price(desk.vendor, model, route=name))
+            if cost is None:
+                return None
+            total += cost
+        return total
 
     def _own_cost(self, desk: ProviderDesk, route: Route, usage: Usage) -> Decimal | None:
         """What the provider's own class says, if it is an amount: a mistake there must not cost the answer."""

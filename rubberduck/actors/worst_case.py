@@ -33,7 +33,8 @@ def worst_case(office: Office, route: Route, request: Asked) -> Decimal | None:
         return office.cost(desk, route, Usage(most_tokens(request)))[0]
     unseen = context_window(desk.vendor, route.model) or _UNSEEN
     prompt = most_input(request, max(_PER_IMAGE, rule_for(route.model).most), unseen)
-    most = request.max_tokens or desk.provider.default_max_tokens or UNBOUNDED_OUTPUT
+    default = desk.provider.default_max_tokens  # what is thought on a budget comes on top of it
+    most = request.max_tokens or (default + (request.reasoning_budget or 0) if default else UNBOUNDED_OUTPUT)
     output = most * request.n
     _, price = office.cost(desk, route, Usage(prompt, output))
     if price is not None:

@@ -65,10 +65,6 @@ class Anthropic(HTTPProvider):
     def accepts_prefill(self, model: str) -> bool:
         return is_known(model) and takes(model).prefill
 
-    def most_output(self, request: Request) -> int | None:
-        """The limit that is sent: a thinking budget is put on top of the default."""
-        return anthropic_request.most_output(request, self.extra_of(request))
-
     def billed(self, usage: Usage, model: str) -> list[tuple[str, Usage]]:
         """The steps of an answer that took several, each at the price of its model."""
         return steps_of(usage, model) if usage.raw and usage.raw.get("iterations") else []

@@ -110,6 +110,10 @@ class Provider(ABC):
 
         return prices.cost(self.vendor or self.word, model, usage)
 
+    def billed(self, usage: Usage, model: str) -> Sequence[tuple[str, Usage]]:
+        """What is paid for in place of a usage, step by step with the model of each; nothing if that is the usage."""
+        return ()
+
     def for_key(self, index: int) -> Self:
         """The same provider, asking with the key of that place in `key_names`."""
         return self

@@ -7,7 +7,7 @@ import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import supervision as sup
@@ -106,7 +106,7 @@ class Exchange:
         """A provider's answer, if it is one."""
         if self.kind == CHAT:
             return _whole(given)
-        return self._vectors(given) if self.kind == EMBEDDINGS else _number(given)
+        return self._vectors(given) if self.kind == EMBEDDINGS else self._number(given)
 
     def _vectors(self, given: Any) -> Embeddings:
         if not isinstance(given, Embeddings):
@@ -119,6 +119,13 @@ class Exchange:
             names: dict[str, Any] = {"provider": self.route.provider, "model": self.route.model, "spent": None}
             raise ProtocolError(f"{self.route} gave {told} vectors for {asked} texts", status=200, **names)
         return given
+
+    def _number(self, count: Any) -> TokenCount:
+        if not isinstance(count, TokenCount):
+            raise TypeError(f"count() returned {type(count).__name__}, not a TokenCount")
+        if count.tokens < 0:
+            raise ValueError(f"count() returned a negative number: {count.tokens}")
+        return replace(count, provider=self.route.provider, model=self.route.model)
 
     async def _ask_for_chunks(self, deliver: Deliver) -> Response:
         limits, now = self.limits, self.clock.now
@@ -238,14 +245,6 @@ def _require_usage(usage: Any) -> None:
         raise TypeError(f"its usage is {type(usage).__name__}, not a Usage")
     if min(usage.prompt_tokens, usage.completion_tokens) < 0:
         raise ValueError(f"its usage is negative: {usage}")
-
-
-def _number(count: Any) -> TokenCount:
-    if not isinstance(count, TokenCount):
-        raise TypeError(f"count() returned {type(count).__name__}, not a TokenCount")
-    if count.tokens < 0:
-        raise ValueError(f"count() returned a negative number: {count.tokens}")
-    return count
 
 
 def _chunk(chunk: Any) -> Chunk:

@@ -152,13 +152,20 @@ class Response:
         return self.choices[0].message.text if self.choices else ""
 
     def __str__(self) -> str:
-        """The text, and a line that says where it comes from and at what price."""
+        """What was said, or is to be called, and a line that says where it comes from and at what price."""
         usage, marks = self.usage, ("cached", "shared", "spliced")
         cost = "cost unknown" if usage.cost is None else f"{usage.cost:f} USD"
         told = [f"{self.provider}/{self.model}", f"{usage.prompt_tokens} + {usage.completion_tokens} tokens", cost]
         told += [f"after {each.outcome} at {each.provider}" for each in self.attempts if each.outcome != "success"]
         told += [mark for mark in marks if getattr(self, mark)]
-        return f"{self.text}\n({', '.join(told)})"
+        return f"{self._said}\n({', '.join(told)})"
+
+    @property
+    def _said(self) -> str:
+        calls = self.choices[0].message.tool_calls if self.choices else ()
+        refusal = self.choices[0].message.refusal if self.choices else None
+        said = [self.text or refusal or "", *(f"{call.function.name}({call.function.arguments})" for call in calls)]
+        return "\n".join(filter(None, said))
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,12 @@ def test_an_answer_is_its_text_and_a_line_about_where_it_comes_from(start_duck: 
     assert str(duck.complete(REQUEST)).endswith(" tokens, 0 USD, cached)")
 
 
+def test_an_answer_that_calls_tools_is_its_calls(start_duck: StartDuck) -> None:
+    call = {"id": "c1", "function": {"name": "weather", "arguments": '{"city": "Ulm"}'}}
+    duck = start_duck({"mock": {"responses": [{"content": None, "tool_calls": [call]}]}})
+    assert str(duck.complete(REQUEST)).split("\n")[0] == 'weather({"city": "Ulm"})'
+
+
 def test_a_status_names_what_is_not_as_it_should_be_and_only_that(start_duck: StartDuck) -> None:
     responses = [{"error": "unreachable"}, {"error": "auth"}, HELLO]
     duck = start_duck(providers={"mock": {"responses": responses}}, retry={"max_attempts": 1})

@@ -19,7 +19,7 @@ _guard.check()
 if TYPE_CHECKING:
     from rubberduck.config import Config
     from rubberduck.runtime import RubberDuck
-    from rubberduck.stream import Stream
+    from rubberduck.stream import Stream, StreamState
     from rubberduck.types import (
         Choice,
         Chunk,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "RubberDuck": "rubberduck.runtime",
     "Config": "rubberduck.config",
-    "Stream": "rubberduck.stream",
+    **dict.fromkeys(("Stream", "StreamState"), "rubberduck.stream"),
     **dict.fromkeys(("Choice", "Chunk", "Delta", "EmbeddingRequest", "Embeddings", "Message"), "rubberduck.types"),
     **dict.fromkeys(("Request", "Response", "TokenCount", "Usage"), "rubberduck.types"),
 }
@@ -55,6 +55,7 @@ __all__ = [
     "Response",
     "RubberDuck",
     "Stream",
+    "StreamState",
     "TokenCount",
     "Usage",
     "__version__",

@@ -11,15 +11,29 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self, cast
 
-from rubberduck.errors import Cancelled
+from rubberduck.errors import Cancelled, DeadlineExceeded, StreamInterrupted
 from rubberduck.types import Chunk, Response, Usage
 from rubberduck.wakers import ThreadWaker, Waker
 
 CAPACITY = 64
 """How many chunks wait for a slow reader before the socket is no longer read."""
+
+
+class StreamState(StrEnum):
+    """What has become of a streamed answer: it is being written, or has ended in one of four ways.
+
+    It is whole; or it broke off; or nobody wanted it any more, its deadline among them; or it failed otherwise.
+    """
+
+    OPEN = "open"
+    COMPLETE = "complete"
+    TRUNCATED = "truncated"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
 
 
 class Pipe:
@@ -91,6 +105,26 @@ class Pipe:
         if reader is not None:
             reader.wake()
 
+    @property
+    def error(self) -> BaseException | None:
+        """Why the answer will not become whole, once that is known."""
+        return self._error
+
+    @property
+    def state(self) -> StreamState:
+        """How far it is."""
+        if self.response is not None:
+            return StreamState.COMPLETE
+        match self._error:
+            case None:
+                return StreamState.CANCELLED if self.is_closed else StreamState.OPEN
+            case StreamInterrupted():
+                return StreamState.TRUNCATED
+            case Cancelled() | DeadlineExceeded() | asyncio.CancelledError():
+                return StreamState.CANCELLED
+            case _:
+                return StreamState.CANCELLED if self.is_closed else StreamState.FAILED
+
     # -- the reader's side -------------------------------------------------------------------------
 
     def take(self, make_waker: Callable[[], Waker | ThreadWaker]) -> Chunk | Waker | ThreadWaker | None:
@@ -154,8 +188,17 @@ class Stream:
         self.request_id = request_id
 
     def __repr__(self) -> str:
-        state = "ended" if self._pipe.is_over else "closed" if self._pipe.is_closed else "open"
-        return f"<Stream of {self.provider}/{self.model}, {state}, request_id {self.request_id}>"
+        return f"<Stream of {self.provider}/{self.model}, {self.state}, request_id {self.request_id}>"
+
+    @property
+    def state(self) -> StreamState:
+        """Whether the answer is still being written, and if not, in which of four ways it ended."""
+        return self._pipe.state
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why the answer is not whole; None before its end, and after a good one. The reader is raised the same."""
+        return self._pipe.error
 
     @property
     def response(self) -> Response | None:

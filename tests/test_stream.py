@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from rubberduck.errors import Cancelled, ServiceUnavailable
-from rubberduck.stream import CAPACITY, OpeningStream, Pipe, Stream
+from rubberduck.errors import Cancelled, DeadlineExceeded, RubberDuckError, ServiceUnavailable, StreamInterrupted
+from rubberduck.stream import CAPACITY, OpeningStream, Pipe, Stream, StreamState
 from rubberduck.types import Chunk, Delta, Response, Usage
 
 
@@ -130,6 +130,28 @@ def test_the_first_end_counts(cancels: Cancels) -> None:
     pipe.end(whole())
     pipe.fail(ServiceUnavailable("too late"))
     assert list(stream_over(pipe)) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (StreamInterrupted("cut"), StreamState.TRUNCATED),
+        (Cancelled("given up"), StreamState.CANCELLED),
+        (DeadlineExceeded("too late"), StreamState.CANCELLED),
+        (ServiceUnavailable("gone"), StreamState.FAILED),
+    ],
+)
+def test_it_says_in_which_way_it_ended(cancels: Cancels, error: RubberDuckError, state: StreamState) -> None:
+    good, bad, left = Pipe(cancels), Pipe(cancels), Pipe(cancels)
+    assert stream_over(good).state is StreamState.OPEN
+    good.end(whole())
+    bad.fail(error)
+    left.close()
+    assert stream_over(good).state is StreamState.COMPLETE
+    assert (stream_over(bad).state, stream_over(bad).error) == (state, error)
+    assert stream_over(left).state is StreamState.CANCELLED
+    good.close()
+    assert (stream_over(good).state, stream_over(good).error) == (StreamState.COMPLETE, None)
 
 
 def test_closing_cancels_the_call_once_and_ends_the_iteration(cancels: Cancels) -> None:

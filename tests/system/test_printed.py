@@ -95,7 +95,7 @@ def test_a_duck_and_a_stream_say_how_they_are(start_duck: StartDuck) -> None:
     with duck.stream(REQUEST) as stream:
         for _ in stream:
             pass
-        assert str(stream) == f"<Stream of mock/any, ended, request_id {stream.request_id}>"
+        assert str(stream) == f"<Stream of mock/any, complete, request_id {stream.request_id}>"
     assert str(duck) == f"<RubberDuck {duck.system.name}, running: mock>"
     duck.stop()
     assert ", stopped: " in str(duck)

@@ -14,14 +14,15 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any, TypeVar, overload
 
-from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError, create_model
-from pydantic.errors import PydanticSchemaGenerationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 from pydantic.json_schema import GenerateJsonSchema
 
 from rubberduck.core.json_in_text import candidates, is_json
+from rubberduck.core.shown import shown
 from rubberduck.core.strict_schema import rooted, strict
 from rubberduck.errors import InvalidRequest, OutputInvalid
 from rubberduck.types import FinishReason, Message, Request, Response
+from rubberduck.types.request import written_length
 
 T = TypeVar("T")
 
@@ -152,7 +153,7 @@ class _Schemas(GenerateJsonSchema):
 def _form_of(model: Any) -> _Form:
     try:
         hash(model)
-    except TypeError:  # an annotation with something in it that has no hash
+    except Exception:  # noqa: BLE001 - an annotation with something in it that has no hash
         return _made(model)
     return _remembered(model)
 
@@ -164,10 +165,14 @@ def _remembered(model: Any) -> _Form:
 
 def _made(model: Any) -> _Form:
     try:
-        return _Form(model)
-    except (PydanticUserError, PydanticSchemaGenerationError) as error:
-        fault = str(error).partition("\n")[0]
-        raise InvalidRequest(f"JSON has no schema for {model!r}: {fault}", field="response_format") from None
+        form = _Form(model)
+        written_length(form.response_format)
+    except Exception as error:  # a type may have code of its own that describes it
+        fault = str(error).partition("\n")[0] or type(error).__name__
+        raise InvalidRequest(
+            f"JSON has no schema for {shown(model)}: {_brief(fault)}", field="response_format"
+        ) from error
+    return form
 
 
 def _name_of(model: Any) -> str:

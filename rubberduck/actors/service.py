@@ -17,6 +17,7 @@ from rubberduck.actors.calls import CallRunner
 from rubberduck.core.jobs import Job, Safety
 from rubberduck.core.ledger import MAX_AMOUNT
 from rubberduck.core.release import StreamPolicy
+from rubberduck.core.shown import shown
 from rubberduck.core.values import value
 from rubberduck.errors import CallInterrupted, ConfigError, InvalidRequest, RubberDuckError
 from rubberduck.providers.base import Kind
@@ -152,10 +153,16 @@ class ServiceActor(sup.Actor):
             self._draining = True
             self.remember(True)
             return None
-        order = message if isinstance(message, Order) else _read(message)
+        try:
+            order = message if isinstance(message, Order) else _read(message)
+            call = self._call(order)
+        except RubberDuckError:
+            raise
+        except Exception as error:  # callers' objects run code of their own where they are looked at
+            told = f"the call cannot be read: {type(error).__name__}: {error}"
+            raise InvalidRequest(told) from error
         if self._draining:
             raise CallInterrupted("RubberDuck is stopping and takes no further calls")
-        call = self._call(order)
         reply = self.owe()
         if isinstance(order, SubmitJob):
             reply.forward(self._keeper_of_jobs(), jobs.Submit(self._job(order, call)))
@@ -173,8 +180,8 @@ class ServiceActor(sup.Actor):
 
     def _job(self, order: SubmitJob, call: Call) -> Job:
         """The job of an order whose options have been found good."""
-        if order.safety not in list(Safety):
-            raise InvalidRequest(f"safety is one of {', '.join(Safety)}, not {order.safety!r}", field="safety")
+        if not isinstance(order.safety, str) or order.safety not in list(Safety):
+            raise InvalidRequest(f"safety is one of {', '.join(Safety)}, not {shown(order.safety)}", field="safety")
         if order.key == "":  # what an unset variable leaves: all that were submitted with it would be one job
             raise InvalidRequest("key: an empty text tells no job from another; leave it out", field="key")
         kept: dict[str, Any] = {"priority": call.klass, "timeout": order.timeout, "replayable": call.replayable}
@@ -182,7 +189,7 @@ class ServiceActor(sup.Actor):
         kept |= {"max_cost": None if call.max_cost is None else str(call.max_cost)}
         return Job(
             id=call.id,
-            request=call.request.model_dump_json(exclude_defaults=True),
+            request=_kept(call.request),
             options=json.dumps({name: value for name, value in kept.items() if value is not None}),
             submitted_at=datetime.now(UTC),
             tenant=call.tenant,
@@ -196,9 +203,9 @@ class ServiceActor(sup.Actor):
         output = None
         if isinstance(order, Complete) and (order.response_model is not None or order.repair is not False):
             output, request = _output(order, request)
-        if order.priority not in PRIORITIES:
+        if not isinstance(order.priority, str) or order.priority not in PRIORITIES:
             known = ", ".join(PRIORITIES)
-            raise InvalidRequest(f"priority is one of {known}, not {order.priority!r}", field="priority")
+            raise InvalidRequest(f"priority is one of {known}, not {shown(order.priority)}", field="priority")
         now = self.context.clock.now()
         return Call(
             id=order.call_id or self._runner.new_id(),
@@ -225,6 +232,14 @@ class ServiceActor(sup.Actor):
             return self._runner.stream_policy(told)
         except ValueError as error:
             raise InvalidRequest(f"stream_policy {error}", field="stream_policy") from None
+
+
+def _kept(request: Asked) -> str:
+    """A request as the store of jobs keeps it."""
+    try:
+        return request.model_dump_json(exclude_defaults=True)
+    except (ValueError, TypeError, RecursionError) as error:  # half a surrogate pair, or what is no JSON at all
+        raise InvalidRequest(f"the request cannot be kept as a job: {error}") from None
 
 
 def _question(order: Order, kind: Kind) -> Asked:
@@ -263,7 +278,7 @@ def _read(message: Any) -> Order:
             told = f"{unread[0]}: only an answer that is waited for as a whole is read; use complete, not {verb}"
             raise InvalidRequest(told, field=unread[0])
         unknown, known = set(message) - _WORDS_OF[verb], ", ".join(_OPTIONS_OF[verb])
-        raise InvalidRequest(f"unknown option {min(map(str, unknown))!r}; there are {known}")
+        raise InvalidRequest(f"unknown option {min(map(shown, unknown))}; there are {known}")
     options = {name: value for name, value in message.items() if name != verb and value is not None}
     return _VERBS[verb](message[verb], **options)
 
@@ -273,7 +288,8 @@ def _timeout(value: Any, default: float) -> float:
         return default
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LONGEST_TIMEOUT:
         raise InvalidRequest(
-            f"timeout is a number of seconds above 0 and at most {LONGEST_TIMEOUT:.0f}, not {value!r}", field="timeout"
+            f"timeout is a number of seconds above 0 and at most {LONGEST_TIMEOUT:.0f}, not {shown(value)}",
+            field="timeout",
         )
     return float(value)
 
@@ -285,11 +301,11 @@ def _money(value: Any) -> Decimal | None:
     if isinstance(value, int | float | str | Decimal) and not isinstance(value, bool):
         try:
             amount = Decimal(str(value))
-        except ArithmeticError:
+        except (ArithmeticError, ValueError):  # no number, or one of too many digits to be written
             amount = Decimal("NaN")
         if amount.is_finite() and 0 <= amount <= MAX_AMOUNT:
             return amount
-    raise InvalidRequest(f"max_cost is an amount of USD from 0 to {MAX_AMOUNT}, not {value!r}", field="max_cost")
+    raise InvalidRequest(f"max_cost is an amount of USD from 0 to {MAX_AMOUNT}, not {shown(value)}", field="max_cost")
 
 
 def _providers(value: Any) -> tuple[str, ...] | None:
@@ -308,7 +324,7 @@ def _tags(value: Any) -> dict[str, str]:
 
 def _flag(value: Any, field: str) -> bool:
     if not isinstance(value, bool):
-        raise InvalidRequest(f"{field} is true or false, not {value!r}", field=field)
+        raise InvalidRequest(f"{field} is true or false, not {shown(value)}", field=field)
     return value
 
 

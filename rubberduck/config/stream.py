@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from rubberduck.config.scalars import DAY, UNITS_S, _refused, _Scalar, as_text, seconds
 from rubberduck.config.sections import Section
 from rubberduck.core.release import POLICIES, StreamPolicy
+from rubberduck.core.shown import shown
 
 _TOKENS = re.compile(r"(\d{1,9}) ?tokens?", re.ASCII)
 _UNTIL = 'is "end", a duration with its unit such as "2s", or a number of tokens such as "20 tokens"'
@@ -52,13 +53,13 @@ class StreamConfig(Section):
         if isinstance(told, Mapping) and set(told) == {"buffer"}:
             return held_until(told["buffer"])
         if not isinstance(told, str) or told not in POLICIES:
-            raise ValueError(f"{_POLICY}{_UNTIL}; not {told!r}")
+            raise ValueError(f"{_POLICY}{_UNTIL}; not {shown(told)}")
         return held_until(self.buffer_until) if told == "buffer" else StreamPolicy(told)
 
 
 def held_until(value: Any) -> StreamPolicy:
     """The policy that holds an answer back until `value`. Raises ValueError."""
-    if value == "end":
+    if isinstance(value, str) and value == "end":
         return StreamPolicy("buffer")
     if isinstance(value, str) and (counted := _TOKENS.fullmatch(value.strip())):
         value = {"tokens": int(counted[1])}
@@ -71,4 +72,4 @@ def held_until(value: Any) -> StreamPolicy:
         length = seconds(value)
         if 0 < length <= DAY:
             return StreamPolicy("buffer", seconds=length)
-    raise ValueError(f"{_UNTIL}; not {value!r}")
+    raise ValueError(f"{_UNTIL}; not {shown(value)}")

@@ -41,7 +41,7 @@ _DRAIN_S = 1.0
 
 OnHeaders = Callable[[str, int, Mapping[str, str]], None]
 
-_OWN_FIELDS = frozenset({"model", "messages", "stream"})
+_OWN_FIELDS = frozenset({"model", "messages", "input", "stream"})
 
 Outgoing = tuple[str, dict[str, str], dict[str, Any]]
 """A request as it is sent: the path below `base_url`, headers, and the JSON object of the body."""
@@ -368,14 +368,16 @@ def _with_stream(request: Request, stream: bool) -> Request:
     return request if request.stream is stream else request.model_copy(update={"stream": stream})
 
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def _json_bytes(body: dict[str, Any]) -> bytes:
     try:
         return _ENCODER.encode(body).encode()
     except UnicodeEncodeError:
-        return json.dumps(body, separators=(",", ":")).encode()
+        return json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequest(f"the request cannot be written as JSON: {error}") from None
 
 
 def _timeouts(config: ProviderConfig) -> Timeouts:

@@ -62,7 +62,7 @@ class Request(Question):
     seed: int | None = None
     presence_penalty: float | None = Field(default=None, ge=-2, le=2, allow_inf_nan=False)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2, allow_inf_nan=False)
-    logit_bias: dict[str, float] | None = None
+    logit_bias: dict[str, Annotated[float, Field(allow_inf_nan=False)]] | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     tools: tuple[AnyTool, ...] = ()
@@ -142,13 +142,12 @@ def _part_letters(part: Part) -> int:
 
 def parsed(kind: type[Q], value: Q | dict[str, Any]) -> Q:
     """A question of some kind, checked. Raises InvalidRequest."""
-    if isinstance(value, kind):
-        value.require_json()
-        return value
-    if not isinstance(value, dict):
+    # One that was made already is checked too: `model_copy` and `model_construct` put anything into it.
+    told = value.__dict__ if isinstance(value, kind) else value
+    if not isinstance(told, dict):
         raise InvalidRequest(f"a request is a dict or a rubberduck.{kind.__name__}, not {type(value).__name__}")
     try:
-        request = kind.model_validate(value)
+        request = kind.model_validate(told)
     except ValidationError as error:
         raise _as_invalid_request(error, kind) from None
     except RecursionError:

@@ -237,7 +237,7 @@ class ServiceActor(sup.Actor):
 def _kept(request: Asked) -> str:
     """A request as the store of jobs keeps it."""
     try:
-        return request.model_dump_json(exclude_defaults=True)
+        return request.model_dump_json()
     except (ValueError, TypeError, RecursionError) as error:  # half a surrogate pair, or what is no JSON at all
         raise InvalidRequest(f"the request cannot be kept as a job: {error}") from None
 

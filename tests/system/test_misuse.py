@@ -131,3 +131,32 @@ def test_what_is_asked_is_not_replaced_by_a_parameter(field: str) -> None:
 def test_a_number_that_json_has_not_is_refused() -> None:
     with pytest.raises(InvalidRequest, match=r"logit_bias\.a"):
         Request.parse({**REQUEST, "logit_bias": {"a": math.nan}})
+
+
+PARTS: dict[str, Any] = {
+    **REQUEST,
+    "messages": [
+        {"role": "user", "content": [
+            {"type": "text", "text": "look", "cache_control": {"type": "ephemeral", "ttl": "1h"}},
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}},
+            {"type": "input_audio", "input_audio": {"data": "aGk=", "format": "wav"}},
+            {"type": "file", "file": {"file_data": "data:application/pdf;base64,aGk="}, "citations": True},
+        ]},
+        {"role": "assistant", "content": "f it is", "annotations": [{"type": "x", "raw": {"a": {"b": [1, None]}}}],
+         "native": {"format": "anthropic", "model": "any", "items": [{"type": "thinking", "signature": "s"}]},
+         "tool_calls": [{"id": "1", "type": "custom", "function": {"name": "f", "arguments": "free"}}]},
+        {"role": "tool", "tool_call_id": "1", "content": "failed", "is_error": True},
+    ],
+    "tools": [{"type": "custom", "custom": {"name": "f", "format": {"type": "text"}}}, {"function": {"name": "g"}}],
+    "tool_choice": {"type": "allowed_tools", "names": ["f"]},
+    "logit_bias": {"5": -100},
+    "extra": {"mock": {"nothing": None, "false": False}},
+}  # fmt: skip
+
+
+def test_a_job_is_asked_word_for_word_what_was_submitted(start_duck: StartDuck) -> None:
+    # Kept without their defaults, parts lost the `type` by which they are told apart: such a job could not be read.
+    duck = start_duck(jobs={})
+    assert duck.result(duck.submit(PARTS), timeout=5).text == "hello there"
+    (asked,) = [call.request for call in duck.provider("mock").calls]
+    assert asked.model_copy(update={"model": "any"}) == Request.parse(PARTS)

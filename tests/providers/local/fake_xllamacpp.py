@@ -99,6 +99,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
+        if self.close_connection:  # as it was asked to; unsaid, the next call would be sent into a closing socket
+            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(data)
 

@@ -1,7 +1,9 @@
 """Who speaks OpenAI's chat format, and how each one's differs: a row of facts for each server.
 
-Sources are the vendors' API references, read in November 2026; what could not be verified there is marked so, and is
-then not sent: a field left out is named in a warning, one too many would be a refused call.
+What recordings, official SDKs and the vendors' references show is taken from there. Most lists of fields of Groq,
+Together, vLLM, llama-server, xAI, Perplexity and Gemini have not been held against a server; where even the reference
+was silent a comment says so. A field left out is named in a warning, one too many would be a refused call; `extra`
+sends whatever a row does not know.
 """
 
 from __future__ import annotations

@@ -165,7 +165,11 @@ def is_plain(request: Request) -> bool:
         and not request.tools
         and (wanted is None or wanted.get("type") == "text")
         and request.reasoning_effort in (None, "none")
+        and not request.reasoning_budget
+        and not request.logprobs
         and not NO_PLAIN_TEXT & request.extra.keys()
+        # What is meant for one provider stands under its name; by whichever name, the answer may be its own.
+        and not any(NO_PLAIN_TEXT & told.keys() for told in request.extra.values() if isinstance(told, dict))
     )
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from tests_system_rig import REQUEST, StartDuck
 
 from rubberduck import Request
+from rubberduck.actors.continuation import is_plain
 from rubberduck.errors import InvalidRequest
 from rubberduck.providers.http import merge_extra
 from rubberduck.types import EmbeddingRequest
@@ -160,3 +161,14 @@ def test_a_job_is_asked_word_for_word_what_was_submitted(start_duck: StartDuck) 
     assert duck.result(duck.submit(PARTS), timeout=5).text == "hello there"
     (asked,) = [call.request for call in duck.provider("mock").calls]
     assert asked.model_copy(update={"model": "any"}) == Request.parse(PARTS)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [{"logprobs": True}, {"reasoning_budget": 2000}, {"extra": {"anthropic": {"thinking": {"type": "enabled"}}}},
+     {"extra": {"openai": {"tools": [{"type": "function"}]}}}],
+    ids=["logprobs", "budget", "thinking", "tools"],
+)  # fmt: skip
+def test_an_answer_that_is_more_than_text_is_not_continued_elsewhere(field: Any) -> None:
+    assert is_plain(Request.parse({**REQUEST, "extra": {"anthropic": {"inference_geo": "eu"}}}))
+    assert not is_plain(Request.parse({**REQUEST, **field}))

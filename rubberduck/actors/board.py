@@ -292,11 +292,16 @@ class Board:
         able = tuple([route for route in routes if route.provider not in self.unable[kind]])
         if able:
             return able
-        reasons = {route.name: LACKS[kind] for route in routes}
+        reasons = {route.name: self.lack(route, kind) for route in routes}
         details = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise NoAvailableProvider(
             f"no provider of the model offers that ({details})", reasons=reasons, model=routes[0].model, retryable=False
         )
+
+    def lack(self, route: Route, kind: Kind) -> str:
+        """Why a route is no good for what is asked for."""
+        hint = self.desks[route.provider].provider.hints.get(kind)
+        return LACKS[kind] if hint is None else f"{LACKS[kind]}: {hint}"
 
     def _all_routes(self, model: str) -> tuple[Route, ...]:
         if model in self._aliases:

@@ -31,7 +31,7 @@ import supervision as sup
 from rubberduck.actors import components, endings, reports, request_queue
 from rubberduck.actors.arrears import Arrears
 from rubberduck.actors.attempts import AttemptRun, NotBegun, reserved
-from rubberduck.actors.board import LACKS, Route
+from rubberduck.actors.board import Route
 from rubberduck.actors.budgets import Money
 from rubberduck.actors.call import CHAT, Call
 from rubberduck.actors.continuation import goes_on
@@ -114,7 +114,7 @@ class Course:
     def _able(self, routes: tuple[Route, ...]) -> tuple[Route, ...]:
         kind = self._call.kind
         able = self._office.board.able(routes, kind)
-        self._left_out |= {route: LACKS[kind] for route in routes if route not in able}
+        self._left_out |= {route: self._office.board.lack(route, kind) for route in routes if route not in able}
         return able
 
     # -- waiting for one's turn --------------------------------------------------------------------

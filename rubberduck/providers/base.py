@@ -7,7 +7,7 @@ subclass `Provider` and do everything yourself.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -39,6 +39,8 @@ class Provider(ABC):
     """The most output, in tokens, of a request that does not bound it; None if nothing does."""
     offers: frozenset[Kind] = frozenset({"chat"})
     """What it can be asked for; `embed` and `count` are called only where they stand here."""
+    hints: Mapping[Kind, str] = {}
+    """How what it does not offer could be had of it, for who asked in vain."""
     embedding_batch: int = 2048
     """The most texts that one request for embeddings may hold."""
     peers: frozenset[str] = frozenset()

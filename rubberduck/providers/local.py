@@ -78,6 +78,7 @@ class LocalProvider(OpenAI):
             self.engine = Engine(self._settings(model))
             self._names = frozenset({model.name, model.path.stem}) | (_BUNDLED_NAMES if model.bundled else frozenset())
             self.offers = _offers(self.engine.settings)
+            self.hints = {"embeddings": "start its engine with options: {embeddings: true}"}
             self.embedding_batch = EMBEDDING_BATCH
         elif config.model_path is not None:
             raise ConfigError(f"providers.{config.name}: give model_path or base_url, not both")

@@ -171,6 +171,9 @@ def test_where_nobody_offers_embeddings_each_route_says_so(start_duck: StartDuck
         duck.embed(ask(model="vectors"))
     assert caught.value.reasons == {"chatty/a": "offers no embeddings"}
     assert not caught.value.retryable
+    duck.provider("chatty").hints = {"embeddings": "ask it to"}
+    with pytest.raises(NoAvailableProvider, match="chatty/a: offers no embeddings: ask it to"):
+        duck.embed(ask(model="vectors"))
     with pytest.raises(NoAvailableProvider, match="nobody's"):
         duck.embed(ask(model="nobody's/a"))
 

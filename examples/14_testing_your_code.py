@@ -14,7 +14,7 @@ import httpx
 from rubberduck import Request, RubberDuck
 from rubberduck.config import ProviderConfig
 from rubberduck.errors import RateLimited
-from rubberduck.providers.openai import OpenAI
+from rubberduck.providers.openai.provider import OpenAI
 from rubberduck.testing import FaultServer, faults
 from supervision.testing import ManualClock
 

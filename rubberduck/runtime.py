@@ -23,10 +23,10 @@ from rubberduck import prices as prices_list
 from rubberduck import telemetry
 from rubberduck.actors import components, cost_tracker, deliveries, jobs, outcomes, request_queue, service, tree
 from rubberduck.actors.board import Board
-from rubberduck.actors.calls import CallRunner
+from rubberduck.actors.calls.runner import CallRunner
+from rubberduck.actors.calls.trace import Trace
 from rubberduck.actors.office import Office
 from rubberduck.actors.status import ProviderStatus, Status
-from rubberduck.actors.trace import Trace
 from rubberduck.config import Config
 from rubberduck.core.breaker import Event, State
 from rubberduck.core.budget import BudgetStatus

@@ -45,7 +45,7 @@ from rubberduck.errors import (
 )
 from rubberduck.providers import resolve
 from rubberduck.providers.base import Provider
-from rubberduck.providers.openai import OpenAI
+from rubberduck.providers.openai.provider import OpenAI
 from rubberduck.telemetry import names
 from rubberduck.telemetry.statsd import StatsD
 from rubberduck.testing import FaultServer, faults

@@ -262,7 +262,7 @@ def story(tmp_path: Path, module: str, text: str) -> list[str]:
         ("rubberduck/core/x.py", "from ..actors import service"),
         ("rubberduck/core/x.py", "from rubberduck import transport"),
         ("rubberduck/core/__init__.py", "from ..types import Usage"),
-        ("rubberduck/providers/openai.py", "from rubberduck.actors.service import ServiceActor"),
+        ("rubberduck/providers/openai/provider.py", "from rubberduck.actors.service import ServiceActor"),
         ("rubberduck/actors/service.py", "import rubberduck.runtime"),
         ("rubberduck/runtime.py", "from rubberduck import cli"),
         ("rubberduck/errors.py", "from rubberduck.types import Usage"),
@@ -282,7 +282,7 @@ def test_an_arrow_that_points_up_is_found(tmp_path: Path, module: str, text: str
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from rubberduck.types import Usage",
         ),
         ("rubberduck/core/x.py", "from rubberduck.core import bucket\nfrom .bucket import Bucket"),
-        ("rubberduck/providers/openai.py", "import pydantic\nfrom rubberduck.transport import Transport"),
+        ("rubberduck/providers/openai/provider.py", "import pydantic\nfrom rubberduck.transport import Transport"),
         ("rubberduck/cli/main.py", "from rubberduck import RubberDuck\nimport click"),
     ],
 )

@@ -26,8 +26,8 @@ from rubberduck.cli.verbs import VERBS
 from rubberduck.config import Config
 from rubberduck.config.provider import NOT_WRITTEN
 from rubberduck.errors import RubberDuckError
-from rubberduck.providers.anthropic import Anthropic
-from rubberduck.providers.openai import OpenAI
+from rubberduck.providers.anthropic.provider import Anthropic
+from rubberduck.providers.openai.provider import OpenAI
 from rubberduck.telemetry import names
 from rubberduck.testing import FaultServer, faults
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import supervision as sup
 from rubberduck.actors import jobs
-from rubberduck.actors.call import CHAT, COUNT, EMBEDDINGS, Asked, Call
-from rubberduck.actors.calls import CallRunner
+from rubberduck.actors.calls.call import CHAT, COUNT, EMBEDDINGS, Asked, Call
+from rubberduck.actors.calls.runner import CallRunner
 from rubberduck.core.jobs import Job, Safety
 from rubberduck.core.ledger import MAX_AMOUNT
 from rubberduck.core.release import StreamPolicy
@@ -25,7 +25,7 @@ from rubberduck.stream import Stream
 from rubberduck.types import EmbeddingRequest, Embeddings, Request, TokenCount
 
 if TYPE_CHECKING:
-    from rubberduck.actors.output import Output
+    from rubberduck.actors.calls.output import Output
 
 PRIORITIES = ("high", "normal", "low")
 LONGEST_TIMEOUT = 86_400.0
@@ -256,7 +256,7 @@ def _output(order: Complete, request: Asked) -> tuple[Output, Asked]:
     if request.response_format is not None:
         both = "response_model makes the request's response_format; give one of them"
         raise InvalidRequest(both, field="response_format")
-    from rubberduck.actors.output import Output  # its schemas take time to import
+    from rubberduck.actors.calls.output import Output  # its schemas take time to import
 
     output = Output(order.response_model, repairs=repairs)
     return output, output.asked(request)

@@ -23,9 +23,10 @@ from dataclasses import replace
 from typing import Any
 
 import supervision as sup
-from rubberduck.actors import reports
 from rubberduck.actors.board import ProviderDesk
-from rubberduck.actors.calls import CallRunner
+from rubberduck.actors.calls import reports
+from rubberduck.actors.calls.runner import CallRunner
+from rubberduck.actors.calls.wire import listen_to
 from rubberduck.actors.circuit_breaker import CircuitBreakerActor
 from rubberduck.actors.cost_tracker import CostTrackerActor
 from rubberduck.actors.deliveries import Deliveries, DeliveryActor, DeliveryOptions
@@ -37,7 +38,6 @@ from rubberduck.actors.request_queue import RequestQueueActor
 from rubberduck.actors.route_limits import RouteLimits
 from rubberduck.actors.service import ServiceActor
 from rubberduck.actors.shared_limits import Leases, SharedLimitsActor
-from rubberduck.actors.wire import listen_to
 from rubberduck.config import Config
 from rubberduck.config.sections import JobsConfig, RetryConfig
 from rubberduck.core.breaker import Event

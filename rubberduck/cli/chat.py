@@ -71,7 +71,7 @@ def _prepared(around: Surroundings, asked: dict[str, Any]) -> tuple[Any, str]:
     """The configuration to start with and the model to ask for."""
     from rubberduck.cli.choice import Wanted, choose, default_model
     from rubberduck.config import Config, find_config
-    from rubberduck.providers import local_model
+    from rubberduck.providers.local import model as local_model
 
     wanted = Wanted(asked["provider"], asked["model"], asked["mock"])
     file = None if wanted.mock else find_config(asked["config_file"], environ=around.environ)

@@ -66,7 +66,7 @@ def choose(wanted: Wanted, environ: Mapping[str, str], file: Path | None, *, has
 
 def nobody() -> str:
     """What to tell who has no provider at all."""
-    from rubberduck.providers.local_model import INSTALL_LINE
+    from rubberduck.providers.local.model import INSTALL_LINE
 
     return (
         "there is no model to ask here: set OPENAI_API_KEY or ANTHROPIC_API_KEY, give a configuration with --config, "

@@ -103,7 +103,7 @@ def _clashes() -> Iterator[Finding]:
 
 def _local_model() -> Iterator[Finding]:
     from rubberduck.core.figures import size
-    from rubberduck.providers import local_model
+    from rubberduck.providers.local import model as local_model
 
     if local_model.is_available():
         yield _told("local model", lambda: _described(local_model.open_model().path, size))
@@ -161,7 +161,7 @@ def _ledger(around: Surroundings, config_file: str | None) -> str:
 def _choice(around: Surroundings, config_file: str | None) -> str:
     from rubberduck.cli.choice import Wanted, choose
     from rubberduck.config import find_config
-    from rubberduck.providers import local_model
+    from rubberduck.providers.local import model as local_model
 
     file = find_config(config_file, environ=around.environ)
     return choose(Wanted(), around.environ, file, has_local=local_model.is_available()).why

@@ -50,7 +50,7 @@ def _price(offer: Offer) -> str:
 
 def _built_in(around: Surroundings) -> Iterator[Offer]:
     from rubberduck.cli.choice import KEYS, MODELS
-    from rubberduck.providers import local_model
+    from rubberduck.providers.local import model as local_model
 
     for provider, variable in KEYS.items():
         note = "" if around.environ.get(variable) else f"needs {variable}"

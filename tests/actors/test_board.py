@@ -11,9 +11,9 @@ import pytest
 
 from rubberduck.actors import board as boards
 from rubberduck.actors.board import Board, ProviderDesk
-from rubberduck.actors.rules import Rules
-from rubberduck.actors.trace import Trace
-from rubberduck.actors.trace_log import TraceLog
+from rubberduck.actors.calls.rules import Rules
+from rubberduck.actors.calls.trace import Trace
+from rubberduck.actors.calls.trace_log import TraceLog
 from rubberduck.config import Config
 from rubberduck.config.sections import HedgeConfig
 from rubberduck.core.breaker import BreakerOptions

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from rubberduck.actors.vigil import Vigil
+from rubberduck.actors.calls.vigil import Vigil
 from rubberduck.core.pulse import Pulse
 
 

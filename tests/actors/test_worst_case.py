@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rubberduck.actors.board import Route
-from rubberduck.actors.worst_case import _UNSEEN, worst_case
+from rubberduck.actors.calls.worst_case import _UNSEEN, worst_case
 from rubberduck.core import pricing
 from rubberduck.core.pricing import Price
 from rubberduck.errors import InvalidRequest

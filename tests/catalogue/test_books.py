@@ -244,7 +244,7 @@ def test_a_hint_that_is_a_date_is_read_by_the_providers_clock(upstreams: Upstrea
 
 
 def test_the_clock_of_the_test_does_jump(wall_clock: WallClock) -> None:
-    from rubberduck.actors import attempts as module
+    from rubberduck.actors.calls import attempts as module
 
     wall_clock.jump = timedelta(hours=1)
     ahead = module.datetime.now(UTC) - datetime.fromtimestamp(wall_clock.real_time(), UTC)

@@ -18,7 +18,7 @@ import pytest
 import rubberduck
 from rubberduck.cli import main
 from rubberduck.cli.surroundings import Surroundings
-from rubberduck.providers import local_model
+from rubberduck.providers.local import model as local_model
 
 ROOT = Path(rubberduck.__file__).parents[1]
 
@@ -143,7 +143,7 @@ def hear_interrupts() -> None:
 
 def engines() -> set[int]:
     listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
-    return {int(line.split()[0]) for line in listed.splitlines() if "local_engine.py" in line}
+    return {int(line.split()[0]) for line in listed.splitlines() if "local/engine.py" in line}
 
 
 def eventually(claim: Callable[[], object], timeout: float = 10.0) -> None:

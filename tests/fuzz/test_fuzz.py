@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rubberduck.providers.openai import OpenAI
+from rubberduck.providers.openai.provider import OpenAI
 from rubberduck.types import Usage
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import rubberduck
 from rubberduck import errors
 from rubberduck.config import ProviderConfig
-from rubberduck.providers.anthropic import Anthropic
-from rubberduck.providers.anthropic_stream import AnthropicStreamDecoder
+from rubberduck.providers.anthropic.provider import Anthropic
+from rubberduck.providers.anthropic.stream import AnthropicStreamDecoder
 from rubberduck.providers.assembly import Assembly
 from rubberduck.types import Chunk, Message, Request, Response
 

@@ -10,8 +10,8 @@ import pytest
 
 from rubberduck import errors
 from rubberduck.config import ProviderConfig
-from rubberduck.providers import compatible, compatible_table
 from rubberduck.providers.base import Provider
+from rubberduck.providers.openai import compatible, compatible_table
 from rubberduck.wiring import _vendor
 
 WORDS = [row.dialect.word for row in compatible.Compatible.__subclasses__()]

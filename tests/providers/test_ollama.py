@@ -16,8 +16,8 @@ from rubberduck import RubberDuck, errors
 from rubberduck.config import ProviderConfig
 from rubberduck.errors import ConfigError, InvalidRequest, MissingApiKey, RubberDuckError
 from rubberduck.providers.assembly import Assembly
-from rubberduck.providers.ollama import CONTEXT_TOKENS, Ollama
-from rubberduck.providers.ollama_stream import OllamaStreamDecoder
+from rubberduck.providers.ollama.provider import CONTEXT_TOKENS, Ollama
+from rubberduck.providers.ollama.stream import OllamaStreamDecoder
 from rubberduck.types import Chunk, EmbeddingRequest, FinishReason, Request, Response, TokenLogprob, Usage
 
 COUNTERS = {"total_duration": 9, "load_duration": 1, "prompt_eval_count": 7, "eval_count": 3, "eval_duration": 5}

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rubberduck import errors
-from rubberduck.providers.openai_embeddings import decode_embeddings
+from rubberduck.providers.openai.embeddings import decode_embeddings
 from rubberduck.types import EmbeddingRequest, FinishReason, Message, Request, Response
 
 COMPLETION: dict[str, Any] = {

@@ -70,8 +70,8 @@ def test_only_the_module_asked_for_is_imported() -> None:
         from rubberduck.providers import resolve
         assert not any(name.startswith("rubberduck.providers.") for name in sys.modules)
         resolve("anthropic")
-        assert "rubberduck.providers.anthropic" in sys.modules
-        assert "rubberduck.providers.openai" not in sys.modules
+        assert "rubberduck.providers.anthropic.provider" in sys.modules
+        assert "rubberduck.providers.openai.provider" not in sys.modules
     """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 

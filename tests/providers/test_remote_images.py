@@ -13,9 +13,9 @@ import pytest
 
 from rubberduck.config import ProviderConfig
 from rubberduck.errors import ConfigError, InvalidRequest
-from rubberduck.providers import remote_images
-from rubberduck.providers.ollama import Ollama
-from rubberduck.providers.remote_images import RemoteImages
+from rubberduck.providers.ollama import remote_images
+from rubberduck.providers.ollama.provider import Ollama
+from rubberduck.providers.ollama.remote_images import RemoteImages
 from rubberduck.transport_pinned import fetch_pinned
 from rubberduck.types import Request
 

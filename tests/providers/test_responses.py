@@ -14,9 +14,9 @@ from rubberduck import errors
 from rubberduck.config import ProviderConfig
 from rubberduck.errors import InvalidRequest, ProtocolError, RubberDuckError, StreamInterrupted
 from rubberduck.providers.assembly import Assembly, as_chunks
-from rubberduck.providers.responses import OpenAIResponses, decode_response
-from rubberduck.providers.responses_items import input_items, native_of, read_output
-from rubberduck.providers.responses_stream import ResponsesStreamDecoder
+from rubberduck.providers.responses.items import input_items, native_of, read_output
+from rubberduck.providers.responses.provider import OpenAIResponses, decode_response
+from rubberduck.providers.responses.stream import ResponsesStreamDecoder
 from rubberduck.types import Chunk, FinishReason, FunctionCall, Message, Request, Response, ToolCall
 
 HI = {"role": "user", "content": "Hi"}

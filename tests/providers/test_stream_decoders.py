@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from rubberduck import errors
 from rubberduck.errors import RubberDuckError
-from rubberduck.providers.anthropic_stream import AnthropicStreamDecoder
+from rubberduck.providers.anthropic.stream import AnthropicStreamDecoder
 from rubberduck.providers.assembly import Assembly, as_chunks
-from rubberduck.providers.openai import decode_response
-from rubberduck.providers.openai_stream import OpenAIStreamDecoder
+from rubberduck.providers.openai.provider import decode_response
+from rubberduck.providers.openai.stream import OpenAIStreamDecoder
 from rubberduck.providers.stream_decoder import StreamDecoder
 from rubberduck.types import Chunk, FinishReason, Response
 

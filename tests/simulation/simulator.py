@@ -237,7 +237,7 @@ class Simulation:
             klass = rng.choice(scenario.classes)
             yield Record(f"c{number}", klass, at, tokens, rng.getrandbits(32))
 
-    # -- one call, as its task in `actors/calls.py` takes it through ---------------------------------------
+    # -- one call, as its task in `actors/calls/runner.py` takes it through ---------------------------------------
 
     def _call(self, record: Record) -> Process:
         if self.scenario.policy != "ours":
@@ -282,7 +282,7 @@ class Simulation:
     def _attempt(
         self, record: Record, id: str, name: str, plan: Plan, deadline: float, luck: random.Random
     ) -> Generator[Any, Any, bool]:
-        """Reservation, permit, the wire, and all of it given back: as `actors/attempts.py` does."""
+        """Reservation, permit, the wire, and all of it given back: as `actors/calls/attempts.py` does."""
         desk, world, route = self.desks[name], self.world, f"{name}/{MODEL}"
         answer = desk.limiters[0].reserve(id, Amounts(1, 100, 128, 1), world.now, deadline, record.klass, None, MODEL)
         if isinstance(answer, Wait):

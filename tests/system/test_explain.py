@@ -10,7 +10,7 @@ import pytest
 from tests_system_rig import HELLO, PRICE, REQUEST, Gated, StartDuck, ask_for
 
 from rubberduck import telemetry
-from rubberduck.actors.trace import Leg
+from rubberduck.actors.calls.trace import Leg
 from rubberduck.core.score import choose
 from rubberduck.errors import NoAvailableProvider, RubberDuckError, ServiceUnavailable
 from rubberduck.telemetry import names
@@ -159,7 +159,7 @@ def test_a_permit_refused_is_in_the_trace(start_duck: StartDuck) -> None:
 
 
 def test_only_the_last_thousand_are_kept(start_duck: StartDuck) -> None:
-    from rubberduck.actors.trace_log import TraceLog
+    from rubberduck.actors.calls.trace_log import TraceLog
 
     duck, log = start_duck(), TraceLog(kept=2)
     traces = [duck.complete(REQUEST).trace for _ in range(3)]

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from tests_system_rig import REQUEST, StartDuck
 
-from rubberduck.actors.attempts import AttemptRun
-from rubberduck.actors.call import Call
-from rubberduck.actors.wire import Exchange
+from rubberduck.actors.calls.attempts import AttemptRun
+from rubberduck.actors.calls.call import Call
+from rubberduck.actors.calls.wire import Exchange
 
 
 @pytest.fixture

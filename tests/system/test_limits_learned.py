@@ -9,7 +9,7 @@ import pytest
 from tests_system_rig import StartDuck
 
 from rubberduck import RubberDuck
-from rubberduck.actors.wire import listen_to
+from rubberduck.actors.calls.wire import listen_to
 from rubberduck.config import ProviderConfig
 from rubberduck.core.limiter import LimiterStats
 from rubberduck.errors import InvalidRequest, RubberDuckError

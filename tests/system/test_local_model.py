@@ -13,7 +13,7 @@ import pytest
 
 from rubberduck import RubberDuck
 from rubberduck.errors import ContextLengthExceeded, InvalidRequest
-from rubberduck.providers import local_model
+from rubberduck.providers.local import model as local_model
 from rubberduck.types import Delta, FinishReason, Response
 
 pytestmark = pytest.mark.local_model

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from tests_system_rig import REQUEST, StartDuck
 
 from rubberduck import Request
-from rubberduck.actors.continuation import is_plain
+from rubberduck.actors.calls.continuation import is_plain
 from rubberduck.errors import InvalidRequest
 from rubberduck.providers.http import merge_extra
 from rubberduck.types import EmbeddingRequest

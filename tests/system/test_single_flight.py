@@ -15,7 +15,7 @@ import pytest
 from tests_system_rig import COST_OF_HELLO, HELLO, PRICE, REQUEST, StartDuck, ledger, provider_log
 
 from rubberduck import RubberDuck, telemetry
-from rubberduck.actors.call import Call
+from rubberduck.actors.calls.call import Call
 from rubberduck.actors.circuit_breaker import ForceOpen
 from rubberduck.config import ProviderConfig
 from rubberduck.errors import (

@@ -14,7 +14,7 @@ from tests_upstreams_rig import BOTH_DIALECTS, COST, REQUEST, USAGE, Pair, Upstr
 
 from rubberduck.config import Config, ProviderConfig
 from rubberduck.errors import ConfigError, InvalidRequest, Overloaded, RubberDuckError, StreamInterrupted
-from rubberduck.providers.anthropic import Anthropic
+from rubberduck.providers.anthropic.provider import Anthropic
 from rubberduck.providers.base import Provider
 from rubberduck.testing import Behaviour
 from rubberduck.testing.faults import TEXT, BadChunk, Cut, ErrorInside, NoPrefill, Ok, Stall

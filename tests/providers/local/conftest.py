@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rubberduck.providers import local_model
-from rubberduck.providers.local_process import EngineSettings
+from rubberduck.providers.local import model as local_model
+from rubberduck.providers.local.process import EngineSettings
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import supervision as sup
-from rubberduck.providers.local_actor import LocalEngineActor
-from rubberduck.providers.local_process import EngineSettings
-from rubberduck.providers.local_whereabouts import Engine
+from rubberduck.providers.local.actor import LocalEngineActor
+from rubberduck.providers.local.process import EngineSettings
+from rubberduck.providers.local.whereabouts import Engine
 
 Story = Callable[[str], EngineSettings]
 

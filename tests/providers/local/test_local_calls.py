@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rubberduck.errors import InvalidRequest
-from rubberduck.providers.local_calls import CallReader, StreamReader, held_to_a_call, must_call, with_call
+from rubberduck.providers.local.calls import CallReader, StreamReader, held_to_a_call, must_call, with_call
 from rubberduck.types import Choice, Chunk, Delta, FinishReason, Message, Request, Response, Usage
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}

@@ -13,10 +13,10 @@ import pytest
 
 from rubberduck import RubberDuck
 from rubberduck.errors import RubberDuckError
-from rubberduck.providers import local_model
-from rubberduck.providers.local import LocalProvider
-from rubberduck.providers.local_process import EngineSettings
-from rubberduck.providers.local_whereabouts import Engine
+from rubberduck.providers.local import model as local_model
+from rubberduck.providers.local.process import EngineSettings
+from rubberduck.providers.local.provider import LocalProvider
+from rubberduck.providers.local.whereabouts import Engine
 
 Story = Callable[[str], EngineSettings]
 

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rubberduck.errors import ConfigError
-from rubberduck.providers import local_model
-from rubberduck.providers.local_model import ModelFileError, open_model
+from rubberduck.providers.local import model as local_model
+from rubberduck.providers.local.model import ModelFileError, open_model
 
 
 def gguf(version: int = 3, tensors: int = 272, pairs: int = 33, size: int = 4096) -> bytes:

@@ -16,8 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rubberduck.providers import local_process
-from rubberduck.providers.local_process import Endpoint, EngineFailed, EngineProcess, EngineSettings
+from rubberduck.providers.local import process as local_process
+from rubberduck.providers.local.process import Endpoint, EngineFailed, EngineProcess, EngineSettings
 
 Story = Callable[[str], EngineSettings]
 
@@ -154,7 +154,7 @@ def test_stop_is_idempotent_and_ends_one_that_ignores_the_request(fake_engine: S
 
 PARENT = """
 import asyncio, json, os, sys, time
-from rubberduck.providers.local_process import EngineProcess, EngineSettings
+from rubberduck.providers.local.process import EngineProcess, EngineSettings
 async def main():
     process = EngineProcess(EngineSettings(**json.loads(sys.argv[1])))
     await process.start()
@@ -169,7 +169,7 @@ asyncio.run(main())
 
 def killed_parent(settings: EngineSettings, mode: str) -> dict[str, int]:
     """Start an engine in a program, kill the program; the ids that are left to look at."""
-    root = Path(local_process.__file__).parents[2]
+    root = Path(local_process.__file__).parents[3]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(root)])}
     command = [sys.executable, "-c", PARENT, json.dumps(asdict(settings)), mode]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)

@@ -22,9 +22,10 @@ from rubberduck.errors import (
     ServiceUnavailable,
     StreamInterrupted,
 )
-from rubberduck.providers import local, local_model
-from rubberduck.providers.local import LocalProvider
-from rubberduck.providers.local_process import EngineSettings
+from rubberduck.providers.local import model as local_model
+from rubberduck.providers.local import provider as local
+from rubberduck.providers.local.process import EngineSettings
+from rubberduck.providers.local.provider import LocalProvider
 from rubberduck.types import EmbeddingRequest, Request, Usage
 
 Story = Callable[[str], EngineSettings]

@@ -1,0 +1,260 @@
+"""Writes a conversation the way a server with OpenAI's chat format wants it.
+
+Tool messages hold text only: what else a tool gave follows as a user message, behind all results of its turn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from rubberduck.errors import InvalidRequest
+from rubberduck.providers.openai.compatible_table import Dialect
+from rubberduck.types import (
+    AudioPart,
+    CacheControl,
+    FilePart,
+    ImagePart,
+    Message,
+    Native,
+    Part,
+    TextPart,
+    ToolCall,
+)
+
+_SHORT_ID = re.compile(r"[a-zA-Z0-9]{9}")
+_VERSION = re.compile(r"gpt-(\d+)(?:\.(\d+))?")
+_FIRST_WITH_MARKS = (5, 6)
+"""Of OpenAI's models, the first that can be told where to cache up to; the older cache by themselves."""
+
+
+def marks_of(dialect: Dialect, model: str) -> str:
+    """How a place to cache up to is marked for a model; empty where it cannot be."""
+    if dialect.caches != "breakpoint":
+        return dialect.caches
+    found = _VERSION.match(model)
+    is_new = found is not None and (int(found[1]), int(found[2] or 0)) >= _FIRST_WITH_MARKS
+    return "breakpoint" if is_new else ""
+
+
+def encode_messages(messages: Iterable[Message], dialect: Dialect, model: str) -> list[dict[str, Any]]:
+    """The turns. Raises InvalidRequest for what the server cannot be shown."""
+    writer = _Writer(dialect, model)
+    for message in messages:
+        writer.write(message)
+    return writer.finish()
+
+
+class _Writer:
+    def __init__(self, dialect: Dialect, model: str) -> None:
+        self._dialect = dialect
+        self._model = model
+        self._marks = marks_of(dialect, model)
+        self._turns: list[dict[str, Any]] = []
+        self._shown: list[dict[str, Any]] = []
+        """What tools gave beside text, until the last of their results is written."""
+
+    def write(self, message: Message) -> None:
+        if self._shown and message.role != "tool":
+            self._show()
+        self._turns.append(self._turn(message))
+
+    def finish(self) -> list[dict[str, Any]]:
+        if self._shown:
+            self._show()
+        return self._turns
+
+    def _show(self) -> None:
+        self._turns.append({"role": "user", "content": self._shown})
+        self._shown = []
+
+    def _turn(self, message: Message) -> dict[str, Any]:
+        match message.role:
+            case "assistant":
+                return self._assistant(message)
+            case "tool":
+                return self._result(message)
+            case "developer" if not self._dialect.has_developer:
+                return self._named(message, {"role": "system", "content": self._content(message)})
+            case role:
+                return self._named(message, {"role": role, "content": self._content(message)})
+
+    def _named(self, message: Message, turn: dict[str, Any]) -> dict[str, Any]:
+        if message.name is not None and (self._dialect.has_names or message.role == "function"):
+            turn["name"] = message.name
+        return turn
+
+    def _content(self, message: Message) -> str | list[dict[str, Any]] | None:
+        if isinstance(message.content, tuple):
+            return [self._part(part) for part in message.content]
+        return message.content
+
+    def _result(self, message: Message) -> dict[str, Any]:
+        for part in message.content if isinstance(message.content, tuple) else ():
+            if isinstance(part, AudioPart):
+                raise InvalidRequest("a tool's result cannot be a recording", field="messages.content")
+            if not isinstance(part, TextPart):
+                self._shown.append(self._part(part))
+        turn = {"role": "tool", "content": message.text, "tool_call_id": self._call_id(message.tool_call_id or "")}
+        return self._named(message, turn)
+
+    # --- answers
+
+    def _assistant(self, message: Message) -> dict[str, Any]:
+        turn = self._named(message, {"role": "assistant", "content": self._content(message)})
+        if message.tool_calls:
+            turn["tool_calls"] = [self._call(call) for call in message.tool_calls]
+            if self._dialect.gets_reasoning:
+                turn["reasoning_content"] = message.reasoning or ""
+        elif message.function_call is not None:
+            turn["function_call"] = message.function_call.model_dump()
+        if message.refusal is not None:
+            self._refuse(turn, message.refusal)
+        if message.audio is not None:
+            if self._dialect.has_developer and message.audio.id:  # only who spoke knows the id
+                turn["audio"] = {"id": message.audio.id}
+            else:
+                turn["content"] = turn["content"] or message.audio.transcript
+        if message.native is not None and self._takes_back(message.native):
+            _add_native(turn, message.native)
+        if turn["content"] is None and turn.keys() <= {"role", "content", "name", "reasoning_details"}:
+            turn["content"] = ""
+        return turn
+
+    def _refuse(self, turn: dict[str, Any], refusal: str) -> None:
+        if self._dialect.has_refusals:
+            turn["refusal"] = refusal
+        else:
+            turn["content"] = turn["content"] or refusal
+
+    def _call(self, call: ToolCall) -> dict[str, Any]:
+        name, text = call.function.name, call.function.arguments
+        if call.type == "function":
+            return {
+                "id": self._call_id(call.id),
+                "type": "function",
+                "function": {"name": name, "arguments": text},
+            }
+        if self._dialect.has_custom_tools:
+            return {"id": call.id, "type": "custom", "custom": {"name": name, "input": text}}
+        arguments = json.dumps({"input": text}, ensure_ascii=False)
+        return {
+            "id": self._call_id(call.id),
+            "type": "function",
+            "function": {"name": name, "arguments": arguments},
+        }
+
+    def _call_id(self, call_id: str) -> str:
+        """The id as the server takes it: the same for a call and its result, in every request."""
+        if not self._dialect.short_ids or _SHORT_ID.fullmatch(call_id):
+            return call_id
+        return hashlib.blake2b(call_id.encode("utf-8", "replace"), digest_size=5).hexdigest()[:9]
+
+    def _takes_back(self, native: Native) -> bool:
+        return native.format in self._dialect.natives and _is_same_family(native.model, self._model)
+
+    # --- parts
+
+    def _part(self, part: Part) -> dict[str, Any]:
+        encoded = self._bare(part)
+        if self._marks and not isinstance(part, AudioPart) and part.cache_control is not None:
+            encoded |= _mark(part.cache_control, self._marks)
+        return encoded
+
+    def _bare(self, part: Part) -> dict[str, Any]:
+        if isinstance(part, TextPart):
+            return {"type": "text", "text": part.text}
+        if part.type not in self._dialect.media:
+            raise InvalidRequest(f"{self._dialect.word} takes no {part.type} part", field="messages.content")
+        match part:
+            case ImagePart():
+                return {"type": "image_url", "image_url": part.image_url.model_dump(exclude_none=True)}
+            case AudioPart():
+                return {"type": "input_audio", "input_audio": part.input_audio.model_dump()}
+            case FilePart():
+                return {"type": "file", "file": self._file(part)}
+
+    def _file(self, part: FilePart) -> dict[str, Any]:
+        file = part.file.model_dump(exclude_none=True)
+        if (url := file.pop("file_url", None)) is not None:
+            if not self._dialect.has_file_urls:
+                raise InvalidRequest(
+                    f"{self._dialect.word} takes a file by its id or its data, and no URL",
+                    field="messages.content.file.file_url",
+                )
+            file["file_data"] = url
+        return file
+
+
+def _mark(control: CacheControl, marks: str) -> dict[str, Any]:
+    if marks == "cache_control":
+        return {"cache_control": control.model_dump(exclude_none=True)}
+    return {"prompt_cache_breakpoint": {"mode": "explicit"} | _breakpoint_ttl(control)}
+
+
+def _breakpoint_ttl(control: CacheControl) -> dict[str, str]:
+    """OpenAI keeps for half an hour or half a day: the least that is as long as asked."""
+    return {} if control.ttl in (None, "5m") else {"ttl": "30m" if control.ttl == "30m" else "12h"}
+
+
+def mark_end(turns: list[dict[str, Any]], control: CacheControl) -> None:
+    """Mark the last text of a conversation as the place to cache up to."""
+    for turn in reversed(turns):
+        content = turn.get("content")
+        if isinstance(content, str) and content:
+            turn["content"] = [{"type": "text", "text": content} | _mark(control, "cache_control")]
+            return
+        for part in reversed(content if isinstance(content, list) else []):
+            if part.get("type") == "text":
+                part |= _mark(control, "cache_control")
+                return
+
+
+# --- what goes back as it came
+
+
+def _add_native(turn: dict[str, Any], native: Native) -> None:
+    """Put sealed reasoning back: beside the text (OpenRouter), or into the calls that it led to (Gemini)."""
+    if native.format == "openrouter":
+        turn["reasoning_details"] = list(native.items)
+        return
+    sealed = {item.get("id"): item.get("extra_content") for item in native.items}
+    for call in turn.get("tool_calls", ()):
+        if (seal := sealed.get(call["id"])) is not None:
+            call["extra_content"] = seal
+
+
+def _is_same_family(one: str, other: str) -> bool:
+    """Whether the one who wrote may be the one who is asked.
+
+    Routers answer with names of their own ("anthropic/claude-4-sonnet-20250522" for "anthropic/claude-sonnet-4"), of
+    which the vendor alone is sure; without a vendor one name must begin like the other.
+    """
+    vendor, _, _ = one.rpartition("/")
+    if vendor and "/" in other:
+        return vendor == other.rpartition("/")[0]
+    short, long = sorted((one.rpartition("/")[2], other.rpartition("/")[2]), key=len)
+    return long.startswith(short)
+
+
+# --- what is lost of it
+
+
+def warnings_for(messages: Sequence[Message], dialect: Dialect, model: str) -> Iterator[str]:
+    """What of a conversation is not sent, though it is answered all the same."""
+    if not dialect.has_names and any(message.name and message.role != "function" for message in messages):
+        yield f"messages.name is not sent: {dialect.word} has no such field"
+    if any(message.is_error for message in messages):
+        yield "messages.is_error is not sent: say in the content that the tool failed"
+    parts = [part for message in messages if isinstance(message.content, tuple) for part in message.content]
+    if not parts:
+        return
+    has_marks = any(not isinstance(part, AudioPart) and part.cache_control is not None for part in parts)
+    if has_marks and not marks_of(dialect, model):
+        yield f"messages.content.cache_control is not sent: {dialect.word} caches by itself, or not at all"
+    for name in ("title", "context", "citations"):
+        if any(isinstance(part, FilePart) and getattr(part, name) is not None for part in parts):
+            yield f"messages.content.{name} is not sent: {dialect.word} has no such field"

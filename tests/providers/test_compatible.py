@@ -208,6 +208,25 @@ def test_mistrals_ids_have_nine_letters_and_still_belong_together(make: Any, ask
     assert all(len(each) == 9 and each.isalnum() and each.isascii() for each in (first, third))
 
 
+@pytest.mark.parametrize("word", ["openai", "azure"])
+def test_ids_that_are_too_long_for_openai_are_shortened_and_still_belong_together(
+    word: str, make: Any, ask: Any
+) -> None:
+    long, other = "chatcmpl-tool-" + "a" * 32, "chatcmpl-tool-" + "b" * 32
+    messages = [
+        {"role": "assistant", "tool_calls": [called(long), called(other), called("x" * 40)]},
+        {"role": "tool", "tool_call_id": other, "content": "b"},
+        {"role": "tool", "tool_call_id": long, "content": "a"},
+        {"role": "tool", "tool_call_id": "x" * 40, "content": "c"},
+    ]
+    turns = sent(make, word, ask("gpt-4o", messages=messages))["messages"]
+    first, second, third = (call["id"] for call in turns[0]["tool_calls"])
+    assert third == "x" * 40
+    assert [turn["tool_call_id"] for turn in turns[1:]] == [second, first, third]
+    assert len({first, second, third}) == 3
+    assert max(len(first), len(second)) <= 40
+
+
 def test_deepseek_is_told_a_schema_and_says_so(make: Any, ask: Any) -> None:
     request = ask("m", response_format=SCHEMA)
     body = sent(make, "deepseek", request)

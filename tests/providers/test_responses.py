@@ -162,6 +162,16 @@ def test_calls_follow_the_words_before_them_and_results_name_their_calls() -> No
     ]
 
 
+def test_ids_that_are_too_long_are_shortened_and_still_belong_together() -> None:
+    long, most = "c" * 65, "d" * 64
+    calls = [{"id": each, "function": {"name": "f", "arguments": "{}"}} for each in (long, most)]
+    results = [{"role": "tool", "tool_call_id": each, "content": "r"} for each in (most, long)]
+    first, second, *answers = items({"role": "assistant", "tool_calls": calls}, *results)
+    assert second["call_id"] == most
+    assert len(first["call_id"]) <= 64
+    assert [each["call_id"] for each in answers] == [most, first["call_id"]]
+
+
 def test_a_call_of_old_and_its_result_find_each_other() -> None:
     call, result = items(
         {"role": "assistant", "function_call": {"name": "now", "arguments": "{}"}},

@@ -74,6 +74,8 @@ class Dialect:
     """Whether turns with tool calls must go back with the reasoning before them."""
     short_ids: bool = False
     """Whether the id of a tool call is nine letters or digits."""
+    longest_id: int | None = None
+    """The most letters of a tool call's id; those that vLLM makes have 46."""
 
     has_tools: bool = True
     required: str = "required"
@@ -113,6 +115,7 @@ OPENAI = Dialect(
     has_custom_tools=True,
     has_embeddings=True,
     has_base64=True,
+    longest_id=40,
 )
 ANY = Dialect(
     "openai",
@@ -141,6 +144,7 @@ AZURE = Dialect(
     has_custom_tools=True,
     has_embeddings=True,
     has_base64=True,
+    longest_id=40,
 )
 GROQ = Dialect(
     "groq",

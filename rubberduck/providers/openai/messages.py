@@ -13,6 +13,7 @@ from typing import Any
 
 from rubberduck.errors import InvalidRequest
 from rubberduck.providers.openai.compatible_table import Dialect
+from rubberduck.providers.reading import made_id
 from rubberduck.types import (
     AudioPart,
     CacheControl,
@@ -139,7 +140,7 @@ class _Writer:
                 "function": {"name": name, "arguments": text},
             }
         if self._dialect.has_custom_tools:
-            return {"id": call.id, "type": "custom", "custom": {"name": name, "input": text}}
+            return {"id": self._call_id(call.id), "type": "custom", "custom": {"name": name, "input": text}}
         arguments = json.dumps({"input": text}, ensure_ascii=False)
         return {
             "id": self._call_id(call.id),
@@ -149,6 +150,9 @@ class _Writer:
 
     def _call_id(self, call_id: str) -> str:
         """The id as the server takes it: the same for a call and its result, in every request."""
+        longest = self._dialect.longest_id
+        if longest is not None and len(call_id) > longest:
+            return made_id(call_id)
         if not self._dialect.short_ids or _SHORT_ID.fullmatch(call_id):
             return call_id
         return hashlib.blake2b(call_id.encode("utf-8", "replace"), digest_size=5).hexdigest()[:9]

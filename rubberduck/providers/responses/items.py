@@ -34,6 +34,8 @@ from rubberduck.types import (
 
 FORMAT = "responses"
 """What `Message.native` calls these items."""
+LONGEST_ID = 64
+"""Letters of a call's id; the server refuses longer ones, as other vendors may have made."""
 BETWEEN_THOUGHTS = "\n\n"
 """Stands between the parts of a summary, each of which is a paragraph."""
 
@@ -145,7 +147,7 @@ class _Writer:
         kind = "custom_tool_call_output" if call_id in self._custom else "function_call_output"
         is_text = isinstance(message.content, str) or all(isinstance(part, TextPart) for part in message.parts)
         output = message.text if is_text else self._content(message)
-        self._add_input({"type": kind, "call_id": call_id}, "output", output)
+        self._add_input({"type": kind, "call_id": _good_id(call_id)}, "output", output)
 
     def _goes_back(self, native: Native, message: Message) -> bool:
         """Whether the server would know these items, and they still say what the message says."""
@@ -184,8 +186,13 @@ def _breakpoint(cache: CacheControl) -> dict[str, Any]:
 def _call(call: ToolCall) -> dict[str, Any]:
     name, said = call.function.name, call.function.arguments
     if call.type == "custom":
-        return {"type": "custom_tool_call", "call_id": call.id, "name": name, "input": said}
-    return {"type": "function_call", "call_id": call.id, "name": name, "arguments": said}
+        return {"type": "custom_tool_call", "call_id": _good_id(call.id), "name": name, "input": said}
+    return {"type": "function_call", "call_id": _good_id(call.id), "name": name, "arguments": said}
+
+
+def _good_id(call_id: str) -> str:
+    """The id itself if the server takes it, else one made from it, always the same."""
+    return call_id if len(call_id) <= LONGEST_ID else made_id(call_id)
 
 
 def is_same_model(one: str, other: str) -> bool:

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rubberduck.errors import InvalidRequest
-from rubberduck.providers.anthropic.models import is_same_model, takes
+from rubberduck.providers.anthropic.models import takes
 from rubberduck.providers.anthropic.parts import Block, blocks_of, text_block
+from rubberduck.providers.model_names import is_same_model
 from rubberduck.providers.reading import as_text, made_id, parse_json
 from rubberduck.types import Message, TextPart, ToolCall
 

@@ -15,7 +15,6 @@ _NAME = re.compile(
     r"claude-(?P<kind>opus|sonnet|haiku|fable|mythos|instant)?-?"
     r"(?P<major>\d{1,2}|preview)?(?:[-.](?P<minor>\d{1,2}))?(?!\d)(?:-(?P<old>opus|sonnet|haiku))?"
 )
-_DATE = re.compile(r"[-@](\d{8}|latest|default|0)(?=$|[-@])")
 _ALL_EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
 
@@ -63,17 +62,6 @@ def takes(model: str) -> Takes:
 def is_known(model: str) -> bool:
     """Whether the name tells which model it is."""
     return _generation(model) is not None
-
-
-@lru_cache(maxsize=1000)
-def is_same_model(one: str, other: str) -> bool:
-    """Whether two names mean one model: who is asked as "claude-opus-4-6" may answer with a date behind it."""
-    return _undated(one) == _undated(other)
-
-
-def _undated(model: str) -> str:
-    found = re.search(r"claude-[a-z0-9.@-]*[a-z0-9]", model)
-    return _DATE.sub("", found[0] if found else model)
 
 
 def _generation(model: str) -> tuple[str, tuple[int, int]] | None:

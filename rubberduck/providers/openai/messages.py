@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rubberduck.errors import InvalidRequest
+from rubberduck.providers.model_names import is_same_model
 from rubberduck.providers.openai.compatible_table import Dialect
 from rubberduck.providers.reading import made_id
 from rubberduck.types import (
@@ -158,7 +159,7 @@ class _Writer:
         return hashlib.blake2b(call_id.encode("utf-8", "replace"), digest_size=5).hexdigest()[:9]
 
     def _takes_back(self, native: Native) -> bool:
-        return native.format in self._dialect.natives and _is_same_family(native.model, self._model)
+        return native.format in self._dialect.natives and is_same_model(native.model, self._model)
 
     # --- parts
 
@@ -229,19 +230,6 @@ def _add_native(turn: dict[str, Any], native: Native) -> None:
     for call in turn.get("tool_calls", ()):
         if (seal := sealed.get(call["id"])) is not None:
             call["extra_content"] = seal
-
-
-def _is_same_family(one: str, other: str) -> bool:
-    """Whether the one who wrote may be the one who is asked.
-
-    Routers answer with names of their own ("anthropic/claude-4-sonnet-20250522" for "anthropic/claude-sonnet-4"), of
-    which the vendor alone is sure; without a vendor one name must begin like the other.
-    """
-    vendor, _, _ = one.rpartition("/")
-    if vendor and "/" in other:
-        return vendor == other.rpartition("/")[0]
-    short, long = sorted((one.rpartition("/")[2], other.rpartition("/")[2]), key=len)
-    return long.startswith(short)
 
 
 # --- what is lost of it

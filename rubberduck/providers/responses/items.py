@@ -9,12 +9,12 @@ Source: OpenAI API reference, "Create a model response"; the types of its offici
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from rubberduck.errors import InvalidRequest
+from rubberduck.providers.model_names import is_same_model
 from rubberduck.providers.openai.dialects import logprobs_of
 from rubberduck.providers.reading import as_count, as_dict, as_json_text, as_list, as_name, as_text, made_id
 from rubberduck.types import (
@@ -45,7 +45,6 @@ _PLAIN: dict[str, frozenset[str]] = {
     "custom_tool_call": frozenset({"id", "type", "status", "call_id", "name", "input"}),
 }
 """What our own fields hold of an item; ids and states mean nothing to a server that has not stored it."""
-_DATE = re.compile(r"-\d{4}-\d{2}-\d{2}")
 
 
 # --- what we send
@@ -193,12 +192,6 @@ def _call(call: ToolCall) -> dict[str, Any]:
 def _good_id(call_id: str) -> str:
     """The id itself if the server takes it, else one made from it, always the same."""
     return call_id if len(call_id) <= LONGEST_ID else made_id(call_id)
-
-
-def is_same_model(one: str, other: str) -> bool:
-    """Whether two names mean one model: who is asked as "gpt-5.1" answers as "gpt-5.1-2025-11-13"."""
-    short, long = sorted((one, other), key=len)
-    return long.startswith(short) and (short == long or _DATE.fullmatch(long[len(short) :]) is not None)
 
 
 def _is_only_named(item: dict[str, Any]) -> bool:

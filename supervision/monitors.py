@@ -78,7 +78,7 @@ def _unwatch(watched: Incarnation | None, token: int) -> None:
 def watch_name(own: Incarnation, ref: ActorRef) -> int:
     """Send `own` a Down at each end behind `ref` and an Up at each later start; a Down at once if nobody is there."""
     token = next(_tokens)
-    NameWatch(own, ref, token).begin(name_behind(ref))
+    NameWatch(own, ref, name_behind(ref), token).begin()
     return token
 
 
@@ -98,20 +98,22 @@ class NameWatch:
     handed to the watcher by one thread at a time, outside the lock.
     """
 
-    def __init__(self, own: Incarnation, ref: ActorRef, token: int) -> None:
-        self._own, self._ref, self._token = own, ref, token
+    def __init__(self, own: Incarnation, ref: ActorRef, name: Name, token: int) -> None:
+        self._own, self._ref, self._name, self._token = own, ref, name, token
         self._lock = allocate_lock()
         self._up = self._down = 0  # the last epochs of which a start, an end was told
         self._news: deque[Down | Up] = deque()
         self._is_handing_out = False
 
-    def begin(self, name: Name) -> None:
+    def begin(self) -> None:
+        name = self._name
         self._own.when_over(self._token, lambda: name.watchers.pop(self._token, None))
         with self._lock:
             name.watchers[self._token] = self  # before looking: the end of whom it then finds will find this watch
             life, last = _present(name)
+            if last is not None and (life is None or last.epoch < life.epoch):
+                self._down = last.epoch
             if life is None:
-                self._down = 0 if last is None else last.epoch
                 self._news.append(Down(self._token, self._ref, NoProc()))
             elif life.is_acknowledged:
                 self._up = life.epoch
@@ -137,6 +139,10 @@ class NameWatch:
 
     def _note_start(self, life: Incarnation) -> None:
         if life.epoch > max(self._up, self._down):
+            last = self._name.last_exit
+            if last is not None and self._down < last.epoch < life.epoch:  # who reports that end may come later
+                self._down = last.epoch
+                self._news.append(Down(self._token, self._ref, last.reason))
             self._up = life.epoch
             self._news.append(Up(self._token, self._ref, life.epoch))
 

@@ -205,9 +205,9 @@ def life(epoch, is_acknowledged=True):
 
 def watch_of(present, last=None):
     """A watch that begins with this life and this last exit, and its watcher."""
-    watcher = Watcher()
-    watch = NameWatch(watcher, "ref", 1)
-    watch.begin(SimpleNamespace(watchers={}, incarnation=present, last_exit=last))
+    watcher, name = Watcher(), SimpleNamespace(watchers={}, incarnation=present, last_exit=last)
+    watch = NameWatch(watcher, "ref", name, 1)
+    watch.begin()
     return watch, watcher
 
 
@@ -226,6 +226,25 @@ def test_an_end_that_is_reported_twice_is_told_once():
     watch.ended(one, ENDED)
     watch.ended(one, ENDED)
     assert watcher.news == ["down"]
+
+
+def test_an_end_that_is_reported_after_the_next_start_and_end_is_told_before_them_and_once():
+    """Its successor may be started while the thread that reports the end is kept waiting."""
+    one, two = life(1), life(2)
+    watch, watcher = watch_of(one)
+    name = watch._name
+    name.last_exit, name.incarnation = ENDED, two
+    watch.started(two)
+    name.last_exit = SimpleNamespace(epoch=2, reason=sup.Normal())
+    watch.ended(two, name.last_exit)
+    watch.ended(one, ENDED)
+    assert watcher.news == ["down", 2, "down"]
+
+
+def test_an_end_before_the_watch_is_no_news():
+    watch, watcher = watch_of(life(2, is_acknowledged=False), ENDED)
+    watch.started(life(2))
+    assert watcher.news == [2]
 
 
 def test_a_start_that_is_reported_after_its_end_is_told_before_it_and_once():

@@ -216,7 +216,7 @@ def test_hedges_keep_to_their_share(start_duck: StartDuck) -> None:
     try:
 
         async def calls() -> None:
-            waiting = [asyncio.create_task(duck.acomplete(REQUEST, timeout=0.5)) for _ in range(60)]
+            waiting = [asyncio.create_task(duck.acomplete(REQUEST, timeout=1.5)) for _ in range(60)]
             await asyncio.wait(waiting)
             for task in waiting:
                 task.exception()

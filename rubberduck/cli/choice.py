@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rubberduck.config import BUILT_IN_MODULES
 from rubberduck.errors import ConfigError, MissingApiKey
 
 KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
@@ -77,10 +78,12 @@ def nobody() -> str:
 def _provider_in(model: str | None) -> str | None:
     """The provider in a route such as `local/smollm2`."""
     provider, slash, _ = (model or "").partition("/")
-    return provider if slash and provider in MODELS else None
+    return provider if slash and provider in BUILT_IN_MODULES else None
 
 
 def _named(provider: str, wanted: Wanted, environ: Mapping[str, str]) -> Choice:
+    if provider in BUILT_IN_MODULES and provider not in MODELS and wanted.model:
+        return Choice({"providers": {provider: {"module": provider}}}, wanted.model, "as asked")
     if provider not in MODELS:
         known = ", ".join(MODELS)
         raise ConfigError(f"there is no provider {provider!r} without a configuration file; there are {known}")

@@ -159,6 +159,10 @@ class HTTPProvider(Provider):
         """As `encode`, for vectors."""
         raise InvalidRequest(f"{self.name} offers no embeddings", field="model")
 
+    def embedding_warnings(self, request: EmbeddingRequest) -> tuple[str, ...]:
+        """As `warnings`."""
+        return ()
+
     def decode_embedding(self, status: int, headers: Mapping[str, str], body: bytes) -> Embeddings:
         """As `decode`. Vectors are in the order of the texts."""
         raise NotImplementedError
@@ -175,7 +179,7 @@ class HTTPProvider(Provider):
 
     async def complete(self, request: Request) -> Response:
         request = _with_stream(request, False)
-        warnings = self._warn(request)
+        warnings = self._warn(self.warnings(request))
         response = await self._asked(request.model, self.encode, self.decode, request)
         if response.usage.estimated:
             await self.ready_to_count(request.model)
@@ -183,7 +187,9 @@ class HTTPProvider(Provider):
         return replace(response, warnings=warnings) if warnings else response
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
-        return await self._asked(request.model, self.encode_embedding, self.decode_embedding, request)
+        warnings = self._warn(self.embedding_warnings(request))
+        given = await self._asked(request.model, self.encode_embedding, self.decode_embedding, request)
+        return replace(given, warnings=warnings) if warnings else given
 
     async def count(self, request: Request) -> TokenCount:
         return await self._asked(request.model, self.encode_count, self.decode_count, request)
@@ -208,7 +214,7 @@ class HTTPProvider(Provider):
 
     async def stream(self, request: Request) -> AsyncGenerator[Chunk]:
         request = _with_stream(request, True)
-        self._warn(request)
+        self._warn(self.warnings(request))
         answer, most = Assembly(), self.config.answer_limits.body
         try:
             async with aclosing(self._chunks(request, answer)) as chunks:
@@ -254,9 +260,8 @@ class HTTPProvider(Provider):
     async def aclose(self) -> None:
         await self._transport.aclose()
 
-    def _warn(self, request: Request) -> tuple[str, ...]:
+    def _warn(self, warnings: tuple[str, ...]) -> tuple[str, ...]:
         """What is not sent of a request; told in the log once."""
-        warnings = self.warnings(request)
         for warning in warnings:
             if warning not in self._warned and len(self._warned) < _MOST_WARNINGS:
                 self._warned.add(warning)

@@ -60,6 +60,13 @@ def test_route_names_its_provider() -> None:
     assert (providers(choice), choice.model) == (["local"], "local/smollm2")
 
 
+def test_route_may_name_any_built_in_provider() -> None:
+    choice = chosen({}, model="groq/some-model")
+    assert (providers(choice), choice.model) == (["groq"], "groq/some-model")
+    with pytest.raises(ConfigError, match="groq"):
+        chosen({}, provider="groq")  # and which model?
+
+
 @pytest.mark.parametrize("provider", list(KEYS))
 def test_named_provider_without_a_key_names_the_variable(provider: str) -> None:
     with pytest.raises(MissingApiKey) as missing:

@@ -378,6 +378,10 @@ def test_vectors_are_asked_for_in_each_ones_words(make: Any) -> None:
     assert (path, body) == ("/embeddings", {"model": "m", "input": ["a"], "output_dimension": 2})
     assert made(make, "azure").encode_embedding(request)[0] == "/openai/deployments/m/embeddings"
     assert made(make, "vllm").encode_embedding(request)[2]["encoding_format"] == "base64"
+    named = EmbeddingRequest.parse({"model": "m", "input": ["a"], "user": "u"})
+    for word in ("mistral", "azure"):
+        is_sent = "user" in made(make, word).encode_embedding(named)[2]
+        assert bool(made(make, word).embedding_warnings(named)) is not is_sent
 
 
 def test_an_unknown_word_of_a_dialect_is_not_in_the_configuration() -> None:

@@ -512,6 +512,12 @@ def test_texts_become_vectors(make: Any, vendor: Any, run: Any) -> None:
     assert got.usage == Usage(4, 0)
 
 
+def test_vectors_come_with_a_word_on_what_was_not_sent(make: Any, vendor: Any, run: Any) -> None:
+    server = vendor(httpx.Response(200, json={"embeddings": [[0.5]]}))
+    got = run(make("ollama", server).embed(EmbeddingRequest.parse({"model": "m", "input": "a", "user": "u"})))
+    assert got.warnings == ("user is not sent: Ollama has no such field",)
+
+
 def test_token_numbers_are_no_texts() -> None:
     with pytest.raises(InvalidRequest) as refused:
         provider().encode_embedding(EmbeddingRequest.parse({"model": "m", "input": [[1, 2]]}))

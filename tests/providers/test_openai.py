@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rubberduck import errors
+from rubberduck.providers.assembly import Assembly
 from rubberduck.providers.openai.embeddings import decode_embeddings
 from rubberduck.types import EmbeddingRequest, FinishReason, Message, Request, Response
 
@@ -628,8 +629,10 @@ def test_a_call_of_free_text_keeps_its_kind_and_its_text(make: Any, vendor: Any,
         ({"prompt_cache_hit_tokens": 4}, (10, 5, 4, None)),
         ({"completion_tokens_details": {"reasoning_tokens": 7}, "total_tokens": 22}, (10, 12, None, 7)),
         ({"completion_tokens_details": {"reasoning_tokens": 3}, "total_tokens": 15}, (10, 5, None, 3)),
+        ({"total_tokens": 22}, (10, 12, None, 7)),
+        ({"reasoning_tokens": 2, "total_tokens": 15}, (10, 5, None, 2)),
     ],
-    ids=["DeepSeek's cache", "reasoning beside the output", "reasoning within the output"],
+    ids=["DeepSeek's cache", "reasoning beside the output", "reasoning within the output", "Gemini's", "Perplexity's"],
 )
 def test_usage_has_dialects(
     make: Any, vendor: Any, run: Any, ask: Any, usage: dict[str, Any], expected: tuple[int | None, ...]
@@ -637,6 +640,32 @@ def test_usage_has_dialects(
     told = {"prompt_tokens": 10, "completion_tokens": 5, **usage}
     got = run(make("openai", vendor(answering({"content": "a"}, usage=told))).complete(ask())).usage
     assert (got.prompt_tokens, got.completion_tokens, got.cached_tokens, got.reasoning_tokens) == expected
+
+
+PAGES = [{"title": "Ducks", "url": "https://ducks.example", "date": "2026-01-02"}, "no page"]
+
+
+@pytest.mark.parametrize(
+    ("beside", "expected"),
+    [
+        ({"search_results": PAGES, "citations": ["https://other.example"]}, [("Ducks", "https://ducks.example")]),
+        ({"citations": ["https://ducks.example", 7]}, [(None, "https://ducks.example")]),
+        ({"citations": None, "search_results": {}}, []),
+    ],
+)
+def test_pages_told_beside_an_answer_are_its_sources_whole_or_streamed(
+    make: Any, vendor: Any, run: Any, ask: Any, gather: Any, sse: Any, beside: Any, expected: Any
+) -> None:
+    whole = run(make("openai", vendor(answering({"content": "a"}, **beside))).complete(ask()))
+    first = {"index": 0, "delta": {"role": "assistant", "content": "a"}}
+    last = {"index": 0, "delta": {}, "finish_reason": "stop"}
+    body = sse({"id": "c", "choices": [first], **beside}, {"id": "c", "choices": [last], **beside})
+    so_far = Assembly()
+    for chunk in run(gather(make("openai", vendor(httpx.Response(200, content=body))).stream(ask()))):
+        so_far.add(chunk)
+    for response in (whole, so_far.response()):
+        found = response.choices[0].message.annotations
+        assert [(each.title, each.url) for each in found] == expected
 
 
 # --- vectors

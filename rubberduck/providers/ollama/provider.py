@@ -165,6 +165,10 @@ class Ollama(HTTPProvider):
 
     # --- embeddings
 
+    def embedding_warnings(self, request: EmbeddingRequest) -> tuple[str, ...]:
+        """What Ollama has no parameter for."""
+        return () if request.user is None else ("user is not sent: Ollama has no such field",)
+
     def encode_embedding(self, request: EmbeddingRequest) -> Outgoing:
         """As `encode`. Texts only; one that is too long is refused, not cut."""
         if any(not isinstance(text, str) for text in request.input):

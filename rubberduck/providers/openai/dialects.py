@@ -106,7 +106,8 @@ def kind_of(call: dict[str, Any]) -> Literal["function", "custom"]:
 def usage_of(said: dict[str, Any]) -> Usage | None:
     """The usage in an answer or chunk: in `usage`, or in `x_groq.usage` (Groq). None where there is none.
 
-    DeepSeek tells what came from its cache beside the tokens. xAI does not count reasoning as output, but in the total.
+    DeepSeek tells what came from its cache beside the tokens. xAI and Gemini do not count reasoning as output, but in
+    the total; Perplexity tells it beside the tokens.
     """
     usage = as_dict(said.get("usage")) or as_dict(as_dict(said.get("x_groq")).get("usage"))
     prompt, completion = as_count(usage.get("prompt_tokens")), as_count(usage.get("completion_tokens"))
@@ -115,8 +116,11 @@ def usage_of(said: dict[str, Any]) -> Usage | None:
     read, wrote = as_dict(usage.get("prompt_tokens_details")), as_dict(usage.get("completion_tokens_details"))
     cached, reasoning = as_count(read.get("cached_tokens")), as_count(wrote.get("reasoning_tokens"))
     prompt, completion = prompt or 0, completion or 0
-    if reasoning and usage.get("total_tokens") == prompt + completion + reasoning:
-        completion += reasoning
+    if reasoning is None:
+        reasoning = as_count(usage.get("reasoning_tokens"))
+    if (unsaid := (as_count(usage.get("total_tokens")) or 0) - prompt - completion) > 0:
+        completion += unsaid
+        reasoning = unsaid if reasoning is None else reasoning
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
@@ -162,6 +166,17 @@ def _token(said: dict[str, Any]) -> TokenLogprob:
 def annotations_of(said: dict[str, Any]) -> tuple[Annotation, ...]:
     """What a message or delta says of its sources."""
     return tuple([_annotation(each) for each in as_list(said.get("annotations")) if isinstance(each, dict)])
+
+
+def sources_of(said: dict[str, Any]) -> tuple[Annotation, ...]:
+    """The pages that an answer was looked up in, where they stand beside it: with titles, or bare (Perplexity, xAI)."""
+    pages = [page for page in as_list(said.get("search_results")) if isinstance(page, dict)]
+    pages = pages or [{"url": url} for url in as_list(said.get("citations")) if isinstance(url, str)]
+    return tuple([_source(page) for page in pages])
+
+
+def _source(page: dict[str, Any]) -> Annotation:
+    return Annotation(type="url_citation", url=as_name(page.get("url")), title=as_name(page.get("title")), raw=page)
 
 
 def _annotation(said: dict[str, Any]) -> Annotation:

@@ -32,6 +32,13 @@ def encode_embedding(request: EmbeddingRequest, extra: dict[str, Any], dialect: 
     return body | extra
 
 
+def warnings_for(request: EmbeddingRequest, dialect: Dialect) -> tuple[str, ...]:
+    """What is not sent of a request."""
+    if request.user is None or "user" in dialect.fields:
+        return ()
+    return (f"user is not sent: {dialect.word} has no such field",)
+
+
 def decode_embeddings(said: dict[str, Any], *, provider: str) -> Embeddings | None:
     """Parsed vectors, in the order of the texts; None where something is missing, twice there, or no number."""
     items = [as_dict(item) for item in as_list(said.get("data"))]

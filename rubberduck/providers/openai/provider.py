@@ -21,6 +21,7 @@ from rubberduck.providers.openai.compatible_table import Dialect
 from rubberduck.providers.openai.stream import OpenAIStreamDecoder
 from rubberduck.providers.reading import as_count, as_dict, as_list, as_name, as_text, made_id
 from rubberduck.types import (
+    Annotation,
     Choice,
     EmbeddingRequest,
     Embeddings,
@@ -68,6 +69,10 @@ class OpenAI(HTTPProvider):
     def warnings(self, request: Request) -> tuple[str, ...]:
         """What the server is not told of a request, or is told otherwise."""
         return openai_request.warnings_for(request, self.dialect)
+
+    def embedding_warnings(self, request: EmbeddingRequest) -> tuple[str, ...]:
+        """What the server is not told of a request for vectors."""
+        return openai_embeddings.warnings_for(request, self.dialect)
 
     def encode_embedding(self, request: EmbeddingRequest) -> Outgoing:
         """The path, headers and body of a call for vectors."""
@@ -118,10 +123,13 @@ def decode_response(said: dict[str, Any], *, provider: str) -> Response:
     """A parsed `chat.completion`. Usage that the server did not tell is marked `estimated`, and zero."""
     answer_id, model = as_text(said.get("id")), as_text(said.get("model"))
     choices = [choice for choice in as_list(said["choices"]) if isinstance(choice, dict)]
+    sources = dialects.sources_of(said)
     return Response(
         id=answer_id,
         model=model,
-        choices=tuple([_choice(position, choice, answer_id, model) for position, choice in enumerate(choices)]),
+        choices=tuple(
+            [_choice(at, choice, answer_id, model, () if at else sources) for at, choice in enumerate(choices)]
+        ),
         usage=dialects.usage_of(said) or Usage(estimated=True),
         created=as_count(said.get("created")) or 0,
         provider=provider,
@@ -130,7 +138,9 @@ def decode_response(said: dict[str, Any], *, provider: str) -> Response:
     )
 
 
-def _choice(position: int, choice: dict[str, Any], answer_id: str, model: str) -> Choice:
+def _choice(
+    position: int, choice: dict[str, Any], answer_id: str, model: str, sources: tuple[Annotation, ...]
+) -> Choice:
     said = as_dict(choice.get("message"))
     text, reasoning = dialects.content_of(said)
     refusal = as_text(said.get("refusal")) or None
@@ -145,7 +155,7 @@ def _choice(position: int, choice: dict[str, Any], answer_id: str, model: str) -
         function_call=calls[0].function if calls and not as_list(said.get("tool_calls")) else None,
         refusal=refusal,
         reasoning=reasoning or None,
-        annotations=dialects.annotations_of(said),
+        annotations=dialects.annotations_of(said) or sources,
         audio=dialects.audio_of(said),
         native=_native(said, told, calls, model),
     )

@@ -39,6 +39,8 @@ class OpenAIStreamDecoder(StreamDecoder):
         self._choices: dict[int, _ChoiceSoFar] = {}
         self._id = ""
         self._model = ""
+        self._with_sources: dict[str, Any] = {}
+        self._has_annotations = False
 
     @property
     def is_whole(self) -> bool:
@@ -52,6 +54,8 @@ class OpenAIStreamDecoder(StreamDecoder):
             self.usage = dialects.usage_of(said) or self.usage
         if event == "error" or said.get("error") or said.get("object") == "error":
             raise self._reported(said)
+        if "search_results" in said or "citations" in said:
+            self._with_sources = said
         if not (self._id and self._model):
             self._id = self._id or as_text(said.get("id"))
             self._model = self._model or as_text(said.get("model"))
@@ -93,6 +97,9 @@ class OpenAIStreamDecoder(StreamDecoder):
         choice.finished = True
         native = choice.sealed.native(self._model) if choice.sealed is not None else None
         delta = replace(delta, tool_calls=delta.tool_calls + choice.tools.unsaid(), native=native)
+        if self._with_sources and not self._has_annotations:
+            self._has_annotations = True
+            delta = replace(delta, annotations=dialects.sources_of(self._with_sources))
         return delta, dialects.finish_reason(raw, has_tools=bool(choice.tools), refused=choice.refused)
 
     def _delta(self, said: dict[str, Any], choice: _ChoiceSoFar) -> Delta:
@@ -102,6 +109,8 @@ class OpenAIStreamDecoder(StreamDecoder):
         choice.role = choice.role or as_name(said.get("role"))
         if "reasoning_details" in said:
             self._seal(choice).add(said)
+        if said.get("annotations"):
+            self._has_annotations = True
         return Delta(
             text,
             None,

@@ -49,7 +49,7 @@ class Anthropic(HTTPProvider):
             )
         super().__init__(config)
         if self._counts_tokens():
-            self.offers = self.offers | {"count"}
+            self.offers = self.offers.union(("count",))
 
     def _counts_tokens(self) -> bool:
         told = self.config.options.get("count_tokens")

@@ -66,7 +66,7 @@ class OpenAIResponses(OpenAI):
     def __init__(self, config: ProviderConfig) -> None:
         super().__init__(config)
         if self.is_openai_itself:
-            self.offers = self.offers | {"count"}
+            self.offers = self.offers.union(("count",))
 
     @cached_property
     def is_openai_itself(self) -> bool:

@@ -66,9 +66,7 @@ class StreamDecoder(ABC):
             self._read_all(self._events.feed(data), chunks)
             self._events.feed(b"")  # raises what it found behind the events it gave
         except MalformedStream as error:
-            if (
-                not self.done
-            ):  # what follows the end of an answer is read or not, as the network cut it: it counts for nothing
+            if not self.done:  # what follows the end is read or not, as the network cut it, and counts for nothing
                 self._fault = self._nonsense(str(error))
         except RubberDuckError as error:
             self._fault = error
@@ -100,13 +98,7 @@ class StreamDecoder(ABC):
         if not self._has_begun and self._is_no_event_stream():
             raise self._nonsense("the answer is no event stream")
         if not self.is_whole:
-            raise StreamInterrupted(
-                f"{self._provider} ended the stream before the answer was complete",
-                usage=self.usage,
-                provider=self._provider,
-                status=200,
-                spent=None,
-            )
+            raise self._cut_off()
         return chunks + self._finish()
 
     def _read_all(self, events: list[Event], chunks: list[Chunk]) -> None:
@@ -134,6 +126,15 @@ class StreamDecoder(ABC):
 
     def _reported(self, said: object) -> RubberDuckError:
         return failures.make_error(failures.read_fault(said), 200, {}, self._provider)
+
+    def _cut_off(self) -> StreamInterrupted:
+        return StreamInterrupted(
+            f"{self._provider} ended the stream before the answer was complete",
+            usage=self.usage,
+            provider=self._provider,
+            status=200,
+            spent=None,
+        )
 
     def _nonsense(self, what: str) -> ProtocolError:
         return ProtocolError(

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rubberduck.errors import RubberDuckError, StreamInterrupted
+from rubberduck.errors import RubberDuckError
 from rubberduck.providers import failures
 from rubberduck.providers.openai.dialects import logprobs_of
 from rubberduck.providers.reading import as_count, as_dict, as_json_text, as_list, as_name, as_text, parse_json
@@ -133,13 +133,7 @@ class ResponsesStreamDecoder(StreamDecoder):
         return data == "[DONE]"  # compatible servers may send it behind the terminal event, where nobody looks
 
     def _finish(self) -> list[Chunk]:
-        raise StreamInterrupted(
-            f"{self._provider} ended the stream before the answer was complete",
-            usage=self.usage,
-            provider=self._provider,
-            status=200,
-            spent=None,
-        )
+        raise self._cut_off()
 
     def _read(self, event: str, said: dict[str, Any]) -> list[Chunk]:
         kind = said.get("type")

@@ -103,15 +103,25 @@ class HTTPProvider(Provider):
         """The first configured key, or the environment's; the latter never goes to a server of another name."""
         if config.api_keys:
             return config.api_keys[0].get_secret_value()
-        if config.base_url is not None:
+        if not self._may_have_environments_key:
             return None
-        if key := os.environ.get(self.key_variable):
-            return key
+        if (key := os.environ.get(self.key_variable)) or not self._needs_key:
+            return key or None
         raise MissingApiKey(
             f"providers.{config.name} has no api_key: set it, or the environment variable {self.key_variable}",
             variable=self.key_variable,
             provider=config.name,
         )
+
+    @property
+    def _may_have_environments_key(self) -> bool:
+        """Whether the server is one that the key in the environment is meant for."""
+        return self.config.base_url is None
+
+    @property
+    def _needs_key(self) -> bool:
+        """Whether such a server answers nobody without a key."""
+        return True
 
     def timed_by_caller(self) -> None:
         """Leave the times of streams to who reads them, and can tell a word from a sign of life."""

@@ -347,6 +347,13 @@ def test_a_budget_is_thinking_or_none() -> None:
     assert "reasoning_budget" in warned(reasoning_budget=2048)[0]
 
 
+def test_a_probability_beyond_all_numbers_is_no_crash() -> None:
+    said = {"token": "H", "logprob": -(10**400), "bytes": [72]}
+    logprobs = answer(line("H") | {"logprobs": [said]}, LAST).choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content == (TokenLogprob("H", -1e300, (72,)),)
+
+
 def test_logprobs_are_asked_for() -> None:
     body = sent(logprobs=True, top_logprobs=2)
     assert (body["logprobs"], body["top_logprobs"]) == (True, 2)

@@ -95,8 +95,9 @@ class LocalProvider(OpenAI):
             own |= {"sampling": dict(local_model.BUNDLED_SAMPLING), "template": BUNDLED_TEMPLATE}
         return EngineSettings(str(model.path), model.name, **own)
 
-    def _find_key(self, config: ProviderConfig) -> str | None:
-        return config.api_keys[0].get_secret_value() if config.api_keys else None
+    @property
+    def _may_have_environments_key(self) -> bool:
+        return False
 
     # --- the engine's life
 

@@ -6,7 +6,6 @@ Source: Ollama API reference, "Generate a chat message", "Generate embeddings", 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
@@ -15,7 +14,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from rubberduck.errors import ConfigError, InvalidRequest, MissingApiKey, RubberDuckError
+from rubberduck.errors import ConfigError, InvalidRequest, RubberDuckError
 from rubberduck.providers import failures
 from rubberduck.providers.http import HTTPProvider, Outgoing
 from rubberduck.providers.ollama.remote_images import RemoteImages
@@ -25,11 +24,11 @@ from rubberduck.providers.ollama.stream import (
     fault_in,
     finish_reason,
     is_answer,
-    logprobs_of,
     message_of,
     tool_calls_of,
     usage_of,
 )
+from rubberduck.providers.openai.dialects import logprobs_of
 from rubberduck.providers.reading import as_list, as_name, as_text, parse_json
 from rubberduck.types import Choice, Chunk, EmbeddingRequest, Embeddings, Message, Request, Response, Usage
 
@@ -79,19 +78,9 @@ class Ollama(HTTPProvider):
         """Whether it is ollama.com, which wants a key and money."""
         return f".{urlsplit(self.base_url).hostname}".endswith(f".{CLOUD}")
 
-    def _find_key(self, config: ProviderConfig) -> str | None:
-        """The configured key; for ollama.com else the environment's, which no other server gets."""
-        if config.api_keys:
-            return config.api_keys[0].get_secret_value()
-        if not self.is_cloud:
-            return None
-        if key := os.environ.get(self.key_variable):
-            return key
-        raise MissingApiKey(
-            f"providers.{config.name} has no api_key: set it, or the environment variable {self.key_variable}",
-            variable=self.key_variable,
-            provider=config.name,
-        )
+    @property
+    def _may_have_environments_key(self) -> bool:
+        return self.is_cloud
 
     def supports_model(self, model: str) -> bool:
         """`models`, or any name if none is listed: what a server has is known to it alone."""
@@ -214,10 +203,12 @@ def decode_answer(said: dict[str, Any], *, provider: str) -> Response:
         tool_calls=calls,
         reasoning=as_text(message.get("thinking")) or None,
     )
+    reason = finish_reason(raw, has_tools=bool(calls))
+    logprobs = logprobs_of({"content": said.get("logprobs")})
     return Response(
         id="",
         model=as_text(said.get("model")),
-        choices=(Choice(0, answer, finish_reason(raw, has_tools=bool(calls)), raw, None, logprobs_of(said)),),
+        choices=(Choice(0, answer, reason, raw, None, logprobs),),
         usage=usage_of(said) or Usage(estimated=True),
         created=_seconds(said.get("created_at")),
         provider=provider,

@@ -12,6 +12,7 @@ from typing import Any
 from rubberduck.core.sse import NDJSONDecoder
 from rubberduck.errors import RubberDuckError
 from rubberduck.providers import failures
+from rubberduck.providers.openai.dialects import logprobs_of
 from rubberduck.providers.reading import as_count, as_dict, as_json_text, as_list, as_name, as_text, made_id, parse_json
 from rubberduck.providers.stream_decoder import StreamDecoder
 from rubberduck.types import (
@@ -20,7 +21,6 @@ from rubberduck.types import (
     FinishReason,
     FunctionCall,
     Logprobs,
-    TokenLogprob,
     ToolCall,
     ToolCallDelta,
     Usage,
@@ -73,22 +73,6 @@ def usage_of(said: dict[str, Any]) -> Usage | None:
     return Usage(as_count(told.get("prompt_eval_count")) or 0, as_count(told.get("eval_count")) or 0, raw=told)
 
 
-def logprobs_of(said: dict[str, Any]) -> Logprobs | None:
-    """The tokens of a line with their probabilities, None where they were not asked for."""
-    tokens = [_token(token) for token in as_list(said.get("logprobs")) if isinstance(token, dict)]
-    return Logprobs(content=tuple(tokens)) if tokens else None
-
-
-def _token(said: dict[str, Any]) -> TokenLogprob:
-    logprob, encoded = said.get("logprob"), said.get("bytes")
-    return TokenLogprob(
-        token=as_text(said.get("token")),
-        logprob=float(logprob) if isinstance(logprob, int | float) else 0.0,
-        bytes=tuple([as_count(each) or 0 for each in encoded]) if isinstance(encoded, list) else None,
-        top=tuple([_token(each) for each in as_list(said.get("top_logprobs")) if isinstance(each, dict)]),
-    )
-
-
 def fault_in(said: object) -> failures.Fault:
     """What went wrong. The text may itself be the JSON of the runner's error, which says more (type, status)."""
     text = as_dict(said).get("error")
@@ -126,7 +110,7 @@ class OllamaStreamDecoder(StreamDecoder):
         delta = Delta(as_text(message.get("content")), None, (), as_text(message.get("thinking")))
         if message.get("tool_calls"):
             delta = self._with_calls(delta, said, message)
-        logprobs = logprobs_of(said) if "logprobs" in said else None
+        logprobs = logprobs_of({"content": said["logprobs"]}) if "logprobs" in said else None
         if said.get("done") is True:
             self._last = said
             return self._finish(delta, logprobs)

@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
-from rubberduck.errors import ConfigError, MissingApiKey
+from rubberduck.errors import ConfigError
 from rubberduck.providers.openai import compatible_table as table
 from rubberduck.providers.openai.compatible_table import Dialect
 from rubberduck.providers.openai.provider import OpenAI
@@ -39,20 +38,14 @@ class Compatible(OpenAI):
     def is_at_vendor(self) -> bool:
         return self.dialect.is_at(urlsplit(self.base_url).hostname)
 
-    def _find_key(self, config: ProviderConfig) -> str | None:
-        """The configured key; else the environment's, which goes to the vendor and to this machine's server only."""
-        if config.api_keys:
-            return config.api_keys[0].get_secret_value()
-        is_own = config.base_url is None or self.dialect.is_at(urlsplit(config.base_url).hostname)
-        if not is_own:
-            return None
-        if (key := os.environ.get(self.key_variable)) or not self.dialect.needs_key:
-            return key or None
-        raise MissingApiKey(
-            f"providers.{config.name} has no api_key: set it, or the environment variable {self.key_variable}",
-            variable=self.key_variable,
-            provider=config.name,
-        )
+    @property
+    def _may_have_environments_key(self) -> bool:
+        """The vendor's server, and this machine's."""
+        return self.config.base_url is None or self.is_at_vendor
+
+    @property
+    def _needs_key(self) -> bool:
+        return self.dialect.needs_key
 
 
 class Azure(Compatible, dialect=table.AZURE):

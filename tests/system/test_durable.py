@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tests_system_rig import HELLO, REQUEST, Gated, StartDuck, ask_for, ledger, 
 
 from rubberduck import RubberDuck
 from rubberduck.actors import deliveries
+from rubberduck.actors import jobs as keeper
 from rubberduck.core.jobs import JobState
 from rubberduck.errors import (
     CallInterrupted,
@@ -36,6 +38,14 @@ from supervision.testing import fault
 Eventually = Callable[..., Any]
 JOBS = {"lease": "300ms"}
 FAST = {"base_delay": "1ms", "max_delay": "1ms"}
+
+
+class InAnHour(datetime):
+    """For whose clock jumps."""
+
+    @classmethod
+    def now(cls, tz: Any = None) -> Any:
+        return datetime.fromtimestamp(time.time() + 3600, UTC)
 
 
 @pytest.fixture
@@ -139,10 +149,13 @@ def test_open_circuits_count_as_no_delivery(start_duck: StartDuck) -> None:
     assert duck.job(job).turned_away >= 1
 
 
-def test_a_job_that_is_too_old_is_not_sent(start_duck: StartDuck) -> None:
-    duck, gate = gated(start_duck, max_running=1, expire="200ms")
+def test_a_job_that_is_too_old_is_not_sent(
+    start_duck: StartDuck, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    duck, gate = gated(start_duck, max_running=1, expire="30m")
     blocking, late = duck.submit(ask_for("blocks")), duck.submit(ask_for("late"))
-    time.sleep(0.25)  # what must pass is the job's own time
+    eventually(lambda: gate.arrived == ["blocks"])
+    monkeypatch.setattr(deliveries, "datetime", InAnHour)
     gate.open(2)
     assert duck.result(blocking, timeout=10).text == "re: blocks"
     with pytest.raises(DeadlineExceeded):
@@ -331,22 +344,27 @@ def test_jobs_are_accepted_and_answered_once_while_an_actor_keeps_dying(start_du
     assert provider_log(duck) == ledger(duck) == (40, 200)
 
 
-def test_a_stop_hands_on_what_was_not_begun_and_keeps_what_was(start_duck: StartDuck, tmp_path: Path) -> None:
+def test_a_stop_hands_on_what_was_not_begun_and_keeps_what_was(
+    start_duck: StartDuck, tmp_path: Path, eventually: Eventually
+) -> None:
     kept = {**JOBS, "path": str(tmp_path / "jobs.db")}
     duck, gate = gated(start_duck, **kept, max_running=1)
     first, second = duck.submit(ask_for("first")), duck.submit(ask_for("second"))
-    stopping = asyncio.run(_stop_while(duck, gate))
-    assert stopping
+    eventually(lambda: gate.arrived == ["first"])
+    with ThreadPoolExecutor() as pool:
+        stopping = pool.submit(duck.stop, 10)
+        eventually(lambda: rests(duck))
+        gate.open(1)
+    assert stopping.result()
     again = start_duck({"mock": {"module": "mock", "models": ["any"], "responses": [HELLO]}}, jobs=kept)
     assert again.result(first, timeout=10).text == "re: first"
     assert again.result(second, timeout=10).text == "hello there"
 
 
-async def _stop_while(duck: RubberDuck, gate: Gated) -> bool:
-    stopped = asyncio.create_task(duck.astop(10))
-    await asyncio.sleep(0.05)  # the stop has begun: it waits for the call that the gate holds
-    gate.open(1)
-    return await stopped
+def rests(duck: RubberDuck) -> bool:
+    """Whether the actor that delivers begins nothing more, and waits for what is under way."""
+    node = duck.tree().find("deliveries")
+    return node is not None and node.busy_with == "Rest"
 
 
 # -- a process that is killed -------------------------------------------------------------------------------------
@@ -445,14 +463,7 @@ def test_a_jump_of_the_clock_loses_no_delivery_under_way(
     duck, gate = gated(start_duck)
     job = duck.submit(ask_for("slow"))
     eventually(lambda: gate.arrived == ["slow"])
-    from rubberduck.actors import jobs as keeper
-
-    class Jumped(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> Any:
-            return datetime.fromtimestamp(time.time() + 3600, UTC)
-
-    monkeypatch.setattr(keeper, "datetime", Jumped)
+    monkeypatch.setattr(keeper, "datetime", InAnHour)
     time.sleep(0.5)  # several looks at the leases
     gate.open()
     assert duck.result(job, timeout=10).text == "re: slow"

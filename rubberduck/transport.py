@@ -8,8 +8,10 @@ because httpx's own pool collapses under load (encode/httpcore issue 1002). RUBB
 from __future__ import annotations
 
 import asyncio
+import inspect
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -120,10 +122,9 @@ class Transport:
                 await home.sender.aclose()
             elif loop.is_running():
                 with suppress(TimeoutError):  # a loop that is blocked closes nothing, and must not hold up the others
-                    closing = asyncio.run_coroutine_threadsafe(home.sender.aclose(), loop)
-                    await asyncio.wait_for(asyncio.wrap_future(closing), CLOSING_S)
+                    await asyncio.wait_for(asyncio.wrap_future(_closing_on(loop, home.sender)), CLOSING_S)
             elif not loop.is_closed():  # stopped; it may be run from any thread, but not inside a running loop
-                await asyncio.to_thread(loop.run_until_complete, home.sender.aclose())
+                await asyncio.to_thread(_close_on_stopped, loop, home.sender)
 
     async def _open(
         self, method: str, url: str, headers: Mapping[str, str], content: bytes, timeouts: Timeouts, limit: int
@@ -394,6 +395,43 @@ async def _closed_with_its_loop(sender: Sender) -> AsyncGenerator[None]:
         yield
     finally:
         await sender.aclose()
+
+
+def _closing_on(loop: asyncio.AbstractEventLoop, sender: Sender) -> Future[None]:
+    """Close the connections of a loop that runs in another thread; done when they are.
+
+    A loop that ends in this very moment closes them itself and never comes to this, so nothing is made before it does.
+    """
+    done: Future[None] = Future()
+
+    def begin() -> None:
+        loop.create_task(sender.aclose()).add_done_callback(tell)
+
+    def tell(closing: asyncio.Task[None]) -> None:
+        error = asyncio.CancelledError() if closing.cancelled() else closing.exception()
+        if not done.set_running_or_notify_cancel():  # nobody waits for it any more
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    try:
+        loop.call_soon_threadsafe(begin)
+    except RuntimeError:  # it has ended
+        done.set_result(None)
+    return done
+
+
+def _close_on_stopped(loop: asyncio.AbstractEventLoop, sender: Sender) -> None:
+    """Close the connections of a loop that nobody runs. One that is run or closed meanwhile sees to it itself."""
+    closing = sender.aclose()
+    try:
+        loop.run_until_complete(closing)
+    except RuntimeError:
+        if inspect.getcoroutinestate(closing) != inspect.CORO_CREATED:
+            raise
+        closing.close()
 
 
 @lru_cache(maxsize=256)

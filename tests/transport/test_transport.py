@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import logging
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 
 import httpx
 import pytest
 
+import rubberduck.transport
 from rubberduck.core.sse import SSEDecoder
 from rubberduck.testing import Behaviour, Call, FaultServer, faults
 from rubberduck.transport import StreamReply, Transport, TransportError
@@ -397,6 +401,44 @@ def test_one_transport_serves_one_loop_after_the_other(carrier: str) -> None:
         with asyncio.Runner() as one, asyncio.Runner() as other:
             assert one.run(post(transport, server)) == other.run(post(transport, server))
             other.run(transport.aclose())
+
+
+@pytest.mark.parametrize("seems", ["is_running", "is_closed"])
+def test_a_loop_that_ends_just_when_it_is_to_close_is_left_to_its_end(
+    carrier: str, seems: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A coroutine was made for it that nobody ever awaited."""
+    with FaultServer() as server:
+        transport = Transport(carrier=carrier)
+        with asyncio.Runner() as runner:
+            runner.run(post(transport, server))
+            loop = runner.get_loop()
+        monkeypatch.setattr(loop, seems, lambda: seems == "is_running")  # as it looked a moment before
+        asyncio.run(transport.aclose())
+        gc.collect()
+
+
+def test_a_blocked_loop_closes_its_connections_when_it_comes_back(
+    carrier: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rubberduck.transport, "CLOSING_S", 0.01)
+    back = threading.Event()
+
+    async def blocks() -> None:
+        reply = await open_stream(transport, server)
+        is_open.set()
+        back.wait(5)
+        await server.until(lambda calls: calls[0].disconnected_at)
+        await reply.aclose()
+
+    with FaultServer(faults.Stall(after=1)) as server:
+        transport, is_open = Transport(carrier=carrier), threading.Event()
+        with ThreadPoolExecutor() as pool:
+            blocked = pool.submit(asyncio.run, blocks())
+            assert is_open.wait(5)
+            asyncio.run(transport.aclose())
+            back.set()
+            blocked.result(5)
 
 
 async def test_nothing_is_logged(carrier: str, caplog: pytest.LogCaptureFixture) -> None:

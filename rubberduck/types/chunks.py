@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, final
 
 from rubberduck.types.answers import FinishReason, Logprobs, Usage
+from rubberduck.types.guarded import guarded
 from rubberduck.types.messages import Annotation, Audio, Native
 
 
-@dataclass(frozen=True, slots=True)
+@final
+@guarded(frozen=True, slots=True)
 class ToolCallDelta:
     """A fragment of a tool call. Fragments with one `index` belong together; `arguments` are concatenated."""
 
@@ -20,7 +21,8 @@ class ToolCallDelta:
     type: Literal["function", "custom"] = "function"
 
 
-@dataclass(frozen=True, slots=True)
+@final
+@guarded(frozen=True, slots=True)
 class Delta:
     """What one chunk adds to an answer.
 
@@ -37,7 +39,8 @@ class Delta:
     native: Native | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@final
+@guarded(frozen=True, slots=True)
 class Chunk:
     """One step of a stream. `usage` is cumulative and comes with the last chunk, or never."""
 

@@ -137,7 +137,7 @@ class World:
         if rng.random() < 0.4:
             config["cache"] = {"ttl": "100ms"}
         if rng.random() < 0.3:
-            config["budgets"] = {"a": {"limit": rng.choice([0.01, 0.2])}, "all": {"limit": 0.5}}
+            config["budgets"] = {"a": {"limit": rng.choice([0.01, 0.2])}, "all": {"limit": 1}}
         return config
 
     def policy_of(self, each: Ended) -> Any:
@@ -230,6 +230,7 @@ class World:
             return options | {"response_model": Said, "repair": rng.random() < 0.7}
         if kind == "job":
             options["timeout"] = 1.5
+            options["tenant"] = "b"  # for a's money may be spent, and then a job waits for tomorrow's
             options["safety"] = rng.choice(["at_most_once", "at_least_once"])
             if rng.random() < 0.5:
                 options["key"] = f"key-{rng.random()}"

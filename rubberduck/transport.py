@@ -22,6 +22,7 @@ import httpx
 from rubberduck.core.inflate import PIECE_BYTES, Inflater, MalformedEncoding
 from rubberduck.transport_carriers import CURRENT, Sender, senders
 from rubberduck.transport_failures import TEXTS, TransportError, detail, meaning
+from rubberduck.transport_patience import Patience
 
 __all__ = ["Reply", "StreamReply", "Timeouts", "Transport", "TransportError"]
 
@@ -177,10 +178,16 @@ class StreamReply:
         return self
 
     async def __anext__(self) -> bytes:
+        if piece := await self.receive():
+            return piece
+        raise StopAsyncIteration
+
+    async def receive(self) -> bytes:
+        """The next decoded bytes, empty at the end of the body. Raises TransportError."""
         if self._is_closed:
-            raise StopAsyncIteration
+            return b""
         try:
-            piece = await self._next_piece()
+            piece = await (self._inflated() if self._coding else self._exchange.receive(self._encoded))
             self._exchange.count(len(piece))
         except MalformedEncoding as error:
             await self.aclose()
@@ -190,10 +197,9 @@ class StreamReply:
             if isinstance(error, TransportError):
                 await self.aclose()
             raise
-        if piece:
-            return piece
-        await self.aclose()
-        raise StopAsyncIteration
+        if not piece:
+            await self.aclose()
+        return piece
 
     async def read(self, limit: int | None = None) -> bytes:
         """The body, or its first `limit` bytes; then the reply is closed.
@@ -233,16 +239,13 @@ class StreamReply:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def _next_piece(self) -> bytes:
-        """The next decoded bytes, empty at the end of the body."""
+    async def _inflated(self) -> bytes:
         while True:
             if piece := next(self._pieces, b""):
                 return piece
             encoded = await self._exchange.receive(self._encoded)
             if not encoded:
                 break
-            if not self._coding:
-                return encoded
             if self._inflater is None:
                 self._inflater = Inflater(self._coding)
             self._pieces = self._inflater.feed(encoded)
@@ -255,19 +258,18 @@ class _Exchange:
     """One request on its way: its limits, how far it came, and the connection it holds."""
 
     __slots__ = (
-        "_can_tell_sent", "_connection", "_headers_by", "_host", "_idle", "_limit",
-        "_loop", "_size", "_slots", "_socket", "_until", "is_over", "was_sent",
+        "_can_tell_sent", "_connection", "_headers_by", "_host", "_limit",
+        "_patience", "_size", "_slots", "_socket", "is_over", "was_sent",
     )  # fmt: skip
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, host: str, timeouts: Timeouts, limit: int, *, can_tell_sent: bool
     ) -> None:
         now = loop.time()
-        self._loop = loop
         self._host = host
-        self._idle = timeouts.idle
-        self._until = None if timeouts.total is None else now + timeouts.total
-        self._headers_by = _earlier(None if timeouts.first_byte is None else now + timeouts.first_byte, self._until)
+        until = None if timeouts.total is None else now + timeouts.total
+        self._headers_by = _earlier(None if timeouts.first_byte is None else now + timeouts.first_byte, until)
+        self._patience = None if timeouts.idle is None and until is None else Patience(loop, timeouts.idle, until)
         self._limit = limit
         self._size = 0
         self._can_tell_sent = can_tell_sent
@@ -316,22 +318,22 @@ class _Exchange:
 
     async def receive(self, encoded: AsyncIterator[bytes]) -> bytes:
         """The next bytes of the body, empty at its end."""
-        by = _earlier(None if self._idle is None else self._loop.time() + self._idle, self._until)
-        timer = None if by is None else asyncio.timeout_at(by)
+        patience = self._patience
         try:
-            if timer is None:
-                return await self._next(encoded)
-            async with timer:
-                return await self._next(encoded)
-        except Exception as failure:  # noqa: BLE001 - as in send
-            if timer is not None and timer.expired():
+            if patience is not None:
+                patience.begin()
+            async for data in encoded:
+                if data:
+                    return data
+        except (Exception, asyncio.CancelledError) as failure:
+            if patience is not None and patience.has_ended_it():
                 raise self.error("the answer stalled, or took too long", "timeout") from None
+            if isinstance(failure, asyncio.CancelledError):
+                raise
             raise self._translate(failure, lost="cut") from None
-
-    async def _next(self, encoded: AsyncIterator[bytes]) -> bytes:
-        async for data in encoded:
-            if data:
-                return data
+        finally:
+            if patience is not None:
+                patience.rest()
         self.is_over = True
         return b""
 
@@ -345,6 +347,8 @@ class _Exchange:
         if self._slots is not None:
             self._slots.release()
             self._slots = None
+        if self._patience is not None:
+            self._patience.end()
         if self.is_over or self._socket is None:
             return
         # Once the last byte of a body is in, aiohttp may have lent the connection to another call already.

@@ -227,12 +227,16 @@ class HTTPProvider(Provider):
         self._warn(self.warnings(request))
         answer, most = Assembly(), self.config.answer_limits.body
         try:
-            async with aclosing(self._chunks(request, answer)) as chunks:
-                async for chunk in chunks:
-                    answer.add(chunk)
-                    if answer.size > most:
-                        raise self._too_large()
-                    yield chunk
+            async with (
+                await self._opened(request) as reply,
+                aclosing(await self._read(request, reply, answer)) as pieces,
+            ):
+                async for chunks in pieces:
+                    for chunk in chunks:
+                        answer.add(chunk)
+                        if answer.size > most:
+                            raise self._too_large()
+                        yield chunk
         except TransportError as error:
             raise self._lost(error, request.model, answer) from error
         except RubberDuckError as error:
@@ -246,26 +250,22 @@ class HTTPProvider(Provider):
             await self.ready_to_count(request.model)
             yield Chunk(usage=self._estimate(request, answer.written))
 
-    async def _chunks(self, request: Request, answer: Assembly) -> AsyncGenerator[Chunk]:
+    async def _opened(self, request: Request) -> StreamReply:
         url, headers, content = self._outgoing(self.encode, request)
-        timeouts = self._stream_timeouts
-        async with await self._transport.stream(url, headers=headers, content=content, timeouts=timeouts) as reply:
-            self._show(request.model, reply)
-            if reply.status != 200:
-                raise self.classify(reply.status, reply.headers, await reply.read(self.config.answer_limits.error))
-            if reply.headers.get("content-type", "").startswith("application/json"):
-                # Some servers do not stream, whatever they are asked.
-                body = await reply.read(self.config.answer_limits.body)
-                for chunk in as_chunks(self.decode(reply.status, reply.headers, body)):
-                    yield chunk
-                return
-            decoder = self.stream_decoder()
-            decoder.bound(self.config.answer_limits.event)
-            try:
-                async for chunk in _decoded(reply, decoder):
-                    yield chunk
-            finally:
-                answer.usage = answer.usage or decoder.usage
+        return await self._transport.stream(url, headers=headers, content=content, timeouts=self._stream_timeouts)
+
+    async def _read(self, request: Request, reply: StreamReply, answer: Assembly) -> AsyncGenerator[list[Chunk]]:
+        """The chunks of an answer, those of a piece together: each generator that they pass one by one costs time."""
+        limits = self.config.answer_limits
+        self._show(request.model, reply)
+        if reply.status != 200:
+            raise self.classify(reply.status, reply.headers, await reply.read(limits.error))
+        if reply.headers.get("content-type", "").startswith("application/json"):
+            # Some servers do not stream, whatever they are asked.
+            return _at_once(as_chunks(self.decode(reply.status, reply.headers, await reply.read(limits.body))))
+        decoder = self.stream_decoder()
+        decoder.bound(limits.event)
+        return _decoded(reply, decoder, answer)
 
     async def aclose(self) -> None:
         await self._transport.aclose()
@@ -402,35 +402,35 @@ def _timeouts(config: ProviderConfig) -> Timeouts:
     return replace(defaults, connect=connect, idle=idle)
 
 
-async def _decoded(reply: StreamReply, decoder: StreamDecoder) -> AsyncGenerator[Chunk]:
-    """The chunks of a stream, up to its proper end. A connection lost behind that end is no loss."""
+async def _at_once(chunks: list[Chunk]) -> AsyncGenerator[list[Chunk]]:
+    yield chunks
+
+
+async def _decoded(reply: StreamReply, decoder: StreamDecoder, answer: Assembly) -> AsyncGenerator[list[Chunk]]:
+    """The chunks of a stream, up to its proper end."""
     end_by = None
     try:
-        while (data := await _next_piece(reply, end_by)) is not None:
-            for chunk in decoder.feed(data):
-                yield chunk
+        while data := await (reply.receive() if end_by is None else _more(reply, end_by)):
+            if chunks := decoder.feed(data):
+                yield chunks
             decoder.check()
             if decoder.done:
                 await _drain(reply)
                 return
             if end_by is None and decoder.is_whole:
                 end_by = asyncio.get_running_loop().time() + _END_MARK_S
-    except TransportError:
-        if not decoder.is_whole:
-            raise
-    for chunk in decoder.end():
-        yield chunk
+        yield decoder.end()
+    finally:
+        answer.usage = answer.usage or decoder.usage
 
 
-async def _next_piece(reply: StreamReply, by: float | None) -> bytes | None:
-    """The next bytes; None at the end of the body, or where `by` comes first: a whole answer waits for no end mark."""
-    if by is None:
-        return await anext(reply, None)
+async def _more(reply: StreamReply, by: float) -> bytes:
+    """What comes behind a whole answer until then: it waits no longer for its end mark, and is whole without one."""
     try:
         async with asyncio.timeout_at(by):
-            return await anext(reply, None)
-    except TimeoutError:
-        return None
+            return await reply.receive()
+    except (TransportError, TimeoutError):
+        return b""
 
 
 async def _drain(reply: StreamReply) -> None:

@@ -53,11 +53,8 @@ class _Decoder:
 
     def feed(self, data: bytes) -> list[Event]:
         """Take the next bytes and return the events they complete. Raises MalformedStream."""
+        self.check()
         events: list[Event] = []
-        if self._fault is not None:
-            raise self._fault
-        if not data:
-            return events
         try:
             self._read(data, events)
         except MalformedStream as fault:
@@ -66,11 +63,15 @@ class _Decoder:
                 raise
         return events
 
-    def end(self) -> list[Event]:
-        """Say that the body is over; a last event is delivered even where its end is missing."""
-        events: list[Event] = []
+    def check(self) -> None:
+        """Raise what was found wrong behind the events of the last `feed`, if anything was."""
         if self._fault is not None:
             raise self._fault
+
+    def end(self) -> list[Event]:
+        """Say that the body is over; a last event is delivered even where its end is missing."""
+        self.check()
+        events: list[Event] = []
         self._close(events)
         return events
 
@@ -153,7 +154,7 @@ class SSEDecoder(_Decoder):
         if block.startswith(b"event: "):
             name, _, line = block.partition(b"\n")
         if line.startswith(b"data: ") and b"\n" not in line:
-            event, data = _text(name[7:]), _text(line[6:])
+            event, data = _text(name[7:]) if name else "", _text(line[6:])
             if data and not data.isspace():
                 events.append(Event(event or "message", data, self._id))
             return

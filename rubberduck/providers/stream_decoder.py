@@ -23,10 +23,12 @@ class StreamDecoder(ABC):
     """Turns the bytes of one stream into chunks; the last chunk carries the usage.
 
     `done` is true once the stream's own end came. `is_whole` is true when nothing would be missing if the
-    connection were lost now. `usage` is what the stream has told so far. `framing` tells events apart.
+    connection were lost now. `usage` is what the stream has told so far. `framing` tells events apart; `end_mark` is
+    what the last of them says, where that is no JSON.
     """
 
     framing: ClassVar[type[SSEDecoder | NDJSONDecoder]] = SSEDecoder
+    end_mark: ClassVar[str | None] = None
 
     def __init__(self, provider: str) -> None:
         self._provider = provider
@@ -54,17 +56,15 @@ class StreamDecoder(ABC):
     def _finish(self) -> list[Chunk]:
         """The last chunks of a whole answer; makes the decoder `done`."""
 
-    def _is_end_mark(self, data: str) -> bool:
-        return False
-
     def feed(self, data: bytes) -> list[Chunk]:
         """The chunks that these bytes complete. Raises what is wrong with the stream, or what the server reports."""
         self.check()
-        self._note_head(data)
+        if not self._has_begun:
+            self._note_head(data)
         chunks: list[Chunk] = []
         try:
             self._read_all(self._events.feed(data), chunks)
-            self._events.feed(b"")  # raises what it found behind the events it gave
+            self._events.check()
         except MalformedStream as error:
             if not self.done:  # what follows the end is read or not, as the network cut it, and counts for nothing
                 self._fault = self._nonsense(str(error))
@@ -107,11 +107,11 @@ class StreamDecoder(ABC):
                 chunks += self._read_event(event)
 
     def _read_event(self, event: Event) -> list[Chunk]:
-        if self._is_end_mark(event.data.strip()):
-            return self._finish()
         try:
             said = parse_json(event.data)
         except ValueError:
+            if event.data.strip() == self.end_mark:
+                return self._finish()
             if event.partial:
                 return []
             if event.event == "error":

@@ -6,7 +6,7 @@ servers named beside them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rubberduck.providers.reading import (
@@ -30,7 +30,6 @@ from rubberduck.types import (
     Usage,
 )
 
-_CUSTOM: dict[bool, Literal["function", "custom"]] = {False: "function", True: "custom"}
 _FINISH = {
     "stop": FinishReason.STOP,
     "eos": FinishReason.STOP,
@@ -246,9 +245,9 @@ class _OpenCall:
     index: int
     id: str
     name: str
-    arguments: str = ""
+    type: Literal["function", "custom"]
+    arguments: list[str] = field(default_factory=list)
     id_is_ours: bool = False
-    is_custom: bool = False
 
 
 class ToolFragments:
@@ -269,26 +268,31 @@ class ToolFragments:
 
     def add(self, fragment: dict[str, Any], answer_id: str) -> ToolCallDelta:
         """The fragment as ours. `answer_id` is what an id is made from where the server sends none."""
-        slot = fragment.get("index")
+        slot, function = fragment.get("index"), fragment.get("function")
         slot = slot if isinstance(slot, int) else None
-        call_id, (name, arguments) = as_name(fragment.get("id")), function_of(fragment)
         call = self._latest if slot is None else self._open.get(slot)
+        if call is not None and "id" not in fragment and isinstance(function, dict):
+            more = function.get("arguments")
+            if len(function) == 1 and isinstance(more, str):  # nearly all fragments are such
+                self._latest = call
+                call.arguments.append(more)
+                return ToolCallDelta(call.index, None, None, more, call.type)
+        call_id, (name, arguments) = as_name(fragment.get("id")), function_of(fragment)
         if call is None or _begins_another(call, call_id, name, arguments):
-            call = self._begin(slot, call_id, name, answer_id)
-            call.arguments = arguments
-            call.is_custom = kind_of(fragment) == "custom"
-            return ToolCallDelta(call.index, call.id, name or None, arguments, kind_of(fragment))
+            call = self._begin(slot, call_id, name, kind_of(fragment), answer_id)
+            call.arguments.append(arguments)
+            return ToolCallDelta(call.index, call.id, name or None, arguments, call.type)
         self._latest = call
-        call.arguments += arguments
+        call.arguments.append(arguments)
         late_name = name if name and not call.name else None
         call.name = call.name or name
-        return ToolCallDelta(call.index, name=late_name, arguments=arguments, type=_CUSTOM[call.is_custom])
+        return ToolCallDelta(call.index, name=late_name, arguments=arguments, type=call.type)
 
     def unsaid(self) -> tuple[ToolCallDelta, ...]:
         """What completes the calls that came without any arguments: an empty object, as in a whole answer."""
-        bare = [call for call in self._calls if not call.arguments and not call.is_custom]
+        bare = [call for call in self._calls if call.type == "function" and not any(call.arguments)]
         for call in bare:
-            call.arguments = "{}"
+            call.arguments.append("{}")
         return tuple(ToolCallDelta(call.index, arguments="{}") for call in bare)
 
     @property
@@ -296,9 +300,11 @@ class ToolFragments:
         """The id of the call that the last fragment belongs to."""
         return self._latest.id if self._latest is not None else ""
 
-    def _begin(self, slot: int | None, call_id: str | None, name: str, answer_id: str) -> _OpenCall:
+    def _begin(
+        self, slot: int | None, call_id: str | None, name: str, kind: Literal["function", "custom"], answer_id: str
+    ) -> _OpenCall:
         number = len(self._calls)
-        call = _OpenCall(number, call_id or made_id(answer_id, number, name), name, id_is_ours=call_id is None)
+        call = _OpenCall(number, call_id or made_id(answer_id, number, name), name, kind, id_is_ours=call_id is None)
         self._calls.append(call)
         self._open[slot] = self._latest = call
         return call
@@ -310,4 +316,4 @@ def _begins_another(call: _OpenCall, call_id: str | None, name: str, arguments: 
         return False
     if call_id is not None and not call.id_is_ours:
         return call_id != call.id
-    return bool(arguments) and is_whole_json(call.arguments)
+    return bool(arguments) and is_whole_json("".join(call.arguments))

@@ -34,6 +34,8 @@ class OpenAIStreamDecoder(StreamDecoder):
     The role comes with the first chunk that says more than it.
     """
 
+    end_mark = "[DONE]"
+
     def __init__(self, provider: str) -> None:
         super().__init__(provider)
         self._choices: dict[int, _ChoiceSoFar] = {}
@@ -45,9 +47,6 @@ class OpenAIStreamDecoder(StreamDecoder):
     @property
     def is_whole(self) -> bool:
         return self.done or (bool(self._choices) and all(choice.finished for choice in self._choices.values()))
-
-    def _is_end_mark(self, data: str) -> bool:
-        return data == "[DONE]"
 
     def _read(self, event: str, said: dict[str, Any]) -> list[Chunk]:
         if said.get("usage") or "x_groq" in said:
@@ -73,10 +72,12 @@ class OpenAIStreamDecoder(StreamDecoder):
             choice = self._choices[index] = _ChoiceSoFar()
         told = as_dict(said.get("delta"))
         raw, logprobs = said.get("finish_reason"), said.get("logprobs")
-        if choice.begun and raw is None and logprobs is None and len(told) == 1:
+        if choice.begun and raw is None and logprobs is None and len(told) == 1:  # nearly all chunks are such
             text = told.get("content")
-            if isinstance(text, str) and text:  # nearly all chunks are such
-                return Chunk(index, Delta(as_text(text)), None, None, None, self._id or None, self._model or None)
+            if isinstance(text, str) and text:
+                return Chunk(index, Delta(text), None, None, None, self._id or None, self._model or None)
+            if "tool_calls" in told and (calls := self._calls(told, choice)):
+                return self._chunk(index, Delta("", None, calls))
         return self._read_any(index, choice, told, as_name(raw), dialects.logprobs_of(logprobs) if logprobs else None)
 
     def _read_any(
@@ -114,12 +115,15 @@ class OpenAIStreamDecoder(StreamDecoder):
         return Delta(
             text,
             None,
-            tuple([self._call(fragment, choice) for fragment in dialects.tool_calls_of(said)]),
+            self._calls(said, choice),
             reasoning,
             refusal,
             dialects.annotations_of(said) if said.get("annotations") else (),
             dialects.audio_of(said) if said.get("audio") else None,
         )
+
+    def _calls(self, said: dict[str, Any], choice: _ChoiceSoFar) -> tuple[ToolCallDelta, ...]:
+        return tuple([self._call(fragment, choice) for fragment in dialects.tool_calls_of(said)])
 
     def _call(self, fragment: dict[str, Any], choice: _ChoiceSoFar) -> ToolCallDelta:
         delta = choice.tools.add(fragment, self._id)

@@ -111,6 +111,8 @@ class ResponsesStreamDecoder(StreamDecoder):
     The role comes with the first chunk that says more than it; the finish reason, usage and native items come last.
     """
 
+    end_mark = "[DONE]"  # compatible servers may send it behind the terminal event, where nobody looks
+
     def __init__(self, provider: str) -> None:
         super().__init__(provider)
         self._id = ""
@@ -128,9 +130,6 @@ class ResponsesStreamDecoder(StreamDecoder):
     @property
     def is_whole(self) -> bool:
         return self.done
-
-    def _is_end_mark(self, data: str) -> bool:
-        return data == "[DONE]"  # compatible servers may send it behind the terminal event, where nobody looks
 
     def _finish(self) -> list[Chunk]:
         raise self._cut_off()

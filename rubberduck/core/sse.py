@@ -106,6 +106,8 @@ class SSEDecoder(_Decoder):
     def _read(self, data: bytes, events: list[Event]) -> None:
         if self._at_start:
             data = self._without_bom(data)
+            if self._at_start:
+                return
         if not self._has_cr and b"\r" in data:
             self._has_cr = True
             self._scanned = 0
@@ -125,8 +127,6 @@ class SSEDecoder(_Decoder):
         return head.removeprefix(_BOM)
 
     def _read_blocks(self, data: bytes, events: list[Event]) -> None:
-        if self._at_start:
-            return
         if self._pending:
             self._pending += data
             end = self._pending.find(b"\n\n", self._scanned)
@@ -150,14 +150,18 @@ class SSEDecoder(_Decoder):
     def _read_block(self, block: bytes, events: list[Event]) -> None:
         """One event: `data` alone (OpenAI), `event` and `data` (Anthropic, Responses), or whatever else is allowed."""
         self._bound(len(block))
-        name, line = b"", block
-        if block.startswith(b"event: "):
-            name, _, line = block.partition(b"\n")
-        if line.startswith(b"data: ") and b"\n" not in line:
-            event, data = _text(name[7:]) if name else "", _text(line[6:])
-            if data and not data.isspace():
-                events.append(Event(event or "message", data, self._id))
-            return
+        try:
+            before, _, data = block.decode().partition("data: ")
+        except UnicodeDecodeError:
+            return self._read_by_lines(block, events)  # in a comment it would be no mistake
+        is_name = before.startswith("event: ") and before.find("\n") == len(before) - 1
+        if not data or "\n" in data or (before and not is_name):
+            return self._read_by_lines(block, events)
+        if not data.isspace():
+            events.append(Event(before[7:-1] or "message", data, self._id))
+        return None
+
+    def _read_by_lines(self, block: bytes, events: list[Event]) -> None:
         for line in block.split(b"\n"):
             self._take_line(line, events)
         self._take_line(b"", events)

@@ -81,7 +81,9 @@ def as_name(value: object) -> str | None:
 
 def as_count(value: object) -> int | None:
     """The value if it can be a number of things, else None."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LARGEST_COUNT:
+    if type(value) is int:  # not bool
+        return value if 0 <= value <= LARGEST_COUNT else None
+    if not isinstance(value, float) or not 0 <= value <= LARGEST_COUNT:
         return None
     return int(value)
 

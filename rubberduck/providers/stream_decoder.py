@@ -63,7 +63,9 @@ class StreamDecoder(ABC):
             self._note_head(data)
         chunks: list[Chunk] = []
         try:
-            self._read_all(self._events.feed(data), chunks)
+            for event in self._events.feed(data):
+                if not self.done:
+                    chunks += self._read_event(event)
             self._events.check()
         except MalformedStream as error:
             if not self.done:  # what follows the end is read or not, as the network cut it, and counts for nothing
@@ -89,7 +91,9 @@ class StreamDecoder(ABC):
         self.check()
         chunks: list[Chunk] = []
         try:
-            self._read_all(self._events.end(), chunks)
+            for event in self._events.end():
+                if not self.done:
+                    chunks += self._read_event(event)
         except MalformedStream as error:
             if not self.is_whole:
                 raise self._nonsense(str(error)) from None
@@ -100,11 +104,6 @@ class StreamDecoder(ABC):
         if not self.is_whole:
             raise self._cut_off()
         return chunks + self._finish()
-
-    def _read_all(self, events: list[Event], chunks: list[Chunk]) -> None:
-        for event in events:
-            if not self.done:
-                chunks += self._read_event(event)
 
     def _read_event(self, event: Event) -> list[Chunk]:
         try:
@@ -117,10 +116,8 @@ class StreamDecoder(ABC):
             if event.event == "error":
                 raise self._reported(event.data) from None
             raise self._nonsense("an event is no JSON") from None
-        if event.event == "error" and not isinstance(said, dict):
-            raise self._reported(said)
         if not isinstance(said, dict):
-            raise self._nonsense("an event is no JSON object")
+            raise self._reported(said) if event.event == "error" else self._nonsense("an event is no JSON object")
         self._has_begun = True
         return self._read(event.event, said)
 

@@ -76,7 +76,8 @@ class AnthropicStreamDecoder(StreamDecoder):
         return self.done
 
     def _read(self, event: str, said: dict[str, Any]) -> list[Chunk]:
-        match as_name(said.get("type")) or event:
+        kind = said.get("type")
+        match kind if isinstance(kind, str) and kind else event:
             case "content_block_delta":
                 return self._add(as_count(said.get("index")) or 0, as_dict(said.get("delta")))
             case "content_block_start":

@@ -58,11 +58,11 @@ class OpenAIStreamDecoder(StreamDecoder):
         if not (self._id and self._model):
             self._id = self._id or as_text(said.get("id"))
             self._model = self._model or as_text(said.get("model"))
-        chunks: list[Chunk] = []
-        for choice in as_list(said.get("choices")):
-            if isinstance(choice, dict) and (chunk := self._read_choice(choice)) is not None:
-                chunks.append(chunk)
-        return chunks
+        return [
+            chunk
+            for choice in as_list(said.get("choices"))
+            if isinstance(choice, dict) and (chunk := self._read_choice(choice)) is not None
+        ]
 
     def _read_choice(self, said: dict[str, Any]) -> Chunk | None:
         index = said.get("index")

@@ -152,8 +152,8 @@ def choose(
 
 
 def with_obstacle(candidate: Candidate, obstacle: str, retry_after: float | None = None) -> Candidate:
-    """The candidate, kept out for a further reason."""
-    return replace(candidate, obstacle=obstacle, retry_after=retry_after)
+    """The candidate, kept out for a further reason: not even a probe of its circuit is to be sent there."""
+    return replace(candidate, obstacle=obstacle, retry_after=retry_after, may_probe=False)
 
 
 def _given_a_chance(candidate: Candidate, candidates: Sequence[Candidate]) -> Candidate:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
+from contextlib import closing
 from decimal import Decimal
 from typing import Any
 
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from tests_system_rig import StartDuck, ledger, provider_log
 
 from rubberduck import Embeddings, RubberDuck, telemetry
+from rubberduck.actors.calls.embedding import AT_ONCE
 from rubberduck.config import ProviderConfig
 from rubberduck.errors import (
     BudgetExceeded,
@@ -27,6 +30,7 @@ from rubberduck.errors import (
 )
 from rubberduck.providers.base import Provider
 from rubberduck.providers.mock import Mock, vector_of
+from rubberduck.storage.sqlite import SqliteLedger
 from rubberduck.types import EmbeddingRequest, Usage
 from supervision.testing import ManualClock, fault
 
@@ -61,6 +65,13 @@ def expected(texts: Any = TEXTS, dimensions: int = 64) -> tuple[Any, ...]:
 def asked(duck: RubberDuck, name: str = "mock") -> list[tuple[str, ...]]:
     """The texts of each request that a provider got."""
     return [call.request.input for call in duck.provider(name).calls]
+
+
+def states(duck: RubberDuck) -> dict[str, int]:
+    """How many rows of the ledger ended how."""
+    duck.costs()  # what was told to the ledger before is written after it
+    with closing(SqliteLedger(duck.config.ledger.path or "")) as books:
+        return dict(Counter(str(row.state) for row in books.rows()))
 
 
 # --- an answer ---------------------------------------------------------------------------------------------------
@@ -188,12 +199,13 @@ def test_who_is_left_out_is_told_of_where_the_others_fail(start_duck: StartDuck)
     assert caught.value.reasons == {"chatty/a": "offers no embeddings", "mock/b": "circuit forced_open"}
 
 
-def two(start_duck: StartDuck, first: list[Any], second: list[Any], models: list[str]) -> RubberDuck:
+def two(start_duck: StartDuck, first: list[Any], second: list[Any], models: list[str], **sections: Any) -> RubberDuck:
     duck = start_duck(
         {"near": mock(*first) | {"priority": 1}, "far": mock(*second) | {"priority": 2}},
         models={"vectors": models},
         retry={"base_delay": 1, "max_delay": 2, "max_attempts": 2},
         prices={"near/a": PRICE, "far/a": PRICE, "far/b": PRICE},
+        **sections,
     )
     duck.provider("near").embedding_batch = duck.provider("far").embedding_batch = 3
     return duck
@@ -212,11 +224,24 @@ def test_the_first_batch_may_fail_over_to_any_route(start_duck: StartDuck) -> No
 def test_vectors_of_two_models_are_never_mixed(start_duck: StartDuck) -> None:
     duck = two(start_duck, [OK, FAILS], [OK], ["near/a", "far/b"])
     with pytest.raises(ServiceUnavailable) as caught:
-        duck.embed(ask(model="vectors"))
+        duck.embed(ask(*TEXTS[:6], model="vectors"))
     assert duck.provider("far").calls == []
     assert [each.outcome for each in caught.value.attempts] == ["success", *["ServiceUnavailable"] * 2]
     assert caught.value.spent == COST_OF_OK == duck.costs().cost
     assert "another model" in str(caught.value.trace)
+
+
+def test_not_even_the_last_resort_asks_another_model_for_the_rest(start_duck: StartDuck) -> None:
+    """With every circuit open the other model's was chosen for a probe, and the call crashed over it."""
+    last_resort = {"circuit_breaker": {"failure_threshold": 1}, "choice": {"panic": "probe_best"}}
+    duck = two(start_duck, [OK, FAILS], [FAILS], ["near/a", "far/b"], **last_resort)
+    with pytest.raises(ServiceUnavailable):
+        duck.embed(ask("one", model="vectors"), providers=["far"])
+    asked_far = len(duck.provider("far").calls)
+    with pytest.raises(RubberDuckError) as caught:
+        duck.embed(ask(model="vectors"))
+    assert not isinstance(caught.value, CallInterrupted)
+    assert len(duck.provider("far").calls) == asked_far
 
 
 def test_the_same_model_at_another_provider_may_go_on(start_duck: StartDuck) -> None:
@@ -258,10 +283,10 @@ def test_a_batch_is_repeated_as_any_request_is_and_a_new_batch_is_no_fallback(st
 
 
 def test_each_batch_has_as_many_attempts_as_any_call(start_duck: StartDuck) -> None:
-    duck = start(start_duck, *[FAILS, OK] * 3, retry={"base_delay": 1, "max_delay": 2, "max_attempts_total": 2})
-    answer = duck.embed(ask())
-    assert answer.vectors == expected()
-    assert len(answer.attempts) == 6
+    duck = start(start_duck, *[FAILS, OK] * 2, retry={"base_delay": 1, "max_delay": 2, "max_attempts_total": 2})
+    answer = duck.embed(ask(*TEXTS[:6]))
+    assert answer.vectors == expected(TEXTS[:6])
+    assert len(answer.attempts) == 4
 
 
 def test_a_large_batch_is_given_more_time_before_another_route_is_asked(start_duck: StartDuck, eventually: Any) -> None:
@@ -276,13 +301,139 @@ def test_a_large_batch_is_given_more_time_before_another_route_is_asked(start_du
     assert future.get(timeout=5).provider == "far"
 
 
+# --- side by side ------------------------------------------------------------------------------------------------
+
+
+class Doors(Mock):
+    """Answers each request for vectors when the test lets it, by its first text; `most` is how many were in at once."""
+
+    def __init__(self, config: ProviderConfig) -> None:
+        super().__init__(config)
+        self.waiting: dict[Any, tuple[asyncio.AbstractEventLoop, asyncio.Event]] = {}
+        self.ended: list[Any] = []
+        self.refused: set[Any] = set()
+        self.most = 0
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        text, door = request.input[0], asyncio.Event()
+        self.waiting[text] = asyncio.get_running_loop(), door
+        self.most = max(self.most, len(self.waiting))
+        try:
+            await door.wait()
+            if text in self.refused:
+                raise Overloaded("not now", status=529)
+            return await super().embed(request)
+        finally:
+            self.ended.append(text)
+            del self.waiting[text]
+
+    def open(self, *texts: str) -> None:
+        for text in texts:
+            loop, door = self.waiting[text]
+            loop.call_soon_threadsafe(door.set)
+
+
+def behind_doors(start_duck: StartDuck, *responses: Any, **sections: Any) -> tuple[RubberDuck, Doors]:
+    duck = start_duck(
+        {"mock": {"module": Doors, "responses": list(responses or [OK])}},
+        **{"prices": {"any": PRICE}, "retry": {"max_attempts": 1}} | sections,
+    )
+    provider = duck.provider("mock")
+    provider.embedding_batch = 1
+    return duck, provider
+
+
+def test_all_parts_but_the_first_go_side_by_side_and_come_back_in_order(start_duck: StartDuck, eventually: Any) -> None:
+    duck, provider = behind_doors(start_duck)
+    future = duck.service.ask({"embed": ask()}, block=False)
+    eventually(lambda: set(provider.waiting) == {"one"})
+    provider.open("one")
+    eventually(lambda: set(provider.waiting) == {"two", "three", "four", "five"})
+    provider.open("five")
+    eventually(lambda: set(provider.waiting) == {"two", "three", "four", "six"})
+    provider.open("four", "six")
+    eventually(lambda: set(provider.waiting) == {"two", "three", "seven"})
+    provider.open("seven", "three", "two")
+    answer = future.get(timeout=5)
+    assert answer.vectors == expected()
+    assert provider.most == AT_ONCE
+    assert [leg.number for leg in answer.trace.legs] == [1, 2, 3, 4, 5, 6, 7]
+    starts = [attempt.started for attempt in answer.attempts]
+    assert starts == sorted(starts)
+    assert answer.usage.cost == duck.costs().cost == 7 * COST_OF_OK
+
+
+def test_the_first_part_that_fails_gives_the_others_up(start_duck: StartDuck, eventually: Any) -> None:
+    duck, provider = behind_doors(start_duck)
+    future = duck.service.ask({"embed": ask()}, block=False)
+    eventually(lambda: set(provider.waiting) == {"one"})
+    provider.open("one")
+    eventually(lambda: len(provider.waiting) == AT_ONCE)
+    provider.refused.add("three")
+    provider.open("three")
+    with pytest.raises(Overloaded) as caught:
+        future.get(timeout=5)
+    assert sorted(each.outcome for each in caught.value.attempts) == [*["Cancelled"] * 3, "Overloaded", "success"]
+    assert caught.value.spent is None
+    assert set(provider.ended) == {"one", "two", "three", "four", "five"}
+    eventually(lambda: duck.status().calls == 0)
+    assert states(duck) == {"settled": 1, "uncertain": 3, "void": 1}
+    assert provider_log(duck) == ledger(duck) == (1, 3)
+    status = duck.status()
+    assert (status.queue.in_process, status.providers["mock"].limiter.in_flight) == (0, 0)
+
+
+def test_no_more_parts_go_at_once_than_the_limiter_allows(start_duck: StartDuck, eventually: Any) -> None:
+    duck, provider = behind_doors(start_duck, rate_limits={"mock": {"max_concurrency": 2}})
+    future = duck.service.ask({"embed": ask()}, block=False)
+    for text in TEXTS:
+        eventually(lambda text=text: text in provider.waiting)
+        provider.open(text)
+    assert future.get(timeout=5).vectors == expected()
+    assert provider.most <= 2
+
+
+def test_parts_that_the_money_of_a_call_does_not_bear_at_once_go_one_after_the_other(
+    start_duck: StartDuck, eventually: Any
+) -> None:
+    """To wait for what the others hold would end the call for want of money that comes back."""
+    dear, impatient = OK | {"usage": {"prompt_tokens": 2900}}, {"max_attempts": 1, "max_wait_for_preferred": "1ms"}
+    duck, provider = behind_doors(start_duck, dear, OK, retry=impatient)
+    texts = [letter * 1000 for letter in "abcd"]
+    future = duck.service.ask({"embed": ask(*texts), "max_cost": "0.0045"}, block=False)
+    for text in texts:
+        eventually(lambda text=text: text in provider.waiting)
+        provider.open(text)
+    assert future.get(timeout=5).vectors == expected(texts)
+    assert provider.most == 1
+
+
+def test_while_a_circuit_wants_one_probe_parts_go_one_after_the_other(start_duck: StartDuck, eventually: Any) -> None:
+    clock = ManualClock()
+    breaker = {"failure_threshold": 1, "reset_timeout": 1, "success_threshold": 3, "half_open_max_probes": 1}
+    duck, provider = behind_doors(start_duck, clock=clock, circuit_breaker=breaker)
+    provider.refused.add("bad")
+    failing = duck.service.ask({"embed": ask("bad")}, block=False)
+    eventually(lambda: "bad" in provider.waiting)
+    provider.open("bad")
+    with pytest.raises(Overloaded):
+        failing.get(timeout=5)
+    clock.advance(5)
+    future = duck.service.ask({"embed": ask()}, block=False)
+    for text in TEXTS:
+        eventually(lambda text=text: text in provider.waiting)
+        provider.open(text)
+    assert future.get(timeout=5).vectors == expected()
+    assert provider.most == 1
+
+
 # --- ends in the middle ------------------------------------------------------------------------------------------
 
 
 def test_a_batch_that_fails_fails_the_call_and_tells_what_was_spent(start_duck: StartDuck) -> None:
     duck = start(start_duck, OK, {"error": "overloaded"}, retry={"max_attempts": 1})
     with pytest.raises(Overloaded) as caught:
-        duck.embed(ask())
+        duck.embed(ask(*TEXTS[:6]))
     assert caught.value.spent == COST_OF_OK
     assert len(caught.value.attempts) == 2
     assert provider_log(duck) == ledger(duck) == (1, 3)
@@ -292,11 +443,11 @@ def test_the_deadline_is_that_of_all_batches_together(start_duck: StartDuck, eve
     clock = ManualClock()
     duck = start(start_duck, OK, OK | {"delay": "30s"}, clock=clock)
     future = duck.service.ask({"embed": ask(), "timeout": 9}, block=False)
-    eventually(lambda: len(duck.provider("mock").calls) == 2)
+    eventually(lambda: len(duck.provider("mock").calls) == 3)
     clock.advance(9)
     with pytest.raises(DeadlineExceeded) as caught:
         future.get(timeout=5)
-    assert [each.outcome for each in caught.value.attempts] == ["success", "Cancelled"]
+    assert [each.outcome for each in caught.value.attempts] == ["success", "Cancelled", "Cancelled"]
     assert caught.value.spent is None
     eventually(lambda: duck.status().calls == 0)
     assert ledger(duck) == (1, 3)
@@ -305,10 +456,10 @@ def test_the_deadline_is_that_of_all_batches_together(start_duck: StartDuck, eve
 def test_money_that_ends_between_two_batches_ends_the_call(start_duck: StartDuck) -> None:
     dear = {"usage": {"prompt_tokens": 2_000_000}}
     duck = start(start_duck, OK, OK, dear, batch=1, budgets={"*": {"limit": 1}}, retry={"max_attempts_total": 2})
-    with pytest.raises(BudgetExceeded) as caught:
+    with pytest.raises(BudgetExceeded):
         duck.embed(ask())
-    assert len(duck.provider("mock").calls) == 3
-    assert caught.value.spent == duck.costs().cost == 2 + 2 * COST_OF_OK
+    assert provider_log(duck) == ledger(duck)
+    assert 2 < duck.costs().cost < 10  # no part was begun after it was known what the first ones cost
 
 
 def test_a_call_that_may_cost_more_than_its_bound_sends_nothing(start_duck: StartDuck) -> None:
@@ -319,34 +470,37 @@ def test_a_call_that_may_cost_more_than_its_bound_sends_nothing(start_duck: Star
     assert duck.embed(ask(), max_cost="0.1").vectors == expected()
 
 
-def test_a_caller_that_gives_up_ends_the_batch_under_way(start_duck: StartDuck, eventually: Any) -> None:
-    duck = start(start_duck, OK, OK | {"delay": "30s"})
+def test_a_caller_that_gives_up_ends_all_parts_under_way(start_duck: StartDuck, eventually: Any) -> None:
+    duck = start(start_duck, OK, OK | {"delay": "30s"}, batch=1)
+    calls = duck.provider("mock").calls
 
     async def main() -> None:
         task = asyncio.create_task(duck.aembed(ask()))
         async with asyncio.timeout(5):
-            while len(duck.provider("mock").calls) < 2:
+            while len(calls) < 1 + AT_ONCE:
                 await asyncio.sleep(0.005)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
     asyncio.run(main())
-    eventually(lambda: duck.provider("mock").calls[-1].cancelled and duck.status().calls == 0)
-    assert len(duck.provider("mock").calls) == 2
+    eventually(lambda: all(call.cancelled for call in calls[1:]) and duck.status().calls == 0)
+    assert len(calls) == 1 + AT_ONCE
     assert ledger(duck) == (1, 3)
+    eventually(lambda: states(duck) == {"settled": 1, "uncertain": AT_ONCE})
 
 
 def test_killing_the_calls_in_the_middle_tells_the_caller_and_keeps_the_books(
     start_duck: StartDuck, eventually: Any
 ) -> None:
-    duck = start(start_duck, OK, OK | {"delay": "30s"}, OK)
+    slow = OK | {"delay": "30s"}
+    duck = start(start_duck, OK, slow, slow, OK)
     future = duck.service.ask({"embed": ask()}, block=False)
-    eventually(lambda: len(duck.provider("mock").calls) == 2)
+    eventually(lambda: len(duck.provider("mock").calls) == 3)
     duck.system.kill(duck.actor("calls"))
     with pytest.raises(CallInterrupted) as caught:
         future.get(timeout=5)
     assert caught.value.spent is None
-    eventually(lambda: duck.costs().uncertain > 0)
+    eventually(lambda: states(duck) == {"settled": 1, "uncertain": 2})
     assert duck.costs().cost == COST_OF_OK
     assert duck.embed(ask()).vectors == expected()
 

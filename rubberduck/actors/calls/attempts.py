@@ -107,7 +107,7 @@ class AttemptRun:
     _exchange: Exchange = field(init=False)
 
     def __post_init__(self) -> None:
-        self.number = self.call.begun
+        self.number = self.call.number_attempt()
         self.desk = self.office.board.desks[self.route.provider]
         self._amounts = reserved(self.call, self.desk, self.route)
         self.leg = Leg(self.route.name, self.number, self._amounts)
@@ -373,7 +373,7 @@ class AttemptRun:
         began = self.started - self.call.accepted_at
         attempt = Attempt(self.route.provider, self.route.model, outcome, began, duration, cost, self._key_name)
         self.leg.attempt = attempt
-        self.call.attempts.append(attempt)
+        self.call.note(attempt)
         if self.call.money is not None:
             self.call.money.charge(self.id, cost)
         self._settle_permit(row, first_token, getattr(error, "retry_after", None))
@@ -483,7 +483,7 @@ class AttemptRun:
         began, lost = self.started - call.accepted_at, CallInterrupted.__name__
         attempt = Attempt(route.provider, route.model, lost, began, now - self.started, None, self._key_name)
         self.leg.attempt = attempt
-        call.attempts.append(attempt)
+        call.note(attempt)
         reports.attempt_ended(self.office.system.name, call, attempt, None)
 
     def _order(self, ref: sup.ActorRef, message: sup.Ask[Any]) -> None:

@@ -45,11 +45,22 @@ class Money:
         is_bounded = office.budgets is not None and office.budgets.is_bounded(call.tenant)
         return cls(office, call) if is_bounded or call.max_cost is not None else None
 
+    def of_part(self, part: Call) -> Money:
+        """The same money, for a request beside others of the same call."""
+        money = Money(self._office, part)
+        money._own = self._own
+        return money
+
     def begin_round(self) -> None:
         """The call has something else to ask: what was refused before does not count, what was spent does."""
         self._since = len(self._call.attempts)
         self._refused.clear()
         self._final.clear()
+
+    def is_tight(self, routes: Sequence[Route], times: int) -> bool:
+        """Whether on some route there may be too little for so many attempts like this one at once."""
+        refusals = [self._obstacle(route, times) for route in routes]
+        return any(refused is not None and refused.reason == SPENT for refused in refusals)
 
     # -- an attempt --------------------------------------------------------------------------------
 
@@ -144,9 +155,9 @@ class Money:
             return True
         return tried < retry.max_attempts and isinstance(last, RubberDuckError) and last.retryable
 
-    def _obstacle(self, route: Route) -> Refused | None:
+    def _obstacle(self, route: Route, times: int = 1) -> Refused | None:
         worst, budgets = self.worst_case(route), self._office.budgets
-        pico, now = None if worst is None else to_pico(worst), _utcnow()
+        pico, now = None if worst is None else to_pico(worst) * times, _utcnow()
         if self._own is not None:
             if pico is None:
                 return Refused(PRICE_UNKNOWN, THE_CALL, from_pico(self._own.limit), Decimal(0), None)

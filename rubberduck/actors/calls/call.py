@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,8 @@ class Call:
     breaks off, and `spliced` that one has. A call that `is_flight` is made for several others that `may_share`, and is
     their `flight`; one that `is_second` has lost such a flight already.
     `kind` is what is asked for; of an answer that is wanted as a value of a type, `output` reads that value.
+    A call that takes several requests side by side has `parts`: calls of the same id, each for one of them, which know
+    their `whole`, and whose attempts are its own.
     Once the call `is_lost`, its task has been left behind on a loop that is blocked, and others have ended the call:
     whatever that task still does counts for nothing.
     """
@@ -81,6 +83,45 @@ class Call:
     is_lost: bool = False
     kind: Kind = CHAT
     output: Output | None = None
+    whole: Call | None = None
+    parts: list[Call] = field(default_factory=list)
+
+    def part(self, request: Asked) -> Call:
+        """One request of several. Its end is reported to nobody but who has made it, with `leave`."""
+        part = replace(self, request=request, attempts=[], out=[], parts=[], whole=self)
+        self.parts.append(part)
+        part.is_lost = self.is_lost  # again, for who loses the call on another thread may just have looked at the parts
+        return part
+
+    def leave(self, part: Call) -> None:
+        """A part has ended."""
+        self.parts.remove(part)
+        part.out = []  # they know the part: a circle, which only the garbage collector would find
+
+    def number_attempt(self) -> int:
+        """The next number, of the call and all its parts."""
+        whole = self.whole or self
+        whole.begun += 1
+        return whole.begun
+
+    def note(self, attempt: Attempt) -> None:
+        """An attempt has ended."""
+        self.attempts.append(attempt)
+        if self.whole is not None:
+            self.whole.attempts.append(attempt)
+
+    def prolong(self, deadline: float) -> None:
+        """It has time until `deadline`, if that is later."""
+        for each in (self, *self.parts):
+            each.deadline = max(each.deadline, deadline)
+
+    def lose(self) -> list[AttemptRun]:
+        """Its task has been left behind. The attempts under way, or the last ones. On any thread."""
+        self.is_lost = True
+        parts = list(self.parts)
+        for part in parts:
+            part.is_lost = True
+        return [run for each in (self, *parts) for run in each.out]
 
     @property
     def delivered(self) -> bool:

@@ -18,7 +18,7 @@ Whoever says no after the choice sends the call back to it, and nothing has been
 beside each other (race.py). Chunks reach the caller as its stream policy wants (delivery.py, continuation.py).
 
 From the choice on that is a *round*. Some calls take several in their one turn, each with a plan of its own: more texts
-than one request takes (embedding.py), and an answer that has to be mended (output.py).
+than one request takes, side by side (embedding.py), and an answer that has to be mended (output.py).
 """
 
 from __future__ import annotations
@@ -233,7 +233,6 @@ class Course:
         return self._plan.leaves(now, self._candidates(now), route.name, waited, still)
 
     def _prepare(self, route: Route) -> AttemptRun:
-        self._call.begun += 1
         limits = limits_of(self._office, self._rules, self._call, route, is_alone=len(self._routes) == 1)
         run = AttemptRun(self._office, self._arrears, self._call, route, limits)
         run.leaves_filters = self._rules.leaves_filters

@@ -220,7 +220,7 @@ class Flights:
         if found is not None:
             reports.joined(self._office.system.name, call, found.call)
         shared, seat = flights.join(key, functools.partial(self._begin, call, former))
-        shared.call.deadline = max(shared.call.deadline, call.deadline)
+        shared.call.prolong(call.deadline)
         shared.call.klass = _better(shared.call.klass, call.klass)
         call.flight = shared
         return shared, seat
@@ -237,6 +237,7 @@ class Flights:
             attempts=[],
             steps=[],
             out=[],
+            parts=[],
             continues=False,
             spliced=False,
             is_flight=True,

@@ -120,12 +120,14 @@ class CallRunner:
         The task may come back at any moment, this one included. From here on it sends nothing, and whatever it
         gives back is given back twice at most, which all who get it bear.
         """
-        call.is_lost = True
+        out = call.lose()
         if self._flights is not None and may_begin_anew(call, reply):
-            fresh = replace(call, id=self.new_id(), attempts=list(call.attempts), is_lost=False, is_second=True)
+            fresh = replace(
+                call, id=self.new_id(), attempts=list(call.attempts), is_lost=False, is_second=True, parts=[]
+            )
             reply.forward(self.calls(), self._task(fresh))
         _, report = self._in_flight.get(call.id, (None, None))
-        lost = [run.lose(is_culprit=run.task is not None and _is_running(run.task)) for run in call.out]
+        lost = [run.lose(is_culprit=run.task is not None and _is_running(run.task)) for run in out]
         tell_queue(self._office, call, request_queue.Cancel(call.id))
         tell_queue(self._office, call, request_queue.Done(call.id, ok=False))
         error = endings.fail(call, reply, endings.of_loss(call, reason, was_sent=any(lost)), self._office.now())

@@ -165,7 +165,8 @@ class RubberDuck:
 
         Any number of texts may be given: they are sent in as many requests as they need within one call: the first
         alone, the others side by side, four at a time. All vectors are of one model: once some have come, others are
-        asked for on routes of that model only. Options as of `complete`, but for `session`, `stream_policy` and those that read an answer.
+        asked for on routes of that model only. Options as of `complete`, but for `session`, `stream_policy` and those
+        that read an answer.
 
         Raises:
             RubberDuckError: one request of several may have failed; `spent` is what all of them have cost.

@@ -213,6 +213,23 @@ def test_a_whole_configuration_may_name_the_price_of_a_tier():
     assert book.cost("mock", "x", flex, route="mock/x") == Decimal("0.000003")
 
 
+def test_a_model_that_writes_nothing_needs_no_price_for_it():
+    """Vectors cost their input. What is written all the same has an unknown price, which is never zero."""
+    from rubberduck.config import Config
+    from rubberduck.wiring import prices_of
+
+    told = {
+        "providers": {"mock": {}},
+        "prices": {"vectors": {"input": "0.02", "service_tiers": {"batch": {"input": 0.01}}}},
+    }
+    book = PriceBook(prices_of(Config.load(told)))
+    assert book.cost("mock", "vectors", Usage(1_000_000, 0)) == Decimal("0.02")
+    assert book.cost("mock", "vectors", Usage(1_000_000, 0, service_tier="batch")) == Decimal("0.01")
+    assert book.cost("mock", "vectors", Usage(0, 0)) == 0
+    assert book.cost("mock", "vectors", Usage(1_000_000, 1)) is None
+    assert book.cost("mock", "vectors", Usage(1_000_000, 1, service_tier="batch")) is None
+
+
 def test_a_cost_takes_microseconds_once_the_model_is_known():
     """The promise is 10 us; the bound is loose because test machines are busy. The best of five runs counts."""
     book = PriceBook()

@@ -271,12 +271,13 @@ class BudgetConfig(Section):
 class TierPriceConfig(Section):
     """What a model costs, in USD per million tokens; a rate that is None is that of other input, or of other output.
 
-    `cache_write_1h` is for input that is kept for an hour, and None that of `cache_write`; `cached_audio` None is
-    `audio_input`.
+    `output` may be left out for a model that writes none, as one for embeddings: what it writes all the same has no
+    known cost. `cache_write_1h` is for input that is kept for an hour, and None that of `cache_write`; `cached_audio`
+    None is `audio_input`.
     """
 
     input: Decimal
-    output: Decimal
+    output: Decimal | None = None
     cached_input: Decimal | None = None
     cache_write: Decimal | None = None
     cache_write_1h: Decimal | None = None

@@ -201,7 +201,7 @@ def test_only_true_and_false_are_booleans(value: Any) -> None:
         ({"models": {"smart": ["mock/"]}}, "models.smart[0]: is not a route"),
         ({"models": {"smart": ["/x", "mock/x"]}}, "models.smart[0]: is not a route"),
         ({"models": {"smart": [5]}}, "models.smart[0]: must be a string"),
-        ({"prices": {"x": {"input": 1}}}, "prices.x.output: is needed"),
+        ({"prices": {"x": {"output": 1}}}, "prices.x.input: is needed"),
         ({"prices": {"x": {"input": -1, "output": 1}}}, "prices.x.input: must be a number from 0"),
         ({"ledger": {"synchronous": "off"}}, "ledger.synchronous: must be 'full' or 'normal'"),
         (

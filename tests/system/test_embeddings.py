@@ -35,7 +35,7 @@ from rubberduck.types import EmbeddingRequest, Usage
 from supervision.testing import ManualClock, fault
 
 TEXTS = ["one", "two", "three", "four", "five", "six", "seven"]
-PRICE = {"input": 1, "output": 0}
+PRICE = {"input": 1}
 VICTIMS = ("service", "request_queue", "cost_tracker", "rate_limiter:mock", "circuit_breaker:mock")
 FAILS = {"error": "server_error"}
 OK = {"usage": {"prompt_tokens": 3}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rubberduck.types import (
@@ -13,6 +13,7 @@ from rubberduck.types import (
     Delta,
     FinishReason,
     FunctionCall,
+    Head,
     Logprobs,
     Message,
     Native,
@@ -21,6 +22,8 @@ from rubberduck.types import (
     ToolCallDelta,
     Usage,
 )
+
+_NO_HEAD = Head()
 
 
 @dataclass(slots=True)
@@ -129,6 +132,7 @@ class Assembly:
         self._answers: dict[int, _Answer] = {}
         self._id = ""
         self._model = ""
+        self._head = _NO_HEAD
         self.usage: Usage | None = None
         self.has_output = False
         self.size = 0
@@ -142,6 +146,8 @@ class Assembly:
         self.size += size
         self._id = self._id or chunk.id or ""
         self._model = self._model or chunk.model or ""
+        if chunk.head is not None:
+            self._head = chunk.head
         self.usage = chunk.usage or self.usage
         self.has_output = self.has_output or bool(size or chunk.delta.tool_calls or chunk.finish_reason)
 
@@ -166,20 +172,19 @@ class Assembly:
             for piece in pieces
         )
 
-    def response(
-        self, *, provider: str = "", model: str = "", created: int = 0, warnings: tuple[str, ...] = ()
-    ) -> Response:
+    def response(self, *, provider: str = "", model: str = "") -> Response:
         """The answer as one that was not streamed. `model` stands in where no chunk named one."""
-        usage = self.usage or Usage(estimated=True)
+        usage, head = self.usage or Usage(estimated=True), self._head
         return Response(
             id=self._id,
             model=self._model or model,
             choices=tuple(answer.choice(index) for index, answer in sorted(self._answers.items())),
             usage=usage,
-            created=created,
+            created=head.created,
             provider=provider,
-            warnings=warnings,
-            service_tier=usage.service_tier,
+            warnings=head.warnings,
+            service_tier=usage.service_tier or head.service_tier,
+            system_fingerprint=head.system_fingerprint,
         )
 
 
@@ -210,4 +215,7 @@ def as_chunks(response: Response) -> list[Chunk]:
         )
         for choice in response.choices
     ]
+    if chunks:
+        head = Head(response.created, response.service_tier, response.system_fingerprint, response.warnings)
+        chunks[0] = replace(chunks[0], head=head)
     return chunks if response.usage.estimated else [*chunks, Chunk(usage=response.usage)]

@@ -77,7 +77,10 @@ class Provider(ABC):
         raise InvalidRequest(f"{self.name} counts no tokens", field="model")
 
     def warnings(self, request: Request) -> tuple[str, ...]:
-        """What the provider will not be told of a request that it answers all the same; each text names the field."""
+        """What the provider will not be told of a request that it answers all the same; each text names the field.
+
+        `complete` puts it into its answer, `stream` into the `head` of its first chunk.
+        """
         return ()
 
     def extra_of(self, request: Request | EmbeddingRequest) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from rubberduck.providers.base import Provider
 from rubberduck.providers.reading import as_dict, parse_json
 from rubberduck.providers.stream_decoder import StreamDecoder
 from rubberduck.transport import Reply, StreamReply, Timeouts, Transport, TransportError
-from rubberduck.types import Chunk, EmbeddingRequest, Embeddings, Request, Response, TokenCount, Usage
+from rubberduck.types import Chunk, EmbeddingRequest, Embeddings, Head, Request, Response, TokenCount, Usage
 from rubberduck.types.request import Question
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ class HTTPProvider(Provider):
 
     async def stream(self, request: Request) -> AsyncGenerator[Chunk]:
         request = _with_stream(request, True)
-        self._warn(self.warnings(request))
+        warnings = self._warn(self.warnings(request))
         answer, most = Assembly(), self.config.answer_limits.body
         try:
             async with (
@@ -232,6 +232,8 @@ class HTTPProvider(Provider):
                 aclosing(await self._read(request, reply, answer)) as pieces,
             ):
                 async for chunks in pieces:
+                    if warnings and chunks:
+                        chunks[0], warnings = _with_warnings(chunks[0], warnings), ()
                     for chunk in chunks:
                         answer.add(chunk)
                         if answer.size > most:
@@ -400,6 +402,10 @@ def _timeouts(config: ProviderConfig) -> Timeouts:
     connect = defaults.connect if config.connect_timeout is None else config.connect_timeout
     idle = defaults.idle if config.idle_timeout is None else config.idle_timeout
     return replace(defaults, connect=connect, idle=idle)
+
+
+def _with_warnings(chunk: Chunk, warnings: tuple[str, ...]) -> Chunk:
+    return replace(chunk, head=replace(chunk.head or Head(), warnings=warnings))
 
 
 async def _at_once(chunks: list[Chunk]) -> AsyncGenerator[list[Chunk]]:

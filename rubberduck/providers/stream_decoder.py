@@ -7,13 +7,14 @@ That is why an error is kept until the chunks before it were handed out.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from rubberduck.core.sse import Event, MalformedStream, NDJSONDecoder, SSEDecoder
 from rubberduck.errors import ProtocolError, RubberDuckError, StreamInterrupted
 from rubberduck.providers import failures
 from rubberduck.providers.reading import parse_json
-from rubberduck.types import Chunk, Usage
+from rubberduck.types import Chunk, Head, Usage
 
 _BEGINNINGS = {SSEDecoder: (b"data", b"event", b"id", b"retry", b":"), NDJSONDecoder: (b"{",)}
 """How the first line of a stream can begin, by how its events are told apart."""
@@ -33,8 +34,9 @@ class StreamDecoder(ABC):
     def __init__(self, provider: str) -> None:
         self._provider = provider
         self._events = self.framing()
-        self._head = b""
+        self._beginning = b""
         self._has_begun = False
+        self._has_head = False
         self._fault: RubberDuckError | None = None
         self.usage: Usage | None = None
         self.done = False
@@ -52,6 +54,10 @@ class StreamDecoder(ABC):
     def _read(self, event: str, said: dict[str, Any]) -> list[Chunk]:
         """The chunks in one event."""
 
+    def _head(self, said: dict[str, Any]) -> Head | None:
+        """What the answer says of itself beside what it says; asked with the event that brings the first chunk."""
+        return None
+
     @abstractmethod
     def _finish(self) -> list[Chunk]:
         """The last chunks of a whole answer; makes the decoder `done`."""
@@ -60,7 +66,7 @@ class StreamDecoder(ABC):
         """The chunks that these bytes complete. Raises what is wrong with the stream, or what the server reports."""
         self.check()
         if not self._has_begun:
-            self._note_head(data)
+            self._note_beginning(data)
         chunks: list[Chunk] = []
         try:
             for event in self._events.feed(data):
@@ -119,7 +125,11 @@ class StreamDecoder(ABC):
         if not isinstance(said, dict):
             raise self._reported(said) if event.event == "error" else self._nonsense("an event is no JSON object")
         self._has_begun = True
-        return self._read(event.event, said)
+        chunks = self._read(event.event, said)
+        if chunks and not self._has_head:
+            self._has_head = True
+            chunks[0] = replace(chunks[0], head=self._head(said))
+        return chunks
 
     def _reported(self, said: object) -> RubberDuckError:
         return failures.make_error(failures.read_fault(said), 200, {}, self._provider)
@@ -138,11 +148,11 @@ class StreamDecoder(ABC):
             f"{self._provider} sent what is not its format: {what}", provider=self._provider, status=200, spent=None
         )
 
-    def _note_head(self, data: bytes) -> None:
-        if len(self._head) < 16:
-            self._head = (self._head + data).removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n")[:16]
+    def _note_beginning(self, data: bytes) -> None:
+        if len(self._beginning) < 16:
+            self._beginning = (self._beginning + data).removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n")[:16]
 
     def _is_no_event_stream(self) -> bool:
         """Whether the first line is none that an event stream can have, however short it was cut."""
-        head = self._head.lstrip() if self.framing is NDJSONDecoder else self._head
-        return not any(head.startswith(known) or known.startswith(head) for known in _BEGINNINGS[self.framing])
+        line = self._beginning.lstrip() if self.framing is NDJSONDecoder else self._beginning
+        return not any(line.startswith(known) or known.startswith(line) for known in _BEGINNINGS[self.framing])

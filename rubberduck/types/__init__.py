@@ -18,7 +18,7 @@ from rubberduck.types.answers import (
     TokenLogprob,
     Usage,
 )
-from rubberduck.types.chunks import Chunk, Delta, ToolCallDelta
+from rubberduck.types.chunks import Chunk, Delta, Head, ToolCallDelta
 from rubberduck.types.content import (
     AudioPart,
     CacheControl,
@@ -52,6 +52,6 @@ __all__ = [
     "Tool", "FunctionDef", "CustomTool", "CustomDef", "AnyTool", "ToolChoice", "NamedTool", "NamedFunction",
     "AllowedTools",
     "Response", "Choice", "FinishReason", "Usage", "Attempt", "Logprobs", "TokenLogprob", "TokenCount",
-    "Chunk", "Delta", "ToolCallDelta",
+    "Chunk", "Delta", "Head", "ToolCallDelta",
     "EmbeddingRequest", "Embeddings",
 ]  # fmt: skip

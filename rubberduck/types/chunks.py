@@ -41,8 +41,19 @@ class Delta:
 
 @final
 @guarded(frozen=True, slots=True)
+class Head:
+    """What an answer says beside its text, and what there is to say of it, as in `Response`."""
+
+    created: int = 0
+    service_tier: str | None = None
+    system_fingerprint: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@final
+@guarded(frozen=True, slots=True)
 class Chunk:
-    """One step of a stream. `usage` is cumulative and comes with the last chunk, or never."""
+    """One step of a stream. `usage` is cumulative and comes with the last chunk, or never; `head` with the first."""
 
     index: int = 0
     delta: Delta = Delta()
@@ -53,3 +64,4 @@ class Chunk:
     model: str | None = None
     logprobs: Logprobs | None = None
     stop_sequence: str | None = None
+    head: Head | None = None

@@ -106,6 +106,15 @@ def test_over_a_socket_it_means_the_same(cassette: Cassette, serve: Any, answer:
         assert (got.provider, got.model) == ("vendor", cassette.asked["model"])
 
 
+@each([c for c in CASSETTES if c.is_whole_stream and c.ending == "/chat/completions"])
+def test_a_recorded_stream_keeps_what_it_says_beside_its_text(cassette: Cassette) -> None:
+    events = [json.loads(line[6:]) for line in cassette.body.splitlines() if line.startswith(b"data: {")]
+    got = from_memory(cassette, None)
+    for name in ("created", "service_tier", "system_fingerprint"):
+        told = {event[name] for event in events if event.get(name)}
+        assert (getattr(got, name) or None) in (told or {None}), name
+
+
 # --- what is expected of it
 
 

@@ -136,8 +136,7 @@ class Exchange:
         )
         async with self._watch(pulse) as vigil, aclosing(self.provider.stream(request)) as chunks:
             await self._hand_on(chunks, deliver, pulse, vigil)
-        warnings = self.provider.warnings(request)
-        return _whole(self.answer.response(provider=self.route.provider, model=self.route.model, warnings=warnings))
+        return _whole(self.answer.response(provider=self.route.provider, model=self.route.model))
 
     async def _hand_on(self, chunks: AsyncIterator[Chunk], deliver: Deliver, pulse: Pulse, vigil: Vigil) -> None:
         """Deliver chunk by chunk. Those before the first output are held back: until then another route may answer."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
-from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -21,6 +20,7 @@ from rubberduck.providers.ollama.remote_images import RemoteImages
 from rubberduck.providers.ollama.request import encode_request, warnings_for
 from rubberduck.providers.ollama.stream import (
     OllamaStreamDecoder,
+    created_of,
     fault_in,
     finish_reason,
     is_answer,
@@ -210,16 +210,9 @@ def decode_answer(said: dict[str, Any], *, provider: str) -> Response:
         model=as_text(said.get("model")),
         choices=(Choice(0, answer, reason, raw, None, logprobs),),
         usage=usage_of(said) or Usage(estimated=True),
-        created=_seconds(said.get("created_at")),
+        created=created_of(said),
         provider=provider,
     )
-
-
-def _seconds(created_at: object) -> int:
-    try:
-        return int(datetime.fromisoformat(as_text(created_at)).timestamp())
-    except (ValueError, OverflowError):
-        return 0
 
 
 def _vectors(said: object) -> Iterator[tuple[float, ...]]:

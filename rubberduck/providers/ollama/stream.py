@@ -7,6 +7,7 @@ Source: Ollama API reference, "Generate a chat message", "Errors" and "Usage".
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from rubberduck.core.sse import NDJSONDecoder
@@ -20,6 +21,7 @@ from rubberduck.types import (
     Delta,
     FinishReason,
     FunctionCall,
+    Head,
     Logprobs,
     ToolCall,
     ToolCallDelta,
@@ -44,6 +46,14 @@ def message_of(said: dict[str, Any]) -> dict[str, Any]:
     if isinstance(message, dict):
         return message
     return {"content": said.get("response"), "thinking": said.get("thinking")}
+
+
+def created_of(said: dict[str, Any]) -> int:
+    """When a line was written, in seconds of Unix time; 0 where it does not say."""
+    try:
+        return int(datetime.fromisoformat(as_text(said.get("created_at"))).timestamp())
+    except (ValueError, OverflowError):
+        return 0
 
 
 def tool_calls_of(said: dict[str, Any], message: dict[str, Any], before: int = 0) -> list[ToolCall]:
@@ -117,6 +127,9 @@ class OllamaStreamDecoder(StreamDecoder):
         if not (delta.content or delta.reasoning or delta.tool_calls or logprobs):
             return []  # a chunk that is handed on is a sign of progress
         return [self._chunk(delta, logprobs)]
+
+    def _head(self, said: dict[str, Any]) -> Head:
+        return Head(created=created_of(said))
 
     def _begin(self, said: dict[str, Any]) -> None:
         if not is_answer(said):

@@ -23,6 +23,7 @@ from rubberduck.types import (
     Annotation,
     Audio,
     FinishReason,
+    Head,
     Logprobs,
     Native,
     TokenLogprob,
@@ -130,6 +131,15 @@ def usage_of(said: dict[str, Any]) -> Usage | None:
         completion_audio_tokens=as_count(wrote.get("audio_tokens")),
         service_tier=as_name(said.get("service_tier")),
         raw=usage,
+    )
+
+
+def head_of(said: dict[str, Any]) -> Head:
+    """What an answer or chunk says of the whole, beside its text."""
+    return Head(
+        created=as_count(said.get("created")) or 0,
+        service_tier=as_name(said.get("service_tier")),
+        system_fingerprint=as_name(said.get("system_fingerprint")),
     )
 
 

@@ -123,7 +123,7 @@ def decode_response(said: dict[str, Any], *, provider: str) -> Response:
     """A parsed `chat.completion`. Usage that the server did not tell is marked `estimated`, and zero."""
     answer_id, model = as_text(said.get("id")), as_text(said.get("model"))
     choices = [choice for choice in as_list(said["choices"]) if isinstance(choice, dict)]
-    sources = dialects.sources_of(said)
+    sources, head = dialects.sources_of(said), dialects.head_of(said)
     return Response(
         id=answer_id,
         model=model,
@@ -131,10 +131,10 @@ def decode_response(said: dict[str, Any], *, provider: str) -> Response:
             [_choice(at, choice, answer_id, model, () if at else sources) for at, choice in enumerate(choices)]
         ),
         usage=dialects.usage_of(said) or Usage(estimated=True),
-        created=as_count(said.get("created")) or 0,
+        created=head.created,
         provider=provider,
-        service_tier=as_name(said.get("service_tier")),
-        system_fingerprint=as_name(said.get("system_fingerprint")),
+        service_tier=head.service_tier,
+        system_fingerprint=head.system_fingerprint,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from rubberduck.providers.openai import dialects
 from rubberduck.providers.reading import as_dict, as_list, as_name, as_text
 from rubberduck.providers.stream_decoder import StreamDecoder
-from rubberduck.types import Chunk, Delta, FinishReason, Logprobs, ToolCallDelta, Usage
+from rubberduck.types import Chunk, Delta, FinishReason, Head, Logprobs, ToolCallDelta, Usage
 
 _NOTHING = Delta()
 _MOST_CHOICES = 1024
@@ -63,6 +63,9 @@ class OpenAIStreamDecoder(StreamDecoder):
             for choice in as_list(said.get("choices"))
             if isinstance(choice, dict) and (chunk := self._read_choice(choice)) is not None
         ]
+
+    def _head(self, said: dict[str, Any]) -> Head:
+        return dialects.head_of(said)
 
     def _read_choice(self, said: dict[str, Any]) -> Chunk | None:
         index = said.get("index")

@@ -17,7 +17,7 @@ from rubberduck.providers.openai.dialects import logprobs_of
 from rubberduck.providers.reading import as_count, as_dict, as_json_text, as_list, as_name, as_text, parse_json
 from rubberduck.providers.responses.items import BETWEEN_THOUGHTS, annotation_of, call_of, native_of
 from rubberduck.providers.stream_decoder import StreamDecoder
-from rubberduck.types import Chunk, Delta, FinishReason, Logprobs, ToolCallDelta, Usage
+from rubberduck.types import Chunk, Delta, FinishReason, Head, Logprobs, ToolCallDelta, Usage
 
 _TEXT, _REFUSAL, _SUMMARY, _THOUGHT, _ARGUMENTS = "text", "refusal", "summary", "thought", "arguments"
 
@@ -117,6 +117,7 @@ class ResponsesStreamDecoder(StreamDecoder):
         super().__init__(provider)
         self._id = ""
         self._model = ""
+        self._created = 0
         self._parts: dict[tuple[str, int, int], _Part] = {}
         self._slots: dict[int, int] = {}
         self._items: dict[int, _Item] = {}
@@ -169,7 +170,11 @@ class ResponsesStreamDecoder(StreamDecoder):
             case _:
                 return []
 
+    def _head(self, said: dict[str, Any]) -> Head:
+        return Head(created=self._created)
+
     def _introduce(self, response: dict[str, Any]) -> None:
+        self._created = self._created or as_count(response.get("created_at")) or 0
         self._id = self._id or as_text(response.get("id"))
         self._model = self._model or as_text(response.get("model"))
 

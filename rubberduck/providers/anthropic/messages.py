@@ -178,11 +178,11 @@ def _content(message: Message) -> list[Block]:
 
 
 def _spoken(message: Message) -> list[Block]:
-    """What an assistant said; where it only refused, or only spoke aloud, the words of that."""
-    said = _content(message)
-    if said or message.tool_calls:
+    """What an assistant said, and how it refused; where it only spoke aloud, the words of that."""
+    said = _content(message) + text_block(message.refusal or "")
+    if said or message.audio is None:
         return said
-    return text_block(message.refusal or (message.audio.transcript if message.audio is not None else ""))
+    return text_block(message.audio.transcript)
 
 
 def _system_text(message: Message) -> str:

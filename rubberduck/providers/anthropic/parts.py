@@ -16,6 +16,7 @@ Block = dict[str, Any]
 _DATA_URL = re.compile(
     r"data:(?P<media>[\w.+-]+/[\w.+-]+)?(?:;[\w.+=-]+)*?(?P<base64>;base64)?,(?P<data>.*)", re.DOTALL
 )
+_IMAGE_URL = re.compile(r"data:image/[\w.+-]+(?:;[\w.+=-]+)*;base64,", re.IGNORECASE)
 _IMAGE_NAME = re.compile(r".*\.(png|jpe?g|gif|webp)", re.IGNORECASE)
 
 
@@ -76,15 +77,23 @@ def _image_source(url: str) -> dict[str, str]:
 def _file_block(part: FilePart) -> Block:
     """A document; an image where the file plainly is one."""
     file = part.file
-    carried = _carried(file.file_data) if file.file_data is not None else None
-    if carried is not None and carried.is_base64 and carried.media.startswith("image/"):
-        return {"type": "image", "source": _image_source(file.file_data or "")}
+    if is_image(part):
+        named = {"type": "file", "file_id": file.file_id}
+        return {"type": "image", "source": _image_source(file.file_data) if file.file_data else named}
     if file.file_id is not None:
-        kind = "image" if _IMAGE_NAME.fullmatch(file.filename or "") else "document"
         source = {"type": "file", "file_id": file.file_id}
     else:
-        kind, source = "document", _document_source(file.file_url, carried)
-    return {"type": kind, "source": source} | (_about(part) if kind == "document" else {})
+        carried = _carried(file.file_data) if file.file_data is not None else None
+        source = _document_source(file.file_url, carried)
+    return {"type": "document", "source": source} | _about(part)
+
+
+def is_image(part: FilePart) -> bool:
+    """Whether a file is sent as an image: it carries one, or is called like one."""
+    file = part.file
+    if file.file_data is not None:
+        return _IMAGE_URL.match(file.file_data) is not None
+    return file.file_id is not None and _IMAGE_NAME.fullmatch(file.filename or "") is not None
 
 
 def _document_source(url: str | None, carried: _Carried | None) -> dict[str, str]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,10 +14,11 @@ from rubberduck.core.schema_bounds import without_bounds
 from rubberduck.errors import InvalidRequest
 from rubberduck.providers.anthropic.messages import encode_messages, is_begun_answer, split_system
 from rubberduck.providers.anthropic.models import takes
-from rubberduck.providers.anthropic.parts import cache_mark
+from rubberduck.providers.anthropic.parts import cache_mark, is_image
 from rubberduck.providers.http import merge_extra
 from rubberduck.providers.reading import as_count, as_dict
-from rubberduck.types import AllowedTools, FilePart, ImagePart, NamedTool, Request, Tool
+from rubberduck.providers.tool_choice import require_tools
+from rubberduck.types import AllowedTools, FilePart, ImagePart, NamedTool, Part, Request, Tool
 
 BEARER_VERSION = "2026-10-21"
 """From this version on the key is a bearer token, and nobody takes sampling parameters."""
@@ -48,6 +50,8 @@ def encode_request(request: Request, extra: dict[str, Any], *, version: str, pre
             f"{request.model} does not go on with an answer: the last message must not be the assistant's",
             field="messages",
         )
+    if request.tool_choice is not None:
+        require_tools(request, extra)
     system, turns = split_system(request.messages)
     thinking = _Thinking.of(request)
     _require_room(request, thinking)
@@ -119,20 +123,37 @@ def warnings(request: Request, version: str) -> tuple[str, ...]:
     texts += _Thinking.of(request).warnings
     if request.service_tier not in (None, *_TIERS):
         texts.append("service_tier is not sent: Anthropic's are auto and standard_only")
+    if as_dict((request.response_format or {}).get("json_schema")).get("description") is not None:
+        texts.append("response_format.json_schema.description is not sent: Anthropic takes the schema alone")
     return (*texts, *_message_warnings(request))
 
 
-def _message_warnings(request: Request) -> list[str]:
-    told: dict[str, None] = {}
+def _message_warnings(request: Request) -> Iterator[str]:
     parts = [part for message in request.messages if isinstance(message.content, tuple) for part in message.content]
-    marks = [getattr(each, "cache_control", None) for each in (request, *request.tools, *parts)]
-    if any(mark is not None and mark.ttl == "30m" for mark in marks):
-        told["cache_control for half an hour is sent as one for an hour, which Anthropic has"] = None
+    marked = (("", [request]), ("tools.", request.tools), ("messages.content.", parts))
+    for place, each in marked:
+        if any(getattr(getattr(it, "cache_control", None), "ttl", None) == "30m" for it in each):
+            yield f"{place}cache_control.ttl '30m' is sent as '1h', which Anthropic has"
     if any(message.name and message.role != "function" for message in request.messages):
-        told["messages.name is not sent: Anthropic's turns have no names"] = None
+        yield "messages.name is not sent: Anthropic's turns have no names"
+    if any(message.audio is not None for message in request.messages):
+        yield "messages.audio is sent as its transcript: Anthropic knows no speech"
+    if parts:
+        yield from _part_warnings(parts)
+
+
+def _part_warnings(parts: list[Part]) -> Iterator[str]:
     if any(isinstance(part, ImagePart) and part.image_url.detail not in (None, "auto") for part in parts):
-        told["messages.content.image_url.detail is not sent: Anthropic chooses it"] = None
-    return list(told)
+        yield "messages.content.image_url.detail is not sent: Anthropic chooses it"
+    files = [part for part in parts if isinstance(part, FilePart)]
+    pictures = [part for part in files if is_image(part)]
+    for name in ("title", "context", "citations"):
+        if any(getattr(part, name) is not None for part in pictures):
+            yield f"messages.content.{name} is not sent: a file that is an image has none"
+    if any(part.file.filename and (part.title or part.file.file_data) for part in pictures) or any(
+        part.file.filename and part.title for part in files
+    ):
+        yield "messages.content.file.filename is not sent: documents have a title, and images none"
 
 
 class Sampling(NamedTuple):
@@ -271,12 +292,9 @@ def _shown(request: Request, sent: dict[str, Any] | None, texts: list[str]) -> d
 
 def _tools(request: Request) -> list[dict[str, Any]] | None:
     """The tools that may be used now."""
-    choice, tools = request.tool_choice, [_tool(tool) for tool in request.tools]
-    if isinstance(choice, AllowedTools):
-        names = {tool["name"] for tool in tools}
-        if missing := [name for name in choice.names if name not in names]:
-            raise InvalidRequest(f"tool_choice allows {missing[0]!r}, which is none of the tools", field="tool_choice")
-        tools = [tool for tool in tools if tool["name"] in choice.names]
+    tools = [_tool(tool) for tool in request.tools]
+    if isinstance(request.tool_choice, AllowedTools):
+        tools = [tool for tool in tools if tool["name"] in request.tool_choice.names]
     return tools or None
 
 
@@ -296,7 +314,7 @@ def _tool(tool: Any) -> dict[str, Any]:
 def _tool_choice(request: Request, thinking: _Thinking, *, has_tools: bool) -> dict[str, Any] | None:
     choice, is_forced = request.tool_choice, _is_forced(request)
     if is_forced:
-        _refuse_forcing(request, thinking, has_tools=has_tools)
+        _refuse_forcing(request, thinking)
     if not has_tools:
         return None
     if choice == "none":
@@ -314,11 +332,9 @@ def _is_forced(request: Request) -> bool:
     return isinstance(choice, NamedTool) or "required" in (choice, getattr(choice, "mode", None))
 
 
-def _refuse_forcing(request: Request, thinking: _Thinking, *, has_tools: bool) -> None:
+def _refuse_forcing(request: Request, thinking: _Thinking) -> None:
     """Raise where a model cannot be made to call a tool. To let it choose would be another request."""
-    if not has_tools:
-        why = "there are no tools to choose from"
-    elif not takes(request.model).forcing:
+    if not takes(request.model).forcing:
         why = f"{request.model} cannot be made to call a tool"
     elif (thinking.sent or {}).get("type") == "enabled":
         why = "a model that thinks on a reasoning_budget cannot be made to call a tool"

@@ -12,6 +12,7 @@ from typing import Any
 from rubberduck.errors import InvalidRequest
 from rubberduck.providers.http import merge_extra
 from rubberduck.providers.reading import as_dict, parse_json
+from rubberduck.providers.tool_choice import name_of, names_in, require_tools
 from rubberduck.types import (
     AllowedTools,
     FunctionCall,
@@ -43,6 +44,8 @@ def encode_request(request: Request, own: dict[str, Any], extra: dict[str, Any])
     """The body of a call; `own` are the configured options. Raises InvalidRequest for what cannot be left out."""
     if request.n > 1:
         raise InvalidRequest("Ollama gives one answer to a request: n must be 1", field="n")
+    if request.tool_choice is not None:
+        require_tools(request, extra)
     optional = {
         "tools": _tools(request) or None,
         "format": _format(request),
@@ -89,22 +92,8 @@ def _tools(request: Request) -> list[dict[str, Any]]:
     """The tools that may be used now, which is all that can be said of a choice."""
     if request.tool_choice == "none":
         return []
-    names = _chosen(request)
-    return [_tool(tool) for tool in request.tools if names is None or _name(tool) in names]
-
-
-def _chosen(request: Request) -> frozenset[str] | None:
-    match request.tool_choice:
-        case NamedTool(function=function):
-            return frozenset({function.name})
-        case AllowedTools(names=names):
-            return frozenset(names)
-        case _:
-            return None
-
-
-def _name(tool: Any) -> str:
-    return str(tool.function.name if isinstance(tool, Tool) else tool.custom.name)
+    names = names_in(request.tool_choice)
+    return [_tool(tool) for tool in request.tools if names is None or name_of(tool) in names]
 
 
 def _tool(tool: Any) -> dict[str, Any]:
@@ -165,7 +154,7 @@ def _turn(message: Message, names: dict[str, str]) -> dict[str, Any]:
 
 def _text(message: Message) -> str:
     spoken = message.audio.transcript if message.audio is not None else ""
-    return message.text or message.refusal or spoken
+    return "\n\n".join(filter(None, (message.text, message.refusal))) or spoken
 
 
 def _answered(message: Message, names: dict[str, str]) -> dict[str, Any]:
@@ -227,12 +216,18 @@ def warnings_for(request: Request) -> tuple[str, ...]:
     texts = [f"{name} is not sent: Ollama has no such parameter" for name in unsent]
     if request.reasoning_effort in ("minimal", "xhigh"):
         texts.append(f"reasoning_effort {request.reasoning_effort!r} is sent as {_THINK[request.reasoning_effort]!r}")
+    if _has_description(request.response_format):
+        texts.append("response_format.json_schema.description is not sent: Ollama takes the schema alone")
     if request.reasoning_budget:
         texts.append("reasoning_budget is not sent as a number: Ollama thinks, or does not")
     if request.tools:
         texts += _tool_warnings(request)
     texts += _message_warnings(request.messages)
     return tuple(texts)
+
+
+def _has_description(wanted: dict[str, Any] | None) -> bool:
+    return wanted is not None and as_dict(wanted.get("json_schema")).get("description") is not None
 
 
 def _tool_warnings(request: Request) -> Iterator[str]:
@@ -257,5 +252,16 @@ def _message_warnings(messages: Iterable[Message]) -> Iterator[str]:
         yield "messages.content.image_url.detail is not sent: Ollama has no such parameter"
     if any(message.name and message.role not in ("tool", "function") for message in messages):
         yield "messages.name is not sent: Ollama's turns have no names"
+    if any(message.name and message.role == "tool" for message in messages) and _renames_tools(messages):
+        yield "messages.name is not sent of a tool's result: the call that it answers has another"
     if any(message.is_error for message in messages):
         yield "messages.is_error is not sent: say in the content that the tool failed"
+    if any(message.audio is not None for message in messages):
+        yield "messages.audio is sent as its transcript: Ollama knows no speech"
+
+
+def _renames_tools(messages: Iterable[Message]) -> bool:
+    """Whether a result has another name than the tool of its call."""
+    called: dict[str | None, str] = {call.id: call.function.name for message in messages for call in message.tool_calls}
+    results = [message for message in messages if message.role == "tool" and message.name]
+    return any(called.get(result.tool_call_id, result.name) != result.name for result in results)

@@ -100,8 +100,19 @@ class _Writer:
                 raise InvalidRequest("a tool's result cannot be a recording", field="messages.content")
             if not isinstance(part, TextPart):
                 self._shown.append(self._part(part))
-        turn = {"role": "tool", "content": message.text, "tool_call_id": self._call_id(message.tool_call_id or "")}
+        content = self._marked_texts(message) if self._marks else None
+        turn = {
+            "role": "tool",
+            "content": message.text if content is None else content,
+            "tool_call_id": self._call_id(message.tool_call_id or ""),
+        }
         return self._named(message, turn)
+
+    def _marked_texts(self, message: Message) -> list[dict[str, Any]] | None:
+        """The texts of a result in parts, where one bears a mark that the server can be told of."""
+        texts = [part for part in message.parts if isinstance(part, TextPart)]
+        is_marked = any(part.cache_control is not None for part in texts)
+        return [self._part(part) for part in texts] if is_marked else None
 
     # --- answers
 
@@ -118,8 +129,8 @@ class _Writer:
         if message.audio is not None:
             if self._dialect.has_developer and message.audio.id:  # only who spoke knows the id
                 turn["audio"] = {"id": message.audio.id}
-            else:
-                turn["content"] = turn["content"] or message.audio.transcript
+            elif not message.text:
+                turn["content"] = message.audio.transcript
         if message.native is not None and self._takes_back(message.native):
             _add_native(turn, message.native)
         if turn["content"] is None and turn.keys() <= {"role", "content", "name", "reasoning_details"}:
@@ -129,8 +140,10 @@ class _Writer:
     def _refuse(self, turn: dict[str, Any], refusal: str) -> None:
         if self._dialect.has_refusals:
             turn["refusal"] = refusal
+        elif isinstance(turn["content"], list):
+            turn["content"].append({"type": "text", "text": refusal})
         else:
-            turn["content"] = turn["content"] or refusal
+            turn["content"] = "\n\n".join(filter(None, (turn["content"], refusal)))
 
     def _call(self, call: ToolCall) -> dict[str, Any]:
         name, text = call.function.name, call.function.arguments
@@ -197,12 +210,26 @@ class _Writer:
 def _mark(control: CacheControl, marks: str) -> dict[str, Any]:
     if marks == "cache_control":
         return {"cache_control": control.model_dump(exclude_none=True)}
+    return breakpoint_of(control)
+
+
+def breakpoint_of(control: CacheControl) -> dict[str, Any]:
+    """A mark in the words of OpenAI's newer models."""
     return {"prompt_cache_breakpoint": {"mode": "explicit"} | _breakpoint_ttl(control)}
 
 
 def _breakpoint_ttl(control: CacheControl) -> dict[str, str]:
     """OpenAI keeps for half an hour or half a day: the least that is as long as asked."""
     return {} if control.ttl in (None, "5m") else {"ttl": "30m" if control.ttl == "30m" else "12h"}
+
+
+def breakpoint_warnings(name: str, controls: Iterable[CacheControl | None]) -> Iterator[str]:
+    """What is told otherwise of marks that become breakpoints; `name` is the field that they stand in."""
+    asked = {control.ttl for control in controls if control is not None}
+    if "5m" in asked:
+        yield f"{name}.ttl '5m' is not sent: OpenAI keeps what is marked for half an hour at least"
+    if "1h" in asked:
+        yield f"{name}.ttl '1h' is sent as '12h', the least that OpenAI has above half an hour"
 
 
 def mark_end(turns: list[dict[str, Any]], control: CacheControl) -> None:
@@ -241,12 +268,17 @@ def warnings_for(messages: Sequence[Message], dialect: Dialect, model: str) -> I
         yield f"messages.name is not sent: {dialect.word} has no such field"
     if any(message.is_error for message in messages):
         yield "messages.is_error is not sent: say in the content that the tool failed"
+    if any(message.audio and not (dialect.has_developer and message.audio.id) for message in messages):
+        yield f"messages.audio is sent as its transcript: {dialect.word} did not speak it"
     parts = [part for message in messages if isinstance(message.content, tuple) for part in message.content]
     if not parts:
         return
-    has_marks = any(not isinstance(part, AudioPart) and part.cache_control is not None for part in parts)
-    if has_marks and not marks_of(dialect, model):
+    controls = [part.cache_control for part in parts if not isinstance(part, AudioPart)]
+    marks = marks_of(dialect, model)
+    if not marks and any(controls):
         yield f"messages.content.cache_control is not sent: {dialect.word} caches by itself, or not at all"
+    if marks == "breakpoint":
+        yield from breakpoint_warnings("messages.content.cache_control", controls)
     for name in ("title", "context", "citations"):
         if any(isinstance(part, FilePart) and getattr(part, name) is not None for part in parts):
             yield f"messages.content.{name} is not sent: {dialect.word} has no such field"

@@ -13,6 +13,7 @@ from rubberduck.providers.openai.compatible_table import Dialect
 from rubberduck.providers.openai.messages import encode_messages, mark_end, marks_of
 from rubberduck.providers.openai.messages import warnings_for as message_warnings
 from rubberduck.providers.reading import as_dict
+from rubberduck.providers.tool_choice import name_of, require_tools
 from rubberduck.types import AllowedTools, AnyTool, CacheControl, CustomTool, NamedTool, Request, Tool
 
 _PLAIN = (
@@ -68,7 +69,9 @@ def encode_request(request: Request, extra: dict[str, Any], dialect: Dialect) ->
         body["n"] = request.n
     if (request.logprobs or request.top_logprobs is not None) and "logprobs" not in refused:
         body |= _logprobs(request, dialect)
-    if request.tools:
+    if request.tool_choice is not None:
+        require_tools(request, extra)
+    if request.tools or extra.get("tools"):
         body |= _tools(request, dialect)
     if request.response_format is not None:
         _hold(body, request.response_format, dialect)
@@ -89,7 +92,8 @@ def _logprobs(request: Request, dialect: Dialect) -> dict[str, Any]:
     if "logprobs" not in dialect.fields:
         return {}
     if dialect.counts_logprobs:
-        return {"logprobs": request.top_logprobs or 1} if request.logprobs else {}
+        count = 0 if request.logprobs is False else request.top_logprobs or int(request.logprobs or 0)
+        return {"logprobs": count} if count else {}
     told = {"logprobs": request.logprobs, "top_logprobs": request.top_logprobs}
     return {name: value for name, value in told.items() if value is not None}
 
@@ -132,12 +136,12 @@ def _cache(body: dict[str, Any], control: CacheControl, dialect: Dialect) -> Non
 
 
 def _tools(request: Request, dialect: Dialect) -> dict[str, Any]:
-    if not dialect.has_tools:
+    if request.tools and not dialect.has_tools:
         if request.tool_choice == "none":
             return {}
         raise InvalidRequest(f"{dialect.word} calls no tools", field="tools")
     tools, choice = _choice(request, dialect)
-    body: dict[str, Any] = {"tools": [_tool(tool, dialect) for tool in tools]}
+    body: dict[str, Any] = {"tools": [_tool(tool, dialect) for tool in tools]} if tools else {}
     if choice is not None:
         body["tool_choice"] = choice
     if request.parallel_tool_calls is not None and "parallel_tool_calls" in dialect.fields:
@@ -173,14 +177,7 @@ def _choice(request: Request, dialect: Dialect) -> tuple[tuple[AnyTool, ...], An
 
 
 def _only(request: Request, names: tuple[str, ...]) -> tuple[AnyTool, ...]:
-    found = tuple([tool for tool in request.tools if _name(tool) in names])
-    if not found:
-        raise InvalidRequest(f"tool_choice: there is no tool {names[0]!r}", field="tool_choice")
-    return found
-
-
-def _name(tool: AnyTool) -> str:
-    return tool.function.name if isinstance(tool, Tool) else tool.custom.name
+    return tuple([tool for tool in request.tools if name_of(tool) in names])
 
 
 def _named(name: str, tools: tuple[AnyTool, ...]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 from rubberduck.errors import InvalidRequest
 from rubberduck.providers.model_names import is_same_model
 from rubberduck.providers.openai.dialects import logprobs_of
+from rubberduck.providers.openai.messages import breakpoint_of
 from rubberduck.providers.reading import as_count, as_dict, as_json_text, as_list, as_name, as_text, made_id
 from rubberduck.types import (
     Annotation,
@@ -103,7 +104,7 @@ class _Writer:
         item, name = self._latest_input
         if isinstance(item[name], str):
             item[name] = [{"type": "input_text", "text": item[name]}]
-        item[name][-1] |= _breakpoint(cache)
+        item[name][-1] |= breakpoint_of(cache)
 
     def _add_input(self, item: dict[str, Any], name: str, said: str | list[dict[str, Any]]) -> None:
         item[name] = said
@@ -119,7 +120,7 @@ class _Writer:
     def _part(self, part: Part) -> dict[str, Any]:
         if isinstance(part, AudioPart):
             raise InvalidRequest("the Responses API takes no audio; ask through `openai`", field="messages.content")
-        return _part(part) | (_breakpoint(part.cache_control) if part.cache_control and self._marks else {})
+        return _part(part) | (breakpoint_of(part.cache_control) if part.cache_control and self._marks else {})
 
     def _add_answer(self, message: Message) -> None:
         self._custom |= {call.id for call in message.tool_calls if call.type == "custom"}
@@ -144,9 +145,14 @@ class _Writer:
 
     def _add_result(self, call_id: str, message: Message) -> None:
         kind = "custom_tool_call_output" if call_id in self._custom else "function_call_output"
-        is_text = isinstance(message.content, str) or all(isinstance(part, TextPart) for part in message.parts)
-        output = message.text if is_text else self._content(message)
+        output = message.text if self._is_bare_text(message) else self._content(message)
         self._add_input({"type": kind, "call_id": _good_id(call_id)}, "output", output)
+
+    def _is_bare_text(self, message: Message) -> bool:
+        """Whether it is text alone, without a mark that would be lost."""
+        if isinstance(message.content, str):
+            return True
+        return all(isinstance(part, TextPart) and not (part.cache_control and self._marks) for part in message.parts)
 
     def _goes_back(self, native: Native, message: Message) -> bool:
         """Whether the server would know these items, and they still say what the message says."""
@@ -174,12 +180,6 @@ def _part(part: TextPart | ImagePart | FilePart) -> dict[str, Any]:
             return {"type": "input_image", "image_url": image.url, "detail": image.detail or "auto"}
         case FilePart():
             return {"type": "input_file", **part.file.model_dump(exclude_none=True)}
-
-
-def _breakpoint(cache: CacheControl) -> dict[str, Any]:
-    """The mark of where a reusable beginning ends; of our times the API knows half an hour."""
-    ttl = {"ttl": cache.ttl} if cache.ttl == "30m" else {}
-    return {"prompt_cache_breakpoint": {"mode": "explicit", **ttl}}
 
 
 def _call(call: ToolCall) -> dict[str, Any]:

@@ -20,21 +20,26 @@ from rubberduck.errors import InvalidRequest, ProtocolError
 from rubberduck.providers import failures
 from rubberduck.providers.http import Outgoing, merge_extra
 from rubberduck.providers.openai.compatible_table import OPENAI
+from rubberduck.providers.openai.messages import breakpoint_warnings
 from rubberduck.providers.openai.provider import OpenAI
 from rubberduck.providers.openai.request import refused_by
 from rubberduck.providers.reading import as_count, as_dict, as_list, as_name, as_text
 from rubberduck.providers.responses.items import input_items, native_of, read_output
 from rubberduck.providers.responses.stream import ResponsesStreamDecoder, failure_of, finish_of, usage_of
+from rubberduck.providers.tool_choice import require_tools
 from rubberduck.types import (
     AllowedTools,
     AnyTool,
+    CacheControl,
     Choice,
     CustomTool,
     FilePart,
+    ImagePart,
     Message,
     NamedTool,
     Request,
     Response,
+    TextPart,
     TokenCount,
     Usage,
 )
@@ -169,6 +174,8 @@ def _require_possible(request: Request, extra: dict[str, Any]) -> None:
         raise InvalidRequest("extra.input: put it into `messages`", field="extra.input")
     if extra.get("background"):
         raise InvalidRequest("extra.background: an answer for later cannot be waited for", field="extra.background")
+    if request.tool_choice is not None:
+        require_tools(request, extra)
 
 
 def _is_stored(extra: dict[str, Any]) -> bool:
@@ -272,21 +279,36 @@ def _unsent(request: Request) -> Iterator[str]:
         yield "stop is not sent: the Responses API has no place for it"
     if not takes_sampling(request):
         for name in (*_SAMPLING, "logprobs", "top_logprobs"):
-            if getattr(request, name) not in (None, False):
+            value = getattr(request, name)
+            if value is not None and value is not False:
                 yield f"{name} is not sent: {request.model} refuses it while it reasons"
-    if not _knows_marks(request.model):
-        if request.cache_control is not None:
-            yield f"cache_control is not sent: {request.model} caches by itself"
-        if any(part.cache_control for message in request.messages for part in _marked(message)):
-            yield f"messages.content.cache_control is not sent: {request.model} caches by itself"
+    yield from _unsent_marks(request)
     if any(not isinstance(tool, CustomTool) and tool.cache_control for tool in request.tools):
         yield "tools.cache_control is not sent: the Responses API caches tools by itself"
     yield from _unsent_of_messages(request)
 
 
-def _marked(message: Message) -> Iterator[Any]:
-    if isinstance(message.content, tuple):
-        yield from (part for part in message.content if getattr(part, "cache_control", None))
+def _unsent_marks(request: Request) -> Iterator[str]:
+    answers: list[CacheControl] = []
+    others: list[CacheControl] = []
+    for message in request.messages:
+        if isinstance(message.content, tuple):
+            (answers if message.role == "assistant" else others).extend(_marks_in(message))
+    if _knows_marks(request.model):
+        yield from breakpoint_warnings("cache_control", [request.cache_control])
+        yield from breakpoint_warnings("messages.content.cache_control", others)
+        if answers:
+            yield "messages.content.cache_control is not sent of an answer: only what a model is given can be marked"
+        return
+    if request.cache_control is not None:
+        yield f"cache_control is not sent: {request.model} caches by itself"
+    if answers or others:
+        yield f"messages.content.cache_control is not sent: {request.model} caches by itself"
+
+
+def _marks_in(message: Message) -> list[CacheControl]:
+    parts = [part for part in message.content or () if isinstance(part, TextPart | ImagePart | FilePart)]
+    return [part.cache_control for part in parts if part.cache_control is not None]
 
 
 def _unsent_of_messages(request: Request) -> Iterator[str]:
@@ -295,6 +317,8 @@ def _unsent_of_messages(request: Request) -> Iterator[str]:
         yield "messages.name is not sent: the Responses API has no place for it"
     if any(message.is_error for message in messages):
         yield "messages.is_error is not sent: the Responses API has no place for it"
+    if any(message.audio is not None for message in messages):
+        yield "messages.audio is sent as its transcript: the Responses API knows no speech"
     files = [
         part
         for message in messages

@@ -9,9 +9,10 @@ Providers want an object at the root, so what is none is asked for, and read, as
 
 from __future__ import annotations
 
+import contextlib
 import re
+import threading
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
@@ -29,7 +30,7 @@ T = TypeVar("T")
 MAX_PROBLEMS, MAX_PROBLEM = 8, 200
 """How many problems are told of an answer, and how long each is, in characters."""
 MAX_TYPES = 256
-"""So many types are remembered with their schemas."""
+"""So many types are remembered with their schemas: the last ones, whether or not anybody else still has them."""
 _WRAPPED = "value"
 
 
@@ -43,6 +44,12 @@ def schema_of(model: Any) -> dict[str, Any]:
         InvalidRequest: if JSON has no schema for the type.
     """
     return _form_of(model).response_format
+
+
+def known_schema_of(model: Any) -> dict[str, Any] | None:
+    """The same, if it has been made before; None if it has not. Runs none of the type's code that describes it."""
+    form = _find(model)
+    return None if form is None else form.response_format
 
 
 @overload
@@ -150,17 +157,28 @@ class _Schemas(GenerateJsonSchema):
         return False
 
 
-def _form_of(model: Any) -> _Form:
+_forms: dict[Any, _Form] = {}
+# By type and not weakly: a form validates, so it holds its type, and nothing would ever be forgotten.
+_keeping = threading.Lock()
+
+
+def _find(model: Any) -> _Form | None:
     try:
-        hash(model)
+        return _forms.get(model)
     except Exception:  # noqa: BLE001 - an annotation with something in it that has no hash
-        return _made(model)
-    return _remembered(model)
+        return None
 
 
-@lru_cache(maxsize=MAX_TYPES)
-def _remembered(model: Any) -> _Form:
-    return _made(model)
+def _form_of(model: Any) -> _Form:
+    return _find(model) or _kept(model, _made(model))
+
+
+def _kept(model: Any, form: _Form) -> _Form:
+    with contextlib.suppress(Exception), _keeping:  # without a hash it is made anew each time
+        if len(_forms) >= MAX_TYPES:
+            del _forms[next(iter(_forms))]
+        _forms[model] = form
+    return form
 
 
 def _made(model: Any) -> _Form:

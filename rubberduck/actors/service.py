@@ -202,7 +202,7 @@ class ServiceActor(sup.Actor):
         request = _question(order, kind)
         output = None
         if isinstance(order, Complete) and (order.response_model is not None or order.repair is not False):
-            output, request = _output(order, request)
+            output = _output(order, request)
         if not isinstance(order.priority, str) or order.priority not in PRIORITIES:
             known = ", ".join(PRIORITIES)
             raise InvalidRequest(f"priority is one of {known}, not {shown(order.priority)}", field="priority")
@@ -247,8 +247,8 @@ def _question(order: Order, kind: Kind) -> Asked:
     return EmbeddingRequest.parse(told) if kind == EMBEDDINGS else Request.parse(told)
 
 
-def _output(order: Complete, request: Asked) -> tuple[Output, Asked]:
-    """How the answer is to be read, and the request that asks for it so."""
+def _output(order: Complete, request: Asked) -> Output:
+    """How the answer is to be read."""
     repairs = _flag(order.repair, "repair")
     if order.response_model is None:
         raise InvalidRequest("repair: there is nothing to repair without a `response_model`", field="repair")
@@ -258,8 +258,7 @@ def _output(order: Complete, request: Asked) -> tuple[Output, Asked]:
         raise InvalidRequest(both, field="response_format")
     from rubberduck.actors.calls.output import Output  # its schemas take time to import
 
-    output = Output(order.response_model, repairs=repairs)
-    return output, output.asked(request)
+    return Output(order.response_model, repairs=repairs)
 
 
 def _read(message: Any) -> Order:

@@ -232,6 +232,65 @@ def test_a_validator_that_takes_its_time_holds_up_nobody_else(start_duck: StartD
     assert future.get(timeout=5).number == 7
 
 
+def slow_type() -> tuple[Any, threading.Event]:
+    """A type whose schema is made when the test lets it."""
+    gate = threading.Event()
+
+    class Slow(BaseModel):
+        number: int
+
+        @classmethod
+        def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> Any:
+            assert gate.wait(20)
+            return handler(core)
+
+    return Slow, gate
+
+
+def test_types_that_take_their_time_to_be_described_hold_up_nobody_else(start_duck: StartDuck) -> None:
+    """Ever so many of them: counts, other answers and other types do not wait for their threads."""
+    duck = start(start_duck, GOOD)
+    slow = [slow_type() for _ in range(40)]
+    waiting = [
+        duck.service.ask({"complete": REQUEST, "response_model": model, "timeout": 20}, block=False)
+        for model, _ in slow
+    ]
+    try:
+        assert duck.complete(REQUEST, response_model=Invoice, timeout=5) == SEVEN
+        assert duck.complete(REQUEST, timeout=5).text
+        assert duck.count_tokens(REQUEST, timeout=5).tokens
+        assert len(duck.provider("mock").calls) == 3
+    finally:
+        for _, gate in slow:
+            gate.set()
+    for future in waiting:
+        assert future.get(timeout=20).number == 7
+
+
+def test_a_caller_whose_time_is_over_does_not_wait_for_a_schema(start_duck: StartDuck) -> None:
+    duck = start(start_duck, GOOD)
+    model, gate = slow_type()
+    try:
+        with pytest.raises(DeadlineExceeded):
+            duck.complete(REQUEST, response_model=model, timeout=0.05)
+        assert duck.provider("mock").calls == []
+    finally:
+        gate.set()
+    assert duck.complete(REQUEST, response_model=model).number == 7
+
+
+def test_a_type_whose_own_description_fails_costs_nobody_anything(start_duck: StartDuck) -> None:
+    class Broken(BaseModel):
+        @classmethod
+        def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> Any:
+            raise RuntimeError("a bug in a type")
+
+    duck = start(start_duck, GOOD)
+    with pytest.raises(InvalidRequest, match="a bug in a type"):
+        duck.complete(REQUEST, response_model=Broken)
+    assert duck.provider("mock").calls == []
+
+
 @pytest.mark.usefixtures("_gate")
 def test_a_caller_whose_time_is_over_does_not_wait_for_a_validator(start_duck: StartDuck) -> None:
     clock = ManualClock()

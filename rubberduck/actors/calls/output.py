@@ -7,15 +7,21 @@ deadline, the same money, and both answers on the bill.
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from rubberduck import structured
+from rubberduck.actors.calls.call import Call
 from rubberduck.actors.calls.course import Course
 from rubberduck.actors.calls.race import Answer
 from rubberduck.actors.calls.usages import together
 from rubberduck.errors import InvalidRequest, OutputInvalid, RubberDuckError
 from rubberduck.types import Choice, Request, Response, Usage
+from rubberduck.wakers import Waker
+
+T = TypeVar("T")
 
 
 class Output:
@@ -28,9 +34,19 @@ class Output:
         self.repairs = repairs
         self._read: tuple[tuple[Choice, ...], Any] | None = None
 
-    def asked(self, request: Request) -> Request:
-        """The request with the type's schema in it. Raises InvalidRequest where there is none."""
-        return request.model_copy(update={"response_format": structured.schema_of(self.model)})
+    async def ask_in(self, call: Call) -> None:
+        """Have a call's request ask for a value of the type, if it does not yet.
+
+        Schemas are remembered. To make one runs the type's own code, which may take its time: that is the call's alone.
+
+        Raises:
+            InvalidRequest: JSON has no schema for it.
+        """
+        request = call.request
+        assert isinstance(request, Request)
+        if request.response_format is None:  # else it is asked for others, who share the answer
+            schema = structured.known_schema_of(self.model) or await _apart(structured.schema_of, self.model)
+            call.request = request.model_copy(update={"response_format": schema})
 
     @property
     def key(self) -> str:
@@ -64,6 +80,26 @@ class Output:
         except (OutputInvalid, InvalidRequest):
             return False
         return True
+
+
+async def _apart(work: Callable[[Any], T], subject: Any) -> T:
+    """`work(subject)` in a thread of its own: of those that are shared, a few slow types would take all."""
+    loop, ended = asyncio.get_running_loop(), list[tuple[T | None, BaseException | None]]()
+    waker = Waker(loop, loop.create_future())
+
+    def run() -> None:
+        try:
+            ended.append((work(subject), None))
+        except BaseException as error:  # noqa: BLE001  (it is the call's, on whichever thread)
+            ended.append((None, error))
+        waker.wake()
+
+    threading.Thread(target=run, name="rubberduck-schema", daemon=True).start()
+    await waker.future
+    made, error = ended[0]
+    if error is not None:
+        raise error
+    return cast("T", made)
 
 
 class OutputCourse(Course):

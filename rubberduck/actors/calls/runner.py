@@ -157,6 +157,8 @@ class CallRunner:
             self._drained.wake()
 
     async def _answer(self, call: Call, reply: sup.Reply) -> Given:
+        if call.output is not None:
+            await call.output.ask_in(call)
         key = self._answers.key(call)
         if key is not None and not call.is_flight:
             kept = self._answers.find(key, call, self._office.now())

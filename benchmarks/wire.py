@@ -25,9 +25,9 @@ import httpx
 from benchmarks import _wire_sdks as sdks
 from benchmarks._wire_requests import OURS, THEIRS
 from benchmarks._wire_streams import Stream, streams
-from rubberduck.config import ProviderConfig
+from rubberduck.config import BUILT_IN_MODULES, ProviderConfig
 from rubberduck.errors import RubberDuckError
-from rubberduck.providers import BUILT_IN, resolve
+from rubberduck.providers import resolve
 from rubberduck.providers.http import HTTPProvider
 from rubberduck.types import Request
 
@@ -96,7 +96,7 @@ WAYS: dict[str, Callable[[Stream], Callable[[], int]]] = {
 def time_streams(deltas: int, rounds: int) -> None:
     print(f"{'us per chunk':24} {'SDK':>8} {'decoder':>8} {'times':>6}   {'SDK':>8} {'stream':>8} {'times':>6}")
     for stream in streams(deltas):
-        if stream.module not in BUILT_IN:
+        if stream.module not in BUILT_IN_MODULES:
             continue
         ways = {name: way(stream) for name, way in WAYS.items()}
         for once in ways.values():
@@ -156,7 +156,7 @@ def our_encoding(module: str, asked: dict[str, Any]) -> Callable[[], float]:
 def time_requests(times: int, rounds: int) -> None:
     print(f"\n{'us per request':24} {'SDK':>8} {'ours':>8} {'times':>6}   {'encode alone':>12}")
     for module, kwargs in THEIRS.items():
-        if module not in BUILT_IN:
+        if module not in BUILT_IN_MODULES:
             continue
         ways = [sdks.asking(module, kwargs), our_asking(module, OURS), our_encoding(module, OURS)]
         took: list[list[float]] = [[], [], []]

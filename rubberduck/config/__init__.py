@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rubberduck.config.provider import BUILT_IN_MODULES, PoolConfig, ProviderConfig
+from rubberduck.config.modules import BUILT_IN_MODULES, ENTRY_POINT_GROUP
+from rubberduck.config.provider import PoolConfig, ProviderConfig
 from rubberduck.config.root import Config
 from rubberduck.config.scalars import seconds
 from rubberduck.config.search import find_config, searched
@@ -29,6 +30,7 @@ from rubberduck.config.sections import (
 
 __all__ = [
     "BUILT_IN_MODULES",
+    "ENTRY_POINT_GROUP",
     "CacheConfig",
     "CircuitBreakerConfig",
     "ClassBounds",

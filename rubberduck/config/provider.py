@@ -12,14 +12,10 @@ from pydantic import Field, GetJsonSchemaHandler, SecretStr, field_serializer, f
 from pydantic.json_schema import WithJsonSchema
 from pydantic_core import CoreSchema
 
+from rubberduck.config.modules import BUILT_IN_MODULES, ENTRY_POINT_GROUP
 from rubberduck.config.scalars import Duration, Flag, Number, Size, Whole
 from rubberduck.config.sections import Section
 
-BUILT_IN_MODULES = (
-    *("openai", "openai_responses", "anthropic", "ollama", "azure", "groq", "mistral", "deepseek", "openrouter"),
-    *("together", "vllm", "llama_server", "xai", "perplexity", "gemini", "local", "mock"),
-)
-ENTRY_POINT_GROUP = "rubberduck.providers"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
 _OWN_PATH = re.compile(r"(/chat/completions|(/[^/]+)?/messages|/responses)$")

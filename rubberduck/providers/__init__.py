@@ -10,33 +10,11 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
+from rubberduck.config import BUILT_IN_MODULES, ENTRY_POINT_GROUP
 from rubberduck.errors import ConfigError
 
 if TYPE_CHECKING:
     from rubberduck.providers.base import Provider
-
-ENTRY_POINT_GROUP = "rubberduck.providers"
-
-BUILT_IN = {
-    "openai": "rubberduck.providers.openai.provider:OpenAI",
-    "openai_responses": "rubberduck.providers.responses.provider:OpenAIResponses",
-    "anthropic": "rubberduck.providers.anthropic.provider:Anthropic",
-    "ollama": "rubberduck.providers.ollama.provider:Ollama",
-    "azure": "rubberduck.providers.openai.compatible:Azure",
-    "groq": "rubberduck.providers.openai.compatible:Groq",
-    "mistral": "rubberduck.providers.openai.compatible:Mistral",
-    "deepseek": "rubberduck.providers.openai.compatible:DeepSeek",
-    "openrouter": "rubberduck.providers.openai.compatible:OpenRouter",
-    "together": "rubberduck.providers.openai.compatible:Together",
-    "vllm": "rubberduck.providers.openai.compatible:VLLM",
-    "llama_server": "rubberduck.providers.openai.compatible:LlamaServer",
-    "xai": "rubberduck.providers.openai.compatible:XAI",
-    "perplexity": "rubberduck.providers.openai.compatible:Perplexity",
-    "gemini": "rubberduck.providers.openai.compatible:Gemini",
-    "local": "rubberduck.providers.local.provider:LocalProvider",
-    "mock": "rubberduck.providers.mock:Mock",
-}
-"""The words that a configuration may call a provider by, and where each one's class is."""
 
 
 def resolve(module: str | type) -> type[Provider]:
@@ -59,18 +37,18 @@ def resolve(module: str | type) -> type[Provider]:
 
 def installed() -> dict[str, EntryPoint]:
     """The providers that other packages bring along, by their names; those named as a built-in one are not heard."""
-    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name not in BUILT_IN}
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name not in BUILT_IN_MODULES}
 
 
 def _find(module: str) -> object:
-    if path := BUILT_IN.get(module):
+    if path := BUILT_IN_MODULES.get(module):
         return _load(module, path)
     others = installed()
     if point := others.get(module):
         return _load(module, point.value, origin_of(point))
     if ":" in module:
         return _load(module, module)
-    known = sorted({*BUILT_IN, *others})
+    known = sorted({*BUILT_IN_MODULES, *others})
     near = get_close_matches(module, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}, or a path 'package.module:Class'"
     raise ConfigError(f"there is no provider module {module!r}; {hint}")

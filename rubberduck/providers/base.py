@@ -11,8 +11,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
+from rubberduck.config.modules import BUILT_IN_MODULES
 from rubberduck.errors import InvalidRequest
-from rubberduck.providers import BUILT_IN
 from rubberduck.types import Chunk, EmbeddingRequest, Embeddings, Request, Response, TokenCount, Usage
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Provider(ABC):
         """What `extra` holds for this provider: under its name or its word, and what stands under no provider's."""
         if not request.extra:
             return {}
-        own, others = {self.name, self.word}, self.peers | BUILT_IN.keys()
+        own, others = {self.name, self.word}, self.peers | BUILT_IN_MODULES.keys()
         extra = {name: value for name, value in request.extra.items() if name not in own | others}
         for name in self.word, self.name:
             told = request.extra.get(name, {}) if name else {}

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from rubberduck.config import BUILT_IN_MODULES
 from rubberduck.errors import AuthenticationFailed, InvalidRequest, RateLimited, ServiceUnavailable
-from rubberduck.providers import BUILT_IN
 from rubberduck.testing import ProviderContract, contract
 
-WORDS = [word for word, place in BUILT_IN.items() if ".compatible:" in place]
+WORDS = [word for word, place in BUILT_IN_MODULES.items() if ".compatible:" in place]
 USAGE = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
 COUNTS = {"prompt_tokens": 9, "completion_tokens": 4}
 WEATHER = {"id": "abcdefghi", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Bern"}'}}

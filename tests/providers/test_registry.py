@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rubberduck import providers
-from rubberduck.config import provider as config_provider
+from rubberduck.config import BUILT_IN_MODULES
 from rubberduck.errors import ConfigError
 from rubberduck.providers.base import Provider
 from rubberduck.providers.mock import Mock
@@ -76,6 +76,6 @@ def test_only_the_module_asked_for_is_imported() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_the_configuration_knows_the_same_words_and_asks_the_same_group() -> None:
-    assert set(config_provider.BUILT_IN_MODULES) == set(providers.BUILT_IN)
-    assert config_provider.ENTRY_POINT_GROUP == providers.ENTRY_POINT_GROUP
+@pytest.mark.parametrize("word", BUILT_IN_MODULES)
+def test_each_word_that_a_configuration_knows_is_a_providers(word: str) -> None:
+    assert issubclass(providers.resolve(word), Provider)

@@ -48,7 +48,7 @@ class EmbeddingRequest(Question):
     def require_json(self) -> None:
         """Raise InvalidRequest unless the request can be sent as JSON of a sane size."""
         size = sum([len(text) for text in self.input])
-        require_size(size + (written_length(self.extra) if self.extra else 0), "input")
+        require_size(size + (written_length(self.extra, "extra") if self.extra else 0), "input")
 
 
 @dataclass(frozen=True, slots=True)

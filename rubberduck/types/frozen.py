@@ -6,9 +6,12 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Frozen(BaseModel):
-    """A checked value that cannot be changed; unknown fields are refused."""
+    """A checked value that cannot be changed; unknown fields are refused.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+    One that stands in another is checked again with it: `model_copy` and `model_construct` put anything into it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, revalidate_instances="always")
 
 
 def unicode(text: str) -> str:

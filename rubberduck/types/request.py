@@ -109,12 +109,14 @@ class Request(Question):
     def require_json(self) -> None:
         """Raise InvalidRequest unless the request can be sent as JSON of a sane size."""
         size = sum([_letters(message) for message in self.messages])
-        natives = [message.native.items for message in self.messages if message.native is not None]
-        if self.extra or self.response_format or self.tools or natives:
+        raw: list[Any] = [message.native.items for message in self.messages if message.native is not None]
+        raw += [each.raw for message in self.messages for each in message.annotations]
+        if self.extra or self.response_format or self.tools or raw:
             schemas = [
                 tool.function.parameters if isinstance(tool, Tool) else tool.custom.format for tool in self.tools
             ]
-            size += written_length([self.extra, self.response_format, schemas, natives])
+            free = {"extra": self.extra, "response_format": self.response_format, "tools": schemas, "messages": raw}
+            size += sum([written_length(value, field) for field, value in free.items() if value])
         require_size(size, "messages")
 
 
@@ -156,12 +158,12 @@ def parsed(kind: type[Q], value: Q | dict[str, Any]) -> Q:
     return request
 
 
-def written_length(free_form: object) -> int:
-    """How many characters this is as JSON. Raises InvalidRequest where it is none."""
+def written_length(free_form: object, field: str | None = None) -> int:
+    """How many characters this is as JSON. Raises InvalidRequest where it is none, with the name of its `field`."""
     try:
         return len(json.dumps(free_form, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequest(f"the request cannot be written as JSON: {error}") from None
+        raise InvalidRequest(f"the request cannot be written as JSON: {error}", field=field) from None
 
 
 def require_size(size: int, field: str) -> None:

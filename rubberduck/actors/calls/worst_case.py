@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from decimal import Decimal
+from typing import Any
 
 from rubberduck.actors.board import ProviderDesk, Route
 from rubberduck.actors.calls.call import Asked
@@ -90,27 +91,27 @@ def most_input(request: Request, image: int, unseen: int) -> int:
     """
     total = sum([_most(message, image, unseen) for message in request.messages])
     if request.tools:
-        total += _FOR_TOOLS + sum([len(tool.model_dump_json().encode()) for tool in request.tools])
-    return total + len(json.dumps([request.response_format, request.extra], ensure_ascii=False).encode())
+        total += _FOR_TOOLS + sum([_written(tool.model_dump()) for tool in request.tools])
+    return total + _written([request.response_format, request.extra])
 
 
 def most_tokens(request: EmbeddingRequest) -> int:
     """The same for texts that are to become vectors."""
-    texts = [len(each.encode()) if isinstance(each, str) else len(each) for each in request.input]
+    texts = [_bytes(each) if isinstance(each, str) else len(each) for each in request.input]
     return sum(texts) + _PER_TEXT * len(texts)
 
 
 def _most(message: Message, image: int, unseen: int) -> int:
-    total = _PER_MESSAGE + len(message.text.encode()) + len((message.name or "").encode())
+    total = _PER_MESSAGE + _bytes(message.text) + _bytes(message.name or "")
     for call in message.tool_calls:
-        total += len(call.model_dump_json().encode())
+        total += _written(call.model_dump())
     if message.function_call is not None:
-        total += len(message.function_call.model_dump_json().encode())
+        total += _written(message.function_call.model_dump())
     if isinstance(message.content, tuple):
         total += sum([_most_of(part, image, unseen) for part in message.content])
     if message.native is not None:
-        total += len(message.native.model_dump_json().encode())
-    return total + len((message.reasoning or "").encode())
+        total += _written(message.native.model_dump())
+    return total + _bytes(message.reasoning or "")
 
 
 def _most_of(part: Part, image: int, unseen: int) -> int:
@@ -121,5 +122,14 @@ def _most_of(part: Part, image: int, unseen: int) -> int:
         case AudioPart():
             return len(part.input_audio.data)
         case FilePart():
-            return len((part.context or "").encode()) + (len(part.file.file_data) if part.file.file_data else unseen)
+            return _bytes(part.context or "") + (len(part.file.file_data) if part.file.file_data else unseen)
     return 0
+
+
+def _bytes(text: str) -> int:
+    """Half a surrogate pair is no text, but it may be sent: as three bytes at most, or as an escape."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _written(value: Any) -> int:
+    return _bytes(json.dumps(value, ensure_ascii=False))

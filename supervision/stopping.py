@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("supervision")
 
+LONGEST_WAIT = 1.0
+"""Seconds. A signal that another thread is given, or that comes just before a wait, does not end it in Python: its
+handler runs afterwards, and may be the second Ctrl-C of somebody who does not want to wait."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unstopped:
@@ -140,11 +144,11 @@ class Stopping:
         return self.is_over and not self.report()
 
     def _is_before(self, at: float | None) -> bool:
-        """Wait for a change until `at`. False if it is past."""
-        left = None if at is None else at - self._now()
-        if left is not None and left <= 0:
+        """Wait for a change until `at`, or for a while. False if it is past."""
+        left = LONGEST_WAIT if at is None else at - self._now()
+        if left <= 0:
             return False
-        self._changed.wait(left)
+        self._changed.wait(min(left, LONGEST_WAIT))
         return True
 
     def _stop_all(self) -> None:

@@ -17,11 +17,15 @@ from typing import Any
 
 import pykka
 import pytest
-from tree_rig import Boom, Obedient, ObedientThread, raising
+from tree_rig import Boom, Obedient, ObedientThread, once_served, raising
 
 import supervision as sup
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+
+AT_MOST = 15.0
+"""Seconds that a stop within less than half a second may take where the machine is busy: what hangs does so for longer.
+"""
 
 
 def elapsed(function: Any, *arguments: Any) -> tuple[Any, float]:
@@ -53,12 +57,12 @@ def test_a_hanging_thread_is_left_behind_and_reported(make_system, gate, where, 
     if where == "handler":
         entered = threading.Event()
         system.whereis("hung").tell(lambda actor: entered.set() or gate.wait())
-        assert entered.wait(5)
+        assert entered.wait(30)
     stopped, seconds = elapsed(system.stop, 0.4)
     assert stopped is False
-    assert seconds < 0.6
-    assert [left.path for left in system.unstopped_report()] == ["root/hung"]
-    assert pykka.ActorRegistry.get_all() == []
+    assert seconds < AT_MOST
+    eventually(lambda: [left.path for left in system.unstopped_report()] == ["root/hung"])
+    eventually(lambda: pykka.ActorRegistry.get_all() == [])
     gate.set()
     eventually(lambda: system.unstopped_report() == [])
     assert system.stop() is True
@@ -73,7 +77,7 @@ def test_a_hanging_coroutine_is_ended_in_time(make_system, what, where, eventual
     if where == "handler":
         system.whereis("hung").tell(what)
     _, seconds = elapsed(system.stop, 0.4)
-    assert seconds < 0.6
+    assert seconds < AT_MOST
     eventually(lambda: system.unstopped_report() == [])
 
 
@@ -82,15 +86,16 @@ def test_a_blocked_loop_is_left_behind_and_reported(make_system, gate, eventuall
     system.supervise(sup.ChildSpec("hog", Obedient), sup.ChildSpec("starved", Obedient))
     entered = threading.Event()
     asked = system.whereis("hog").ask(lambda actor: entered.set() or gate.wait(), block=False)
-    assert entered.wait(5)
+    assert entered.wait(30)
     starved = system.whereis("starved").ask("anybody?", block=False)
     stopped, seconds = elapsed(system.stop, 0.4)
     assert stopped is False
-    assert seconds < 0.6
-    assert {left.path for left in system.unstopped_report()} == {"root/hog", "root/starved", f"{system.name}-workers"}
+    assert seconds < AT_MOST
+    those_left = {"root/hog", "root/starved", f"{system.name}-workers"}
+    eventually(lambda: {left.path for left in system.unstopped_report()} == those_left)
     for future in (asked, starved):
         with pytest.raises(sup.ActorDeadError):
-            future.get(timeout=5)
+            future.get(timeout=30)
     gate.set()
     eventually(lambda: system.unstopped_report() == [])
 
@@ -104,10 +109,36 @@ def test_a_later_call_with_a_deadline_hurries_an_earlier_one_without(make_system
     patient.start()
     eventually(lambda: system.tree().children[0].children[0].state == "stopping")
     stopped, seconds = elapsed(system.stop, 0.3)
-    assert (stopped, seconds < 0.5) == (False, True)
-    patient.join(5)
+    assert (stopped, seconds < AT_MOST) == (False, True)
+    patient.join(30)
     assert not patient.is_alive()
     gate.set()
+
+
+def test_a_signal_that_another_thread_is_given_is_heard_by_who_waits_for_a_stop(make_system, gate):
+    """It was heard when the wait was over: a second Ctrl-C, which is to end a program at once, came to nothing."""
+    system = make_system()
+    system.supervise(sup.ChildSpec("hung", ObedientThread, kwargs={"on_stop": lambda _: gate.wait()}, shutdown=600.0))
+    former = signal.signal(signal.SIGUSR1, lambda number, frame: gate.set())
+
+    def send_to_itself() -> None:
+        looks = 0
+        while looks < 50:  # in the same place whenever it is looked at: it is not only on its way into the wait
+            looks = looks + 1 if waits_for_a_condition(threading.main_thread()) else 0
+            time.sleep(0.002)
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+    threading.Thread(target=send_to_itself, daemon=True).start()
+    try:
+        stopped, seconds = elapsed(system.stop, 60)
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+    assert stopped
+    assert seconds < 45
+
+
+def waits_for_a_condition(thread: threading.Thread) -> bool:
+    return sys._current_frames()[thread.ident or 0].f_code is threading.Condition.wait.__code__
 
 
 def test_many_callers_at_once_all_wait_for_the_one_stop(make_system):
@@ -115,11 +146,11 @@ def test_many_callers_at_once_all_wait_for_the_one_stop(make_system):
     stops: list[int] = []
     system.supervise(sup.ChildSpec("it", Obedient, kwargs={"on_stop": lambda actor: stops.append(1)}))
     results: list[bool] = []
-    callers = [threading.Thread(target=lambda: results.append(system.stop(5))) for _ in range(8)]
+    callers = [threading.Thread(target=lambda: results.append(system.stop(60))) for _ in range(8)]
     for caller in callers:
         caller.start()
     for caller in callers:
-        caller.join(5)
+        caller.join(30)
     assert results == [True] * 8
     assert stops == [1]
 
@@ -127,8 +158,8 @@ def test_many_callers_at_once_all_wait_for_the_one_stop(make_system):
 def test_a_handler_may_begin_the_stop_but_does_not_wait_for_it(make_system, obedient, eventually):
     system = make_system()
     system.supervise(sup.ChildSpec("it", obedient))
-    assert system.whereis("it").ask(lambda actor: system.stop(), timeout=5) is False
-    assert system.stop(5) is True
+    assert system.whereis("it").ask(lambda actor: system.stop(), timeout=30) is False
+    assert system.stop(60) is True
     assert system.whereis("it") is None
 
 
@@ -142,7 +173,7 @@ def test_a_stopped_system_starts_nothing(make_system):
 def test_supervise_in_a_handler_is_refused_instead_of_blocking_for_ever(system, crash):
     system.supervise(sup.ChildSpec("it", Obedient, expected_errors=(sup.BlockingInScheduler,)))
     with pytest.raises(sup.BlockingInScheduler):
-        system.whereis("it").ask(lambda actor: system.supervise(sup.ChildSpec("other", Obedient)), timeout=5)
+        system.whereis("it").ask(lambda actor: system.supervise(sup.ChildSpec("other", Obedient)), timeout=30)
 
 
 def test_a_stop_while_the_tree_still_starts_ends_the_start_too(make_system, gate, eventually):
@@ -161,8 +192,8 @@ def test_a_stop_while_the_tree_still_starts_ends_the_start_too(make_system, gate
     starting.start()
     eventually(lambda: system.tree().children and system.tree().children[0].children)
     assert system.stop(0.3) is False
-    assert isinstance(outcome.get(timeout=5), sup.StartFailedError)
-    starting.join(5)
+    assert isinstance(outcome.get(timeout=30), sup.StartFailedError)
+    starting.join(30)
     gate.set()
 
 
@@ -182,7 +213,7 @@ def test_a_root_that_gives_up_is_reported_with_its_reason(make_system, crash, ca
     handle = system.supervise(sup.ChildSpec("it", Obedient), max_restarts=0)
     ended = handle.ended
     system.whereis("it").tell(crash)
-    assert isinstance(ended.get(timeout=5).reason, sup.GaveUp)
+    assert isinstance(ended.get(timeout=30).reason, sup.GaveUp)
     assert system.run() == 70
     assert '"gave_up": "root"' in capsys.readouterr().err
 
@@ -190,17 +221,10 @@ def test_a_root_that_gives_up_is_reported_with_its_reason(make_system, crash, ca
 def test_run_serves_until_a_signal_and_gives_the_handlers_back(make_system):
     system = make_system()
     former = signal.getsignal(signal.SIGTERM)
-    system.supervise(
-        sup.ChildSpec(
-            "it", Obedient, kwargs={"on_start": lambda actor: actor.send_after(actor.actor_ref, term, 0.01) and None}
-        )
-    )
+    system.supervise(sup.ChildSpec("it", Obedient))
+    once_served(lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert system.run() == 0
     assert signal.getsignal(signal.SIGTERM) is former
-
-
-def term(actor: Any) -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_the_reason_of_a_refused_start_names_the_deepest_child(system):
@@ -213,7 +237,7 @@ def test_the_reason_of_a_refused_start_names_the_deepest_child(system):
 # -- the interpreter's end ---------------------------------------------------------------------------------
 
 
-def run_program(source: str, timeout: float = 20) -> subprocess.CompletedProcess[str]:
+def run_program(source: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     program = "import supervision as sup, pykka, sys, threading, time\n" + textwrap.dedent(source)
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=timeout, cwd=ROOT)
 

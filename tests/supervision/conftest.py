@@ -38,7 +38,7 @@ def make_system() -> Iterator[Callable[..., sup.System]]:
     yield make
     for system in systems:
         assert system.audit() == []
-        system.stop(5.0)
+        system.stop(60)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from supervision.testing import fault
 
 def test_an_actor_answers_on_either_host(system, obedient):
     ref = started(system, obedient)
-    assert ref.ask("hello", timeout=5) == "hello"
+    assert ref.ask("hello", timeout=30) == "hello"
 
 
 def test_an_async_handler_is_awaited_before_the_next_message_is_taken(system):
@@ -31,7 +31,7 @@ def test_an_async_handler_is_awaited_before_the_next_message_is_taken(system):
 
     futures = [ref.ask(slow, block=False) for _ in range(2)]
     for future in futures:
-        future.get(timeout=5)
+        future.get(timeout=30)
     assert order == ["in", "out", "in", "out"]
 
 
@@ -66,10 +66,10 @@ def test_a_reply_may_be_owed_and_given_later_by_any_thread(system, obedient):
     ref = started(system, obedient)
     taken: queue.Queue[sup.Reply] = queue.Queue()
     future = ref.ask(lambda actor: taken.put(actor.owe()), block=False)
-    reply = taken.get(timeout=5)
-    assert ref.ask("another", timeout=5) == "another"
+    reply = taken.get(timeout=30)
+    assert ref.ask("another", timeout=30) == "another"
     reply.set(42)
-    assert future.get(timeout=5) == 42
+    assert future.get(timeout=30) == 42
     with pytest.raises(queue.Full):
         reply.set(43)
 
@@ -79,7 +79,7 @@ def test_what_an_actor_owes_at_its_end_is_answered_with_the_reason(system, obedi
     future = ref.ask(lambda actor: actor.owe() and None, block=False)
     ref.tell(crash)
     with pytest.raises(sup.ActorDeadError) as caught:
-        future.get(timeout=5)
+        future.get(timeout=30)
     assert isinstance(caught.value.reason, sup.Crash)
 
 
@@ -90,12 +90,12 @@ def test_a_debt_that_was_passed_on_outlives_its_first_debtor(system, crash):
     front, back = system.whereis("front"), system.whereis("back")
     taken: queue.Queue[sup.Reply] = queue.Queue()
     future = front.ask(lambda actor: actor.owe().forward(back, lambda other: taken.put(other.owe())), block=False)
-    reply = taken.get(timeout=5)
+    reply = taken.get(timeout=30)
     over = exit_of(front)
     front.tell(crash)
-    over.get(timeout=5)
+    over.get(timeout=30)
     reply.set("from the back")
-    assert future.get(timeout=5) == "from the back"
+    assert future.get(timeout=30) == "from the back"
     assert handle.count_children().get().specs == 1
 
 
@@ -105,14 +105,14 @@ def test_a_debt_that_nobody_wants_any_more_takes_no_room(system):
     wanted = [ref.ask(lambda actor: actor.owe() and None, block=False) for _ in range(5)]
     for _ in range(1000):
         future = ref.ask(lambda actor: actor.owe() and None, block=False)
-        ref.ask("in order", timeout=5)
+        ref.ask("in order", timeout=30)
         future.abandon()
     owed = ref.name.incarnation.work.owed
     assert 5 <= len(owed) < 100
     ref.stop()
     for future in wanted:
         with pytest.raises(sup.ActorDeadError):
-            future.get(timeout=5)
+            future.get(timeout=30)
 
 
 def test_passing_a_debt_to_a_dead_actor_answers_the_asker(system, crash):
@@ -120,13 +120,13 @@ def test_passing_a_debt_to_a_dead_actor_answers_the_asker(system, crash):
     front, back = system.whereis("front"), system.whereis("back")
     back.stop()
     with pytest.raises(sup.ActorDeadError):
-        front.ask(lambda actor: actor.owe().forward(back, "anybody?"), timeout=5)
+        front.ask(lambda actor: actor.owe().forward(back, "anybody?"), timeout=30)
 
 
 def test_a_message_has_one_reply_to_owe(system):
     ref = started(system, Obedient)
     with pytest.raises(RuntimeError, match="owed already"):
-        ref.ask(lambda actor: (actor.owe(), actor.owe()), timeout=5)
+        ref.ask(lambda actor: (actor.owe(), actor.owe()), timeout=30)
 
 
 def test_work_left_running_cannot_take_the_reply_of_a_later_message(system, gate):
@@ -149,9 +149,9 @@ def test_work_left_running_cannot_take_the_reply_of_a_later_message(system, gate
         await actor.task
         return "mine"
 
-    ref.ask(leave_something_running, timeout=5)
-    assert ref.ask(let_it_run, timeout=5) == "mine"
-    assert isinstance(outcome.get(timeout=5), RuntimeError)
+    ref.ask(leave_something_running, timeout=30)
+    assert ref.ask(let_it_run, timeout=30) == "mine"
+    assert isinstance(outcome.get(timeout=30), RuntimeError)
 
 
 def test_who_works_on_an_answer_hears_when_nobody_wants_it_any_more(system, on_a_loop):
@@ -173,8 +173,8 @@ def test_who_works_on_an_answer_hears_when_nobody_wants_it_any_more(system, on_a
         await asyncio.wait([asking])
 
     on_a_loop(ask_and_leave())
-    assert unwanted.get(timeout=5) == "unwanted"
-    assert not taken.get(timeout=5).is_wanted
+    assert unwanted.get(timeout=30) == "unwanted"
+    assert not taken.get(timeout=30).is_wanted
 
 
 async def _awaited(future: Any) -> Any:
@@ -185,9 +185,9 @@ def test_a_timeout_too_says_that_nobody_wants_the_answer(timed, clock):
     ref = started(timed, Obedient)
     unwanted: queue.Queue[str] = queue.Queue()
     future = ref.ask(lambda actor: actor.owe().on_unwanted(lambda: unwanted.put("unwanted")), block=False, timeout=3)
-    ref.ask("handled", timeout=5)
+    ref.ask("handled", timeout=30)
     clock.advance(3)
-    assert unwanted.get(timeout=5) == "unwanted"
+    assert unwanted.get(timeout=30) == "unwanted"
     with pytest.raises(pykka.Timeout):
         future.get(timeout=0)
 
@@ -206,16 +206,16 @@ def test_whatever_a_handler_raises_ends_its_actor_alone(system, obedient, error)
     ref, bystander = system.whereis("it"), system.whereis("bystander")
     over = exit_of(ref)
     with pytest.raises(type(error) if isinstance(error, Exception) else sup.ActorDeadError):
-        ref.ask(raising(error), timeout=5)
-    assert type(over.get(timeout=5).reason) in (sup.Crash, sup.Killed)
-    assert bystander.ask("alive", timeout=5) == "alive"
+        ref.ask(raising(error), timeout=30)
+    assert type(over.get(timeout=30).reason) in (sup.Crash, sup.Killed)
+    assert bystander.ask("alive", timeout=30) == "alive"
 
 
 def test_a_cancellation_raised_by_the_handler_is_a_crash_and_one_by_a_kill_is_not(system):
     ref = started(system, Obedient)
     over = exit_of(ref)
     ref.tell(raising(asyncio.CancelledError()))
-    assert over.get(timeout=5).reason.type == "CancelledError"
+    assert over.get(timeout=30).reason.type == "CancelledError"
 
 
 def test_a_killed_actor_ends_killed_and_its_asker_hears_it(system):
@@ -223,9 +223,9 @@ def test_a_killed_actor_ends_killed_and_its_asker_hears_it(system):
     over = exit_of(ref)
     future = ref.ask(lambda actor: asyncio.Event().wait(), block=False)
     ref.name.incarnation.kill()
-    assert over.get(timeout=5).reason == sup.Killed()
+    assert over.get(timeout=30).reason == sup.Killed()
     with pytest.raises(sup.ActorDeadError):
-        future.get(timeout=5)
+        future.get(timeout=30)
 
 
 def test_a_handler_that_swallows_its_cancellation_for_a_moment_ends_killed_all_the_same(system):
@@ -239,9 +239,9 @@ def test_a_handler_that_swallows_its_cancellation_for_a_moment_ends_killed_all_t
             await asyncio.Event().wait()
 
     ref.tell(stubborn)
-    inside.get(timeout=5)
+    inside.get(timeout=30)
     system.kill(ref)
-    assert over.get(timeout=5).reason == sup.Killed()
+    assert over.get(timeout=30).reason == sup.Killed()
 
 
 def test_a_handler_that_swallows_it_for_longer_is_abandoned_and_listed_until_it_ends(system, eventually):
@@ -257,9 +257,9 @@ def test_a_handler_that_swallows_it_for_longer_is_abandoned_and_listed_until_it_
                 await release.wait()
 
     ref.tell(deaf)
-    loop, release = inside.get(timeout=5)
+    loop, release = inside.get(timeout=30)
     system.kill(ref)
-    assert isinstance(over.get(timeout=5).reason, sup.Abandoned)
+    assert isinstance(over.get(timeout=30).reason, sup.Abandoned)
     eventually(lambda: [zombie.path for zombie in system.tree().zombies] == [ref.path])
     assert [left.path for left in system.unstopped_report()] == [ref.path]
     loop.call_soon_threadsafe(release.set)
@@ -279,12 +279,12 @@ def test_a_killed_thread_is_abandoned_and_does_nothing_visible_afterwards(system
 
     over = exit_of(ref)
     future = ref.ask(stuck, block=False)
-    entered.get(timeout=5)
+    entered.get(timeout=30)
     system.kill(ref)
-    assert over.get(timeout=5).reason == sup.Abandoned("a thread cannot be killed")
+    assert over.get(timeout=30).reason == sup.Abandoned("a thread cannot be killed")
     with pytest.raises(sup.ActorStuck):
-        future.get(timeout=5)
-    assert ref.ask("the next life", timeout=5) == "the next life"
+        future.get(timeout=30)
+    assert ref.ask("the next life", timeout=30) == "the next life"
     handled = ref.name.handled
     gate.set()
     eventually(lambda: system.tree().zombies == ())
@@ -306,10 +306,10 @@ def test_what_a_life_took_in_the_moment_of_its_abandonment_is_answered(system, m
 
     ref.name.mailbox.take = take_and_be_abandoned
     if message == "stop":
-        assert ref.stop(timeout=5) is True
+        assert ref.stop(timeout=30) is True
     else:
         with pytest.raises(sup.ActorDeadError):
-            ref.ask("hello", timeout=5)
+            ref.ask("hello", timeout=30)
 
 
 @pytest.mark.parametrize("hook", ["__init__", "on_start"])
@@ -329,15 +329,15 @@ def test_a_start_that_fails_leaves_nothing_and_says_why(system, obedient, hook):
 def test_an_exception_in_on_stop_is_the_reason_of_the_end(system, obedient):
     ref = started(system, obedient, kwargs={"on_stop": raising(Boom("in on_stop"))})
     over = exit_of(ref)
-    assert ref.stop(timeout=5) is True
-    assert over.get(timeout=5).reason.type == "Boom"
+    assert ref.stop(timeout=30) is True
+    assert over.get(timeout=30).reason.type == "Boom"
 
 
 def test_an_actor_may_end_itself_with_a_reason_of_its_own(system, obedient):
     ref = started(system, obedient)
     over = exit_of(ref)
-    assert ref.ask(lambda actor: actor.exit(sup.Shutdown("done")) or "said", timeout=5) == "said"
-    assert over.get(timeout=5).reason == sup.Shutdown("done")
+    assert ref.ask(lambda actor: actor.exit(sup.Shutdown("done")) or "said", timeout=30) == "said"
+    assert over.get(timeout=30).reason == sup.Shutdown("done")
 
 
 def test_an_exit_asked_for_in_on_start_happens_before_any_message(system, obedient, eventually):
@@ -358,15 +358,15 @@ def test_an_exit_asked_for_by_work_in_the_background_wakes_an_idle_actor(system)
     ref = started(system, Obedient)
     over = exit_of(ref)
     ref.tell(lambda actor: asyncio.get_running_loop().call_soon(actor.exit))
-    assert over.get(timeout=5).reason == sup.Normal()
+    assert over.get(timeout=30).reason == sup.Normal()
 
 
 def test_an_expected_error_is_answered_without_a_crash(system, obedient):
     ref = started(system, obedient, expected_errors=(Boom,))
     with pytest.raises(Boom):
-        ref.ask(raising(Boom("expected")), timeout=5)
+        ref.ask(raising(Boom("expected")), timeout=30)
     ref.tell(raising(Boom("expected")))
-    assert ref.ask("alive", timeout=5) == "alive"
+    assert ref.ask("alive", timeout=30) == "alive"
     assert (ref.name.epoch, ref.name.failed) == (1, 2)
 
 
@@ -376,7 +376,7 @@ def test_a_thread_that_awaits_crashes_instead_of_ending_unnoticed(system):
 
     ref = started(system, ObedientThread)
     with pytest.raises(RuntimeError, match="no event loop"):
-        ref.ask(wait_for_nothing, timeout=5)
+        ref.ask(wait_for_nothing, timeout=30)
 
 
 class _Suspend:
@@ -393,13 +393,13 @@ def test_a_stray_task_that_lets_a_system_exit_out_stops_no_one(system, eventuall
     async def leave_it(actor):
         actor.task = asyncio.get_running_loop().create_task(stray())
 
-    ref.ask(leave_it, timeout=5)
-    assert ref.ask("alive", timeout=5) == "alive"
+    ref.ask(leave_it, timeout=30)
+    assert ref.ask("alive", timeout=30) == "alive"
 
     async def look(actor):
         return actor.task.done() and type(actor.task.exception())
 
-    eventually(lambda: ref.ask(look, timeout=5) is SystemExit)
+    eventually(lambda: ref.ask(look, timeout=30) is SystemExit)
 
 
 @pytest.mark.parametrize("point", ["before_start", "after_start"])
@@ -412,15 +412,15 @@ def test_a_fault_in_the_start_is_a_failed_start(system, obedient, point):
 def test_a_fault_around_a_handler_answers_the_asker(system, obedient, point):
     ref = started(system, obedient)
     with fault(point, path="it"), pytest.raises(Exception, match=point):
-        ref.ask("hello", timeout=5)
+        ref.ask("hello", timeout=30)
 
 
 def test_a_fault_right_before_the_exit_does_not_hide_the_exit(system, obedient):
     ref = started(system, obedient)
     over = exit_of(ref)
     with fault("before_exit_emit", path="it"):
-        ref.stop(timeout=5)
-        assert over.get(timeout=5).reason == sup.Normal()
+        ref.stop(timeout=30)
+        assert over.get(timeout=30).reason == sup.Normal()
 
 
 # -- remembering -----------------------------------------------------------------------------------------
@@ -429,9 +429,9 @@ def test_a_fault_right_before_the_exit_does_not_hide_the_exit(system, obedient):
 def test_the_next_life_finds_what_the_last_one_left_and_why_it_ended(system, obedient, crash):
     system.supervise(sup.ChildSpec("it", obedient))
     ref = system.whereis("it")
-    ref.ask(lambda actor: actor.remember({"n": 7}), timeout=5)
+    ref.ask(lambda actor: actor.remember({"n": 7}), timeout=30)
     ref.tell(crash)
-    context = ref.ask(lambda actor: actor.context, timeout=5)
+    context = ref.ask(lambda actor: actor.context, timeout=30)
     assert context.snapshot == {"n": 7}
     assert (context.epoch, context.attempt, context.restart_reason.type) == (2, 1, "Boom")
 
@@ -447,9 +447,9 @@ def test_recover_runs_before_any_queued_message_while_the_supervisor_goes_on(sys
     system.supervise(sup.ChildSpec("it", Recovering), sup.ChildSpec("next", Obedient))
     ref = system.whereis("it")
     future = ref.ask(lambda actor: order.append("message"), block=False)
-    assert system.whereis("next").ask("up", timeout=5) == "up"
+    assert system.whereis("next").ask("up", timeout=30) == "up"
     gate.set()
-    future.get(timeout=5)
+    future.get(timeout=30)
     assert order == ["recovered", "message"]
 
 

@@ -18,7 +18,7 @@ def tree(system):
     """A system of one worker below a supervisor, which is `it`, found sound before."""
     system.supervise(sup.supervisor("mid", sup.ChildSpec("it", Obedient)))
     ref = system.whereis("mid/it")
-    ref.ask("ready", timeout=5)
+    ref.ask("ready", timeout=30)
     assert system.audit() == []
     mid = system.whereis("mid").name
     return SimpleNamespace(system=system, ref=ref, name=ref.name, life=ref.name.incarnation, mid=mid,
@@ -68,7 +68,7 @@ def test_a_closed_name_whose_actor_lives(tree):
 
 
 def test_messages_that_wait_behind_a_closed_name(tree):
-    tree.shell.system.whereis("mid").terminate_child("it").get(timeout=5)
+    tree.shell.system.whereis("mid").terminate_child("it").get(timeout=30)
     assert tree.system.audit() == []
     tree.name.mailbox._user.append(Envelope("nobody"))
     planted(tree, why="1 messages wait that nobody will answer")
@@ -88,7 +88,7 @@ def test_a_lease_lost(tree):
 
 
 def test_a_lease_of_nobody(tree):
-    tree.shell.system.whereis("mid").terminate_child("it").get(timeout=5)
+    tree.shell.system.whereis("mid").terminate_child("it").get(timeout=30)
     tree.name.mailbox.lease = Lease(1)
     planted(tree, why="nobody is behind it, and somebody may take its messages")
     tree.name.mailbox.lease = None
@@ -102,7 +102,7 @@ def test_two_lives_under_one_name(tree):
 
 
 def test_a_dead_one_behind_its_name(tree):
-    tree.shell.system.whereis("mid").terminate_child("it").get(timeout=5)
+    tree.shell.system.whereis("mid").terminate_child("it").get(timeout=30)
     tree.name.incarnation = tree.life
     planted(tree, why="it is dead, and still behind its name")
     tree.name.incarnation = None
@@ -110,7 +110,7 @@ def test_a_dead_one_behind_its_name(tree):
 
 def test_a_dead_one_that_its_supervisor_takes_for_alive(tree):
     life = tree.shell.live["it"]
-    tree.shell.system.whereis("mid").terminate_child("it").get(timeout=5)
+    tree.shell.system.whereis("mid").terminate_child("it").get(timeout=30)
     tree.shell.live["it"] = life
     planted(tree, why="its supervisor takes it for alive")
     del tree.shell.live["it"]
@@ -121,7 +121,7 @@ def zombie(system, gate, eventually):
     system.supervise(sup.ChildSpec("it", ObedientThread))
     ref, entered = system.whereis("it"), threading.Event()
     ref.tell(lambda actor: entered.set() or gate.wait())
-    assert entered.wait(5)
+    assert entered.wait(30)
     system.kill(ref)
     (zombie,) = eventually(lambda: system.zombies[:])
     eventually(lambda: (node := system.tree().find("it")).epoch == 2 and node.state == "running")
@@ -170,7 +170,7 @@ def test_a_timer_that_a_supervisor_holds_for_a_dead_incarnation(tree):
 
 
 def test_a_stale_entry_of_pykkas_registry(tree):
-    tree.shell.system.whereis("mid").terminate_child("it").get(timeout=5)
+    tree.shell.system.whereis("mid").terminate_child("it").get(timeout=30)
     pykka.ActorRegistry.register(tree.ref)
     planted(tree, why="it is in Pykka's registry, and dead")
     pykka.ActorRegistry.unregister(tree.ref)
@@ -203,7 +203,7 @@ def test_nothing_is_found_while_ten_actors_crash_and_restart_all_the_time(make_s
         eventually(lambda: found.append(system.audit()) or sum(ref.name.restarts for ref in refs) > 1000, timeout=20)
     finally:
         over.set()
-        disturber.join(5)
+        disturber.join(30)
     assert [each for each in found if each] == []
     assert len(found) > 10
 
@@ -226,4 +226,4 @@ def test_nothing_is_found_while_a_supervisor_and_its_children_wait_for_a_restart
 def test_what_a_handler_sees_is_told_at_once(system):
     """It must not wait: it would stop its scheduler."""
     system.supervise(sup.ChildSpec("it", Obedient))
-    assert system.whereis("it").ask(lambda actor: system.audit(), timeout=5) == []
+    assert system.whereis("it").ask(lambda actor: system.audit(), timeout=30) == []

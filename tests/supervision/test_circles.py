@@ -72,14 +72,14 @@ def test_a_child_that_was_started_may_ask_the_supervisor_while_a_later_one_start
     count = ref.ask(waits_for(lambda: system.names.known("root").ref.count_children(), obedient), block=False)
     eventually(lambda: system.names.known("root/slow") is not None)
     gate.set()
-    assert count.get(timeout=5).specs == 2
-    starting.join(5)
+    assert count.get(timeout=30).specs == 2
+    starting.join(30)
 
 
 def test_on_start_may_wait_for_calls_to_a_supervisor_that_runs(system: sup.System, obedient: Any) -> None:
     handle = system.supervise()
     hook = waits_for(lambda: handle.start_child(sup.ChildSpec("more", Obedient)), obedient)
-    started = handle.start_child(sup.ChildSpec("it", obedient, kwargs={"on_start": hook})).get(timeout=5)
+    started = handle.start_child(sup.ChildSpec("it", obedient, kwargs={"on_start": hook})).get(timeout=30)
     assert isinstance(started, sup.Started)
     assert started.info == sup.Started(system.whereis("more"))
 
@@ -91,18 +91,18 @@ def test_who_waits_for_its_own_termination_is_told_so(system: sup.System, obedie
     top = path.split("/")[0]
     handle = system.supervise(child if top == "it" else sup.supervisor("mid", child))
     with pytest.raises(sup.DeadlockError, match=f"root/{path} waits for root/{path}"):
-        system.whereis(path).ask(waits_for(lambda: handle.terminate_child(top), obedient), timeout=5)
+        system.whereis(path).ask(waits_for(lambda: handle.terminate_child(top), obedient), timeout=30)
 
 
 def test_who_does_not_wait_for_its_own_termination_ends_in_order(system: sup.System, obedient: Any) -> None:
     handle = system.supervise(sup.ChildSpec("it", obedient))
     ref = system.whereis("it")
-    assert ref.ask(lambda actor: bool(handle.terminate_child("it")), timeout=5) is True
-    assert handle.terminate_child("it").get(timeout=5) == sup.Ok()
+    assert ref.ask(lambda actor: bool(handle.terminate_child("it")), timeout=30) is True
+    assert handle.terminate_child("it").get(timeout=30) == sup.Ok()
     assert isinstance(ref.name.last_exit.reason, sup.Shutdown)
 
 
 def test_a_sibling_may_wait_for_a_termination(system: sup.System, obedient: Any) -> None:
     handle = system.supervise(sup.ChildSpec("it", obedient), sup.ChildSpec("it2", obedient))
-    terminated = system.whereis("it2").ask(waits_for(lambda: handle.terminate_child("it"), obedient), timeout=5)
+    terminated = system.whereis("it2").ask(waits_for(lambda: handle.terminate_child("it"), obedient), timeout=30)
     assert terminated == sup.Ok()

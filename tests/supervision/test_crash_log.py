@@ -67,7 +67,7 @@ def test_a_crash_in_a_hook_is_one_line(make_system, lines, eventually, host, hoo
         system.whereis("it").stop()
     elif hook == "on_failure":
         system.whereis("it").tell(raising(Boom("first")))
-    eventually(lambda: handle.count_children().get(timeout=5).specs == 0 and lines())
+    eventually(lambda: handle.count_children().get(timeout=30).specs == 0 and lines())
     (line,) = lines()
     assert f"Boom: {'first' if hook == 'on_failure' else hook} at " in line
 
@@ -113,7 +113,7 @@ def test_each_step_of_an_escalation_is_one_line(make_system, caplog, lines):
     handle = system.supervise(sup.supervisor("mid", sup.ChildSpec("it", Obedient), max_restarts=0), max_restarts=0)
     ended = handle.ended
     system.whereis("mid/it").tell(raising(Boom("boom")))
-    ended.get(timeout=5)
+    ended.get(timeout=30)
     assert [line.split(": ")[0] for line in lines()] == ["root/mid/it (incarnation 1)", "root/mid (incarnation 1)"]
     assert "its supervisor root/mid ends: gave up" in lines()[0]
     (last,) = [each.getMessage() for each in caplog.records if each.levelno == logging.CRITICAL]
@@ -156,7 +156,7 @@ def test_a_crash_that_its_crashed_supervisor_does_not_hear_of_is_told_all_the_sa
 def test_a_child_that_is_killed_because_it_should_be_is_no_crash(make_system, lines):
     system = make_system()
     system.supervise(sup.ChildSpec("it", Obedient, shutdown="brutal_kill"), sup.ChildSpec("other", Obedient))
-    system.whereis("it").ask("ready", timeout=5)
+    system.whereis("it").ask("ready", timeout=30)
     system.stop()
     assert lines() == []
 
@@ -166,7 +166,7 @@ def test_a_child_that_was_abandoned_is_one_line(make_system, lines, gate, eventu
     system.supervise(sup.ChildSpec("it", ObedientThread))
     entered = threading.Event()
     system.whereis("it").tell(lambda actor: entered.set() or gate.wait())
-    assert entered.wait(5)
+    assert entered.wait(30)
     system.kill(system.whereis("it"))
     eventually(lambda: lines())
     gate.set()

@@ -120,11 +120,12 @@ def test_a_debt_that_is_passed_on_to_the_asker_itself(four):
     assert ask(a, lambda actor: list(actor.seen)) == []
 
 
-def test_a_debt_that_is_passed_on_to_somebody_who_waits_for_the_asker(four):
+def test_a_debt_that_is_passed_on_to_somebody_who_waits_for_the_asker(four, eventually):
     a, b, c, _ = four
     owed, entered = [], threading.Event()
     c.tell(asking(a, lambda actor: owed.append(actor.owe()) or entered.set()))
     assert entered.wait(TIMEOUT)
+    eventually(lambda: waits_of(c))
     with pytest.raises(sup.DeadlockError) as refused:
         ask(a, asking(b, forwarding_to(c, "never")))
     assert_names_circle(refused.value, a, c)
@@ -255,11 +256,9 @@ def test_a_handler_that_awaits_its_tasks_is_in_the_circle(loops, way):
     async def handler(actor):
         return await way(b.ask(asking(a, "never"), block=False), c.ask("free", block=False))
 
-    begin = time.monotonic()
     with pytest.raises((sup.DeadlockError, ExceptionGroup)) as refused:
         ask(a, handler)
     assert_names_circle(refused.value, a, b)
-    assert time.monotonic() - begin < 5
 
 
 def test_a_task_that_asks_in_the_background_is_in_no_circle_with_its_handler(loops):
@@ -273,9 +272,8 @@ def test_a_task_that_asks_in_the_background_is_in_no_circle_with_its_handler(loo
 
     async def go_on(actor):
         tasks.append(asyncio.create_task(wait_for(b.ask(ask_back, block=False))))
-        while not asked.is_set():
+        while not (asked.is_set() and waits_of(b)):
             await asyncio.sleep(0)
-        await asyncio.sleep(0.05)
 
     ask(a, go_on)
     assert result_of(tasks[0], a) == "answerable"
@@ -292,7 +290,9 @@ def test_a_task_that_asks_its_own_actor_in_the_background_is_answered(loops):
 
     async def go_on(actor):
         tasks.append(asyncio.create_task(wait_for(a.ask("answerable", block=False))))
-        await asyncio.sleep(0.02)
+        for _ in range(10):  # it waits, and so does its message
+            await asyncio.sleep(0)
+        assert len(a.name.mailbox) == 1
 
     ask(a, go_on)
     assert result_of(tasks[0], a) == "answerable"
@@ -312,9 +312,8 @@ def test_a_task_that_is_awaited_only_after_the_circle_has_closed(loops, depth):
 
     async def await_late(actor):
         task = asyncio.create_task(wait_for(b.ask(message, block=False)))
-        while not asked.is_set():
+        while not (asked.is_set() and waits_of(b) and (depth == 1 or waits_of(c))):
             await asyncio.sleep(0)
-        await asyncio.sleep(0.02)
         return await task
 
     with pytest.raises(sup.DeadlockError, match="root/a"):
@@ -356,7 +355,7 @@ def crowd():
         )
     )
     yield [system.whereis(f"n{number}") for number in range(NUMBER)]
-    system.stop(5.0)
+    system.stop(60)
 
 
 def walk(crowd, rng, depth):

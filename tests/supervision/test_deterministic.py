@@ -332,6 +332,6 @@ def test_a_system_with_threads_works_beside_it(system):
     system.supervise(child("it"))
     with sup.System("real") as real:
         root = real.supervise(child("it"))
-        assert real.whereis("it").ask(1, timeout=5) == 1
-        assert root.terminate_child("it").get(timeout=5) == sup.Ok()
+        assert real.whereis("it").ask(1, timeout=30) == 1
+        assert root.terminate_child("it").get(timeout=30) == sup.Ok()
     assert system.whereis("it").ask(2) == 2

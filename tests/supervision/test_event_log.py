@@ -61,12 +61,12 @@ def keeping(system, ledger, path):
 
 
 def applied(ref: Any) -> list[Any]:
-    return ref.ask(lambda actor: list(actor.applied), timeout=5)
+    return ref.ask(lambda actor: list(actor.applied), timeout=30)
 
 
 def crash(ref: Any, message: Any = CRASH) -> None:
     with pytest.raises(Boom):
-        ref.ask(message, timeout=5)
+        ref.ask(message, timeout=30)
 
 
 def opened(path: Path, owner: Any = "owner", **options: Any) -> LogFile:
@@ -355,19 +355,19 @@ def test_two_names_cannot_have_one_log(system, ledger, path, tmp_path):
     state = sup.event_log(path)
     (tmp_path / "link").symlink_to(path)
     root = system.supervise(sup.ChildSpec("one", ledger, state=state))
-    refused = root.start_child(sup.ChildSpec("two", ledger, state=state)).get(timeout=5)
+    refused = root.start_child(sup.ChildSpec("two", ledger, state=state)).get(timeout=30)
     assert refused.reason.type == "LogInUse"
     assert "root/one" in refused.reason.message
     by_link = sup.ChildSpec("three", ledger, state=sup.event_log(tmp_path / "link"))
-    assert root.start_child(by_link).get(timeout=5).reason.type == "LogInUse"
-    assert system.whereis("one").ask("still", timeout=5) == 1
+    assert root.start_child(by_link).get(timeout=30).reason.type == "LogInUse"
+    assert system.whereis("one").ask("still", timeout=30) == 1
 
 
 def test_a_log_is_free_once_its_actor_has_ended(system, ledger, path):
     root = system.supervise(sup.ChildSpec("one", ledger, state=sup.event_log(path)))
-    system.whereis("one").ask("a", timeout=5)
-    root.terminate_child("one").get(timeout=5)
-    root.start_child(sup.ChildSpec("two", ledger, state=sup.event_log(path))).get(timeout=5)
+    system.whereis("one").ask("a", timeout=30)
+    root.terminate_child("one").get(timeout=30)
+    root.start_child(sup.ChildSpec("two", ledger, state=sup.event_log(path))).get(timeout=30)
     assert applied(system.whereis("two")) == ["a"]
 
 
@@ -413,13 +413,13 @@ def test_who_takes_over_waits_for_the_record_that_is_just_being_written(path):
         def write(self, file: Any, at: int, data: bytes) -> None:
             if data == encode("slow"):
                 writing.set()
-                assert going_on.wait(5)
+                assert going_on.wait(30)
             super().write(file, at, data)
 
     old = opened(path, disk=SlowDisk())
     writer = threading.Thread(target=old.append, args=(encode("slow"),))
     writer.start()
-    assert writing.wait(5)
+    assert writing.wait(30)
     refused: list[bool] = []
 
     def append_too_late() -> None:
@@ -437,7 +437,7 @@ def test_who_takes_over_waits_for_the_record_that_is_just_being_written(path):
     assert not found
     going_on.set()
     for thread in (writer, too_late, heir):
-        thread.join(5)
+        thread.join(30)
     assert refused
     (entries, new) = found[0]
     new.retire()
@@ -458,17 +458,17 @@ def test_a_zombie_cannot_record(make_system, gate, path):
     system = make_system()
     system.supervise(sup.ChildSpec("it", LedgerThread, state=sup.event_log(path)))
     ref = system.whereis("it")
-    ref.ask("a", timeout=5)
+    ref.ask("a", timeout=30)
     ref.tell(stick)
-    assert entered.wait(5)
+    assert entered.wait(30)
     zombie = ref.name.incarnation
     system.kill(ref)
     assert applied(ref) == ["a"]
     gate.set()
-    zombie.thread.join(5)
+    zombie.thread.join(30)
     assert isinstance(outcome[0].reason, sup.Abandoned)
-    ref.ask("b", timeout=5)
-    system.stop(5.0)
+    ref.ask("b", timeout=30)
+    system.stop(60)
     assert entries_of(path) == ["a", "b"]
 
 
@@ -504,10 +504,10 @@ def test_a_forked_child_leaves_the_log_to_its_parent(path):
 def test_what_was_recorded_is_applied_again_in_order_after_a_crash(keeping):
     ref = keeping()
     for number in range(10):
-        ref.ask({"number": number}, timeout=5)
+        ref.ask({"number": number}, timeout=30)
     crash(ref)
     assert applied(ref) == [{"number": number} for number in range(10)]
-    ref.ask("more", timeout=5)
+    ref.ask("more", timeout=30)
     crash(ref)
     assert len(applied(ref)) == 11
 
@@ -517,7 +517,7 @@ def test_it_survives_the_system(make_system, ledger, path):
         with make_system() as system:
             system.supervise(sup.ChildSpec("it", ledger, state=sup.event_log(path)))
             assert applied(system.whereis("it")) == list(range(number))
-            system.whereis("it").ask(number, timeout=5)
+            system.whereis("it").ask(number, timeout=30)
 
 
 def test_a_crash_between_recording_and_applying_applies_it_exactly_once(keeping):
@@ -549,7 +549,7 @@ def test_entries_are_applied_after_on_start_and_before_recover_and_any_message(s
 
     write_log(path, [1, 2])
     system.supervise(sup.ChildSpec("it", Tells, state=sup.event_log(path)))
-    system.whereis("it").ask(lambda actor: story.append("message"), timeout=5)
+    system.whereis("it").ask(lambda actor: story.append("message"), timeout=30)
     assert story == ["on_start", 1, 2, "recover", "message"]
 
 
@@ -572,35 +572,35 @@ def test_a_long_log_is_read_without_stopping_the_neighbours(system, path, monkey
     class SlowDisk(FailingDisk):
         def open(self, path: Path) -> Any:
             reading.set()
-            assert slow.wait(5)
+            assert slow.wait(30)
             return super().open(path)
 
     root = system.supervise(sup.ChildSpec("neighbour", Obedient))
     spec = sup.ChildSpec("it", Ledger, state=sup.event_log(path))
     monkeypatch.setattr(LogKeeper, "disk", SlowDisk())
     starting = root.start_child(spec)
-    assert reading.wait(5)
-    assert system.whereis("neighbour").ask("hello", timeout=5) == "hello"
+    assert reading.wait(30)
+    assert system.whereis("neighbour").ask("hello", timeout=30) == "hello"
     slow.set()
-    ref = starting.get(timeout=5).ref
+    ref = starting.get(timeout=30).ref
     assert applied(ref) == list(range(2000))
 
 
 def test_a_record_that_cannot_be_written_is_not_there_and_the_next_one_is(keeping):
     ref = keeping()
-    ref.ask("a", timeout=5)
+    ref.ask("a", timeout=30)
     ref.name.keeper.log._disk = FailingDisk(1)
     with pytest.raises(DiskFull):
-        ref.ask("b", timeout=5)
+        ref.ask("b", timeout=30)
     assert applied(ref) == ["a"]
-    ref.ask("c", timeout=5)
+    ref.ask("c", timeout=30)
     crash(ref)
     assert applied(ref) == ["a", "c"]
 
 
 def test_a_fault_while_recording_leaves_the_log_as_it_was(keeping):
     ref = keeping()
-    ref.ask("a", timeout=5)
+    ref.ask("a", timeout=30)
     with fault("snapshot_write", Boom("disk"), path="it", nth=1):
         crash(ref, "b")
     assert applied(ref) == ["a"]
@@ -608,7 +608,7 @@ def test_a_fault_while_recording_leaves_the_log_as_it_was(keeping):
 
 def test_with_sync_it_works_the_same(keeping):
     ref = keeping(sync=True)
-    ref.ask("a", timeout=5)
+    ref.ask("a", timeout=30)
     crash(ref)
     assert applied(ref) == ["a"]
 
@@ -616,14 +616,14 @@ def test_with_sync_it_works_the_same(keeping):
 def test_an_entry_that_is_no_json_crashes_the_handler_and_is_not_there(keeping):
     ref = keeping()
     with pytest.raises(sup.EntryNotJson):
-        ref.ask(("a", "tuple"), timeout=5)
+        ref.ask(("a", "tuple"), timeout=30)
     assert applied(ref) == []
 
 
 def test_recording_without_a_log_says_what_the_spec_lacks(system, obedient):
     system.supervise(sup.ChildSpec("it", obedient))
     with pytest.raises(RuntimeError, match="event_log"):
-        system.whereis("it").ask(lambda actor: actor.record("a"), timeout=5)
+        system.whereis("it").ask(lambda actor: actor.record("a"), timeout=30)
 
 
 def test_recording_is_for_handlers(system, ledger, path):
@@ -656,8 +656,8 @@ def test_a_task_left_running_cannot_record_in_the_name_of_the_next_message(syste
 
     system.supervise(sup.ChildSpec("it", Ledger, state=sup.event_log(path)))
     ref = system.whereis("it")
-    ref.ask(leave_a_task, timeout=5)
-    ref.ask(let_it_try, timeout=5)
+    ref.ask(leave_a_task, timeout=30)
+    ref.ask(let_it_try, timeout=30)
     assert "while it handles a message" in str(outcome[0])
 
 

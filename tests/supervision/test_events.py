@@ -23,7 +23,7 @@ def test_the_story_of_a_crash_is_told_in_order(system, obedient, probe, crash):
     unsubscribe = system.events.subscribe(probe.record)
     system.supervise(sup.ChildSpec("it", obedient))
     with pytest.raises(Boom):
-        system.whereis("it").ask(crash, timeout=5)
+        system.whereis("it").ask(crash, timeout=30)
     events = [event for event in probe.wait(4) if event.path == "root/it"]
     assert [(event.name, event.epoch) for event in events] == [
         ("child_started", 1),
@@ -60,7 +60,7 @@ def test_a_listener_that_hangs_costs_events_but_never_the_stop(gate, eventually)
     entered = threading.Event()
     stream.subscribe(lambda event: entered.set() or gate.wait())
     stream.emit(Event("first", "", 0.0))
-    assert entered.wait(5)
+    assert entered.wait(30)
     for _ in range(CAPACITY + 5):
         stream.emit(Event("more", "", 0.0))
     assert stream.dropped == 5
@@ -151,11 +151,11 @@ def test_a_child_that_does_not_stop_as_it_should_is_an_error(timed, clock, told,
     handle = timed.supervise(sup.ChildSpec("it", ObedientThread, shutdown=1.0))
     entered = threading.Event()
     timed.whereis("it").tell(lambda actor: entered.set() or gate.wait())
-    assert entered.wait(5)
+    assert entered.wait(30)
     ended = handle.terminate_child("it")
-    handle.count_children().get(timeout=5)
+    handle.count_children().get(timeout=30)
     clock.advance(1.0)
-    ended.get(timeout=5)
+    ended.get(timeout=30)
     (event,) = named("shutdown_error")
     assert (event.path, event.epoch, type(event.reason)) == ("root/it", 1, sup.Abandoned)
 
@@ -165,7 +165,7 @@ def test_an_abandonment_and_its_end_are_told(system, told, gate):
     system.supervise(sup.ChildSpec("it", ObedientThread))
     entered = threading.Event()
     system.whereis("it").tell(lambda actor: entered.set() or gate.wait())
-    assert entered.wait(5)
+    assert entered.wait(30)
     system.kill(system.whereis("it"))
     (event,) = named("abandoned")
     assert facts(event) == ("root/it", 1, sup.Abandoned("a thread cannot be killed"), {})
@@ -188,8 +188,8 @@ def test_what_is_left_at_the_end_is_told_before_the_end(make_system, told, gate,
     system.supervise(sup.ChildSpec("it", ObedientThread, shutdown=0.01))
     entered = threading.Event()
     system.whereis("it").tell(lambda actor: entered.set() or gate.wait())
-    assert entered.wait(5)
-    assert system.stop(5.0) is False
+    assert entered.wait(30)
+    assert system.stop(60) is False
     (event,) = named("unstopped")
     assert facts(event) == ("root/it", 1, None, {})
     (event,) = named("stopped")

@@ -227,7 +227,7 @@ def test_where_nothing_is_armed_nobody_even_looks(here, monkeypatch):
     for name in ("hit", "takes", "lateness", "starts_thread"):
         monkeypatch.setattr(faults, name, looked)
     here.supervise(child())
-    assert here.whereis("it").ask(1, timeout=5.0) == 1
+    assert here.whereis("it").ask(1, timeout=30.0) == 1
 
 
 def test_a_fault_is_over_with_its_block_even_beside_one_just_like_it():
@@ -244,7 +244,7 @@ def test_faults_work_in_threads_as_well(make_system):
     system.supervise(child(ObedientThread, restart="permanent"))
     ref = system.whereis("it")
     with fault("before_handle", delay(0.01), path="it"):
-        assert ref.ask(1, timeout=5) == 1
+        assert ref.ask(1, timeout=30) == 1
     with fault("before_handle", "kill", path="it", nth=1), pytest.raises(pykka.ActorDeadError):
-        ref.ask(1, timeout=5)
-    assert ref.ask(2, timeout=5) == 2
+        ref.ask(1, timeout=30)
+    assert ref.ask(2, timeout=30) == 2

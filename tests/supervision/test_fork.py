@@ -105,13 +105,13 @@ def test_in_a_forks_child_it_is_an_answer_at_once_and_the_parent_lives_on(tree: 
     call, told = USES[use]
     said = in_child(lambda: call(tree))
     assert re.search(told, said), said
-    assert tree.whereis("echo").ask("still here", timeout=5) == "still here"
-    assert tree.whereis("mid/below").ask("still here", timeout=5) == "still here"
+    assert tree.whereis("echo").ask("still here", timeout=30) == "still here"
+    assert tree.whereis("mid/below").ask("still here", timeout=30) == "still here"
 
 
 def test_a_question_that_was_on_its_way_is_answered_in_the_child_too(tree: sup.System) -> None:
     future = tree.whereis("echo").ask("owe", block=False)
-    tree.whereis("echo").ask("it has been taken up", timeout=5)
+    tree.whereis("echo").ask("it has been taken up", timeout=30)
     assert in_child(lambda: future.get(timeout=4)).startswith("ActorDeadError: root/echo")
     assert not future.done
 

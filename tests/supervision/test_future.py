@@ -81,8 +81,8 @@ def test_waiting_on_a_scheduler_thread_is_refused_before_anything_is_sent(system
     handle = system.supervise(sup.ChildSpec("a", Obedient), sup.ChildSpec("b", Obedient))
     a, b = system.whereis("a"), system.whereis("b")
     with pytest.raises(sup.BlockingInScheduler):
-        a.ask(lambda actor: b.ask("hello"), timeout=5)
-    assert b.ask(lambda actor: actor.seen, timeout=5) == []
+        a.ask(lambda actor: b.ask("hello"), timeout=30)
+    assert b.ask(lambda actor: actor.seen, timeout=30) == []
     assert handle.count_children().get().active == 2
 
 
@@ -90,7 +90,7 @@ def test_a_finished_future_may_be_fetched_on_a_scheduler_thread(system):
     ref = started(system, Obedient)
     future: sup.AskFuture[int] = sup.AskFuture()
     future.set(3)
-    assert ref.ask(lambda actor: future.get(), timeout=5) == 3
+    assert ref.ask(lambda actor: future.get(), timeout=30) == 3
 
 
 @pytest.mark.parametrize("how", ["get", "await"])
@@ -109,7 +109,7 @@ def test_derived_futures_work_both_ways(how, on_a_loop):
     two.set(7)
     foreign.set(8)
     for future, expected in derived.values():
-        assert (future.get(timeout=5) if how == "get" else on_a_loop(_await(future))) == expected
+        assert (future.get(timeout=30) if how == "get" else on_a_loop(_await(future))) == expected
 
 
 def test_awaiting_a_derived_future_of_ours_takes_no_thread(on_a_loop):
@@ -129,7 +129,7 @@ def test_awaiting_a_derived_future_of_ours_takes_no_thread(on_a_loop):
 
 def test_a_foreign_hook_runs_outside_every_lock(on_a_loop, gate):
     future: sup.AskFuture[str] = sup.AskFuture()
-    future.set_get_hook(lambda timeout: gate.wait(5) and "late")
+    future.set_get_hook(lambda timeout: gate.wait(30) and "late")
     results: queue.Queue[Any] = queue.Queue()
     blocked = threading.Thread(target=lambda: results.put(future.get()))
     blocked.start()
@@ -162,7 +162,7 @@ def test_an_error_is_raised_where_it_is_waited_for(system, on_a_loop):
     ref = started(system, Obedient, expected_errors=(Boom,))
     future = ref.ask(raising(Boom("boom")), block=False)
     with pytest.raises(Boom):
-        future.get(timeout=5)
+        future.get(timeout=30)
     with pytest.raises(Boom):
         on_a_loop(_await(future))
 
@@ -179,7 +179,7 @@ def test_a_cancelled_awaiter_has_its_message_skipped(system, on_a_loop, gate):
 
     on_a_loop(ask_and_leave())
     gate.set()
-    assert ref.ask(lambda actor: actor.seen, timeout=5) == []
+    assert ref.ask(lambda actor: actor.seen, timeout=30) == []
 
 
 def test_a_message_past_its_deadline_is_skipped(timed, clock, gate):
@@ -190,7 +190,7 @@ def test_a_message_past_its_deadline_is_skipped(timed, clock, gate):
     with pytest.raises(pykka.Timeout):
         future.get(timeout=0)
     gate.set()
-    assert ref.ask(lambda actor: actor.seen, block=False).get(timeout=5) == []
+    assert ref.ask(lambda actor: actor.seen, block=False).get(timeout=30) == []
 
 
 def test_a_blocking_ask_times_out_by_the_systems_clock(timed, clock, gate, eventually):
@@ -208,13 +208,13 @@ def test_a_blocking_ask_times_out_by_the_systems_clock(timed, clock, gate, event
     asking.start()
     wait_for_timer(clock, 30)
     clock.advance(30)
-    assert isinstance(outcome.get(timeout=5), pykka.Timeout)
+    assert isinstance(outcome.get(timeout=30), pykka.Timeout)
     asking.join()
 
 
 def test_an_answer_in_time_leaves_no_timer_behind(timed, clock, on_a_loop):
     ref = started(timed, Obedient)
-    assert ref.ask("now", block=False, timeout=60).get(timeout=5) == "now"
+    assert ref.ask("now", block=False, timeout=60).get(timeout=30) == "now"
     assert clock.next_at() is None
 
 
@@ -222,7 +222,7 @@ def test_a_late_answer_is_ignored_and_counted(timed, clock, gate, eventually):
     ref = started(timed, ObedientThread)
     entered = threading.Event()
     future = ref.ask(lambda actor: entered.set() or gate.wait(), block=False, timeout=1)
-    entered.wait(5)
+    entered.wait(30)
     clock.advance(2)
     gate.set()
     eventually(lambda: ref.name.late == 1)
@@ -273,34 +273,34 @@ async def _ask(ref: Any, message: Any) -> Any:
 def test_asking_oneself_is_an_error_at_once(pair):
     a, _, _ = pair
     with pytest.raises(sup.DeadlockError, match="root/a waits for root/a"):
-        a.ask(waiting_for(a, "never"), timeout=5)
+        a.ask(waiting_for(a, "never"), timeout=30)
 
 
 def test_a_blocking_ask_of_oneself_is_an_error_at_once_and_nothing_is_sent(system, obedient):
     ref = started(system, obedient, expected_errors=(sup.DeadlockError,))
     with pytest.raises(sup.DeadlockError):
-        ref.ask(lambda actor: ref.ask("never"), timeout=5)
-    assert ref.ask(lambda actor: actor.seen, timeout=5) == []
+        ref.ask(lambda actor: ref.ask("never"), timeout=30)
+    assert ref.ask(lambda actor: actor.seen, timeout=30) == []
 
 
 def test_a_circle_of_three_is_an_error_at_once(pair):
     a, b, c = pair
     with pytest.raises(sup.DeadlockError, match="root/c waits for root/a"):
-        a.ask(waiting_for(b, waiting_for(c, waiting_for(a, "never"))), timeout=5)
+        a.ask(waiting_for(b, waiting_for(c, waiting_for(a, "never"))), timeout=30)
 
 
 def test_a_circle_through_an_owed_reply_is_an_error_at_once(pair):
     a, b, _ = pair
     owed = threading.Event()
     b.tell(waiting_for(a, lambda actor: actor.owe() and owed.set()))
-    assert owed.wait(5)
+    assert owed.wait(30)
     with pytest.raises(sup.DeadlockError):
-        a.ask(waiting_for(b, "never"), timeout=5)
+        a.ask(waiting_for(b, "never"), timeout=30)
 
 
 def test_passing_on_the_future_of_a_self_ask_is_legal(pair):
     a, _, _ = pair
-    assert a.ask(lambda actor: a.ask("later", block=False), timeout=5).get(timeout=5) == "later"
+    assert a.ask(lambda actor: a.ask("later", block=False), timeout=30).get(timeout=30) == "later"
 
 
 def test_a_derived_future_hides_no_circle(pair):
@@ -311,7 +311,7 @@ def test_a_derived_future_hides_no_circle(pair):
         return mapped.get() if isinstance(actor, pykka.ThreadingActor) else _await(mapped)
 
     with pytest.raises(sup.DeadlockError):
-        a.ask(through_map, timeout=5)
+        a.ask(through_map, timeout=30)
 
 
 def test_work_that_a_handler_left_running_is_in_no_circle(system):
@@ -332,21 +332,21 @@ def test_work_that_a_handler_left_running_is_in_no_circle(system):
         return await actor.task
 
     go = asyncio.Event()
-    a.ask(leave_a_task, timeout=5)
-    assert asked.wait(5)
+    a.ask(leave_a_task, timeout=30)
+    assert asked.wait(30)
 
     async def open_the_gate(actor):
         go.set()
 
-    a.ask(open_the_gate, timeout=5)
-    assert a.ask(lambda actor: actor.task, block=False).get(timeout=5) is not None
+    a.ask(open_the_gate, timeout=30)
+    assert a.ask(lambda actor: actor.task, block=False).get(timeout=30) is not None
     assert _eventually_done(a) == "answerable"
 
 
 def _eventually_done(ref: Any) -> Any:
     finished: queue.Queue[Any] = queue.Queue()
     ref.tell(lambda actor: actor.task.add_done_callback(lambda task: finished.put(task.result())))
-    return finished.get(timeout=5)
+    return finished.get(timeout=30)
 
 
 def test_an_abandoned_life_that_still_waits_is_in_no_circle(system, gate):
@@ -354,9 +354,9 @@ def test_an_abandoned_life_that_still_waits_is_in_no_circle(system, gate):
     a, b = system.whereis("a"), system.whereis("b")
     entered = threading.Event()
     a.tell(waiting_for(b, lambda actor: entered.set() or gate.wait() or waiting_for(a, "answerable")(actor)))
-    assert entered.wait(5)
+    assert entered.wait(30)
     system.kill(a)
-    a.ask("the next life", timeout=5)
+    a.ask("the next life", timeout=30)
     future = b.ask(waiting_for(a, "answerable"), block=False)
     gate.set()
-    assert future.get(timeout=5) == "answerable"
+    assert future.get(timeout=30) == "answerable"

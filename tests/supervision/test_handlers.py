@@ -110,7 +110,7 @@ RIGHT: dict[str, dict[str, Any]] = {
 def test_what_can_work_is_let_through_and_works(system: sup.System, members: dict[str, Any], base: type[Any]) -> None:
     system.supervise(sup.ChildSpec("w", actor_with(base, **members)))
     if "on_receive" in members:
-        assert system.whereis("w").ask("echo", timeout=5) == "echo"
+        assert system.whereis("w").ask("echo", timeout=30) == "echo"
 
 
 @pytest.mark.parametrize("make", [mock.Mock, mock.MagicMock, mock.AsyncMock])

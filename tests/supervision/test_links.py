@@ -26,7 +26,7 @@ def chain(system, obedient):
 
 
 def do(ref, function):
-    return ref.ask(function, timeout=5)
+    return ref.ask(function, timeout=30)
 
 
 def link(one, other):
@@ -34,7 +34,7 @@ def link(one, other):
 
 
 def crash_of(over):
-    reason = over.get(timeout=5).reason
+    reason = over.get(timeout=30).reason
     return (reason.type, reason.message)
 
 
@@ -54,13 +54,13 @@ def test_an_abnormal_end_of_either_ends_the_other(system, pair, first, by):
 def test_an_orderly_end_of_either_leaves_the_other_alone_and_without_a_link(pair, first, eventually):
     one, other = pair[first], pair[1 - first]
     link(*pair)
-    one.stop(timeout=5)
+    one.stop(timeout=30)
     eventually(lambda: other.name.incarnation.links == {})
     assert do(other, lambda actor: "alive") == "alive"
     assert other.name.incarnation.monitors == {}
 
 
-@pytest.mark.parametrize("order", [lambda ref: ref.stop(timeout=5), lambda ref: ref.tell(raising(Boom("boom")))])
+@pytest.mark.parametrize("order", [lambda ref: ref.stop(timeout=30), lambda ref: ref.tell(raising(Boom("boom")))])
 @pytest.mark.parametrize("first", [0, 1])
 def test_who_traps_exits_hears_of_both_kinds_of_end_on_either_side(pair, first, order, eventually):
     one, other = pair[first], pair[1 - first]
@@ -68,7 +68,7 @@ def test_who_traps_exits_hears_of_both_kinds_of_end_on_either_side(pair, first, 
     link(*pair)
     over = exit_of(one)
     order(one)
-    reason = over.get(timeout=5).reason
+    reason = over.get(timeout=30).reason
     eventually(lambda: do(other, lambda actor: list(actor.seen)) == [sup.Exited(one, reason)])
 
 
@@ -81,7 +81,7 @@ def test_a_chain_goes_down_once_each(chain):
         ref.name.incarnation.watch("test", ends.append)
     overs = [exit_of(ref) for ref in chain]
     a.tell(raising(Boom("boom")))
-    assert overs[0].get(timeout=5).reason.type == "Boom"
+    assert overs[0].get(timeout=30).reason.type == "Boom"
     assert crash_of(overs[1])[1].startswith("root/a ended: ")
     assert crash_of(overs[2])[1].startswith("root/b ended: ")
     assert sorted(exit.path for exit in ends) == ["root/a", "root/b", "root/c"]
@@ -92,7 +92,7 @@ def test_a_ring_of_links_goes_down_once_each(chain):
         link(one, other)
     overs = [exit_of(ref) for ref in chain]
     chain[1].tell(raising(Boom("boom")))
-    assert [over.get(timeout=5).reason.type for over in overs] == ["LinkedExit", "Boom", "LinkedExit"]
+    assert [over.get(timeout=30).reason.type for over in overs] == ["LinkedExit", "Boom", "LinkedExit"]
 
 
 def test_a_link_with_oneself_is_none(chain):
@@ -118,7 +118,7 @@ def test_a_link_that_was_taken_back_by_either_holds_no_more(pair):
     do(b, lambda actor: actor.unlink(a))
     over = exit_of(b)
     b.tell(raising(Boom("boom")))
-    over.get(timeout=5)
+    over.get(timeout=30)
     assert do(a, lambda actor: "alive") == "alive"
 
 
@@ -126,7 +126,7 @@ def test_a_link_with_the_dead_is_refused_with_the_reason_of_its_end(chain):
     a, b, _ = chain
     over = exit_of(b)
     b.tell(raising(Boom("boom")))
-    over.get(timeout=5)
+    over.get(timeout=30)
 
     def try_to_link(actor):
         with pytest.raises(sup.ActorDeadError, match="root/b") as refused:
@@ -143,13 +143,13 @@ def test_a_new_life_has_none_of_the_links_of_the_old(system, obedient):
     overs = [exit_of(ref) for ref in (a, b)]
     a.tell(raising(Boom("boom")))
     for over in overs:
-        over.get(timeout=5)
+        over.get(timeout=30)
     for ref in (a, b):
         do(ref, lambda actor: None)
         assert (ref.name.epoch, ref.name.incarnation.links) == (2, {})
     over = exit_of(a)
     a.tell(raising(Boom("boom")))
-    over.get(timeout=5)
+    over.get(timeout=30)
     do(a, lambda actor: None)
     assert (a.name.epoch, b.name.epoch) == (3, 2)
 
@@ -176,7 +176,7 @@ def test_links_that_are_made_from_both_sides_while_actors_crash_leave_nothing(sy
     for _ in range(20):
         over = exit_of(a)
         system.kill(a)
-        over.get(timeout=5)
+        over.get(timeout=30)
         do(a, lambda actor: None)
     for thread in threads:
         thread.join()

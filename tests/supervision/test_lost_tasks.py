@@ -77,12 +77,12 @@ def test_it_hears_nothing_of_a_task_that_ends_by_its_cancellation(is_killed: boo
 
     system, tasks = system_of_tasks()
     asked = tasks.ask(sup.RunTask(wait, on_lost=lost), block=False)
-    assert has_begun.wait(5)
+    assert has_begun.wait(30)
     if is_killed:
         system.kill(tasks)
     assert system.stop()
     with pytest.raises(sup.ActorDeadError):
-        asked.get(timeout=5)
+        asked.get(timeout=30)
     assert lost.reasons == []
 
 

@@ -21,14 +21,14 @@ def busy(timed, gate):
         ref = started(timed, ObedientThread, mailbox=mailbox, **options)
         entered = threading.Event()
         ref.tell(lambda actor: entered.set() or gate.wait())
-        assert entered.wait(5)
+        assert entered.wait(30)
         return ref
 
     return make
 
 
 def seen(ref: Any) -> Any:
-    return ref.ask(lambda actor: actor.seen, block=False).get(timeout=5)
+    return ref.ask(lambda actor: actor.seen, block=False).get(timeout=30)
 
 
 def test_messages_of_one_sender_are_handled_in_order(system, obedient):
@@ -46,7 +46,7 @@ def test_a_full_mailbox_answers_an_ask_and_counts_a_tell(busy, gate):
         ref.ask("no room", block=False).get(timeout=0)
     assert ref.name.dead_letters == 1
     gate.set()
-    ref.stop(timeout=5)
+    ref.stop(timeout=30)
 
 
 def test_a_stop_is_never_refused_for_want_of_room(busy, gate):
@@ -54,7 +54,7 @@ def test_a_stop_is_never_refused_for_want_of_room(busy, gate):
     ref.tell(1)
     stopped = ref.stop(block=False)
     gate.set()
-    assert stopped.get(timeout=5) is True
+    assert stopped.get(timeout=30) is True
 
 
 @pytest.mark.parametrize(("policy", "kept"), [("fail", [0, 1]), ("drop_new", [0, 1]), ("drop_old", [3, 4])])
@@ -66,8 +66,8 @@ def test_what_a_full_mailbox_drops_is_its_policy(busy, gate, policy, kept):
     gate.set()
     exit = exit_of(ref)
     actor = ref.name.incarnation.actor
-    ref.stop(timeout=5)
-    exit.get(timeout=5)
+    ref.stop(timeout=30)
+    exit.get(timeout=30)
     assert actor.seen == kept
 
 
@@ -79,7 +79,7 @@ def test_drop_old_never_drops_a_stop_and_answers_who_asked(busy, gate):
     with pytest.raises(sup.MailboxFull):
         asked.get(timeout=0)
     gate.set()
-    assert stopped.get(timeout=5) is True
+    assert stopped.get(timeout=30) is True
 
 
 def test_who_is_told_of_a_dropped_message_may_send_another(busy, gate):
@@ -88,7 +88,7 @@ def test_who_is_told_of_a_dropped_message_may_send_another(busy, gate):
     ref.ask("the oldest", block=False).on_done(lambda: ref.tell("from the callback"))
     ref.tell("new")
     gate.set()
-    ref.stop(timeout=5)
+    ref.stop(timeout=30)
 
 
 def test_block_makes_a_plain_thread_wait_for_room(busy, gate):
@@ -97,7 +97,7 @@ def test_block_makes_a_plain_thread_wait_for_room(busy, gate):
     sender = threading.Thread(target=lambda: [ref.tell(n) for n in range(1, 20)])
     sender.start()
     gate.set()
-    sender.join(5)
+    sender.join(30)
     assert not sender.is_alive()
     assert seen(ref) == list(range(20))
 
@@ -109,7 +109,7 @@ def test_block_gives_up_after_its_time_by_the_systems_clock(busy, clock):
     sender.start()
     wait_for_timer(clock, 60)
     clock.advance(60)
-    sender.join(5)
+    sender.join(30)
     assert not sender.is_alive()
     assert (len(ref.name.mailbox), ref.name.dead_letters) == (1, 1)
 
@@ -155,7 +155,7 @@ def test_a_sender_who_gives_up_passes_the_room_on(busy, gate, on_a_loop):
         senders[0].cancel()
         senders[2].cancel()
         gate.set()
-        await asyncio.wait(senders, timeout=5)
+        await asyncio.wait(senders, timeout=30)
         return [sender.done() for sender in senders]
 
     assert all(on_a_loop(sending()))
@@ -165,7 +165,7 @@ def test_a_sender_who_gives_up_passes_the_room_on(busy, gate, on_a_loop):
 def test_send_to_a_dead_actor_raises(busy, gate, on_a_loop):
     ref = busy(sup.Mailbox(capacity=1, overflow=sup.block(60)))
     gate.set()
-    ref.stop(timeout=5)
+    ref.stop(timeout=30)
     with pytest.raises(sup.ActorDeadError):
         on_a_loop(ref.send("anybody?"))
 
@@ -198,7 +198,7 @@ def crash_with_three_waiting(system: sup.System, gate: threading.Event, mailbox:
         raise Boom("boom")
 
     ref.tell(crash)
-    assert entered.wait(5)
+    assert entered.wait(30)
     for n in range(2):
         ref.tell(n)
     asked = ref.ask(2, block=False)
@@ -208,7 +208,7 @@ def crash_with_three_waiting(system: sup.System, gate: threading.Event, mailbox:
 
 def test_what_waits_survives_a_restart_in_order(system, gate):
     ref, asked = crash_with_three_waiting(system, gate, sup.Mailbox())
-    assert asked.get(timeout=5) == 2
+    assert asked.get(timeout=30) == 2
     assert seen(ref) == [0, 1, 2]
     assert ref.name.epoch == 2
 
@@ -216,7 +216,7 @@ def test_what_waits_survives_a_restart_in_order(system, gate):
 def test_on_restart_drop_rejects_what_waits(system, gate, eventually):
     ref, asked = crash_with_three_waiting(system, gate, sup.Mailbox(on_restart="drop"))
     with pytest.raises(sup.ActorDeadError):
-        asked.get(timeout=5)
+        asked.get(timeout=30)
     assert seen(ref) == []
     eventually(lambda: ref.name.dead_letters == 3)
 
@@ -225,8 +225,8 @@ def test_a_message_that_ends_its_actor_is_not_delivered_again(system, obedient, 
     system.supervise(sup.ChildSpec("it", obedient))
     ref = system.whereis("it")
     with pytest.raises(Boom):
-        ref.ask(crash, timeout=5)
-    assert ref.ask("next", timeout=5) == "next"
+        ref.ask(crash, timeout=30)
+    assert ref.ask("next", timeout=30) == "next"
     assert ref.name.epoch == 2
 
 
@@ -240,7 +240,7 @@ def test_redeliver_brings_it_back_to_the_head_until_it_is_poison(system, obedien
         raise Boom("boom")
 
     with pytest.raises(sup.PoisonMessage, match="poison"):
-        ref.ask(poison, timeout=5)
+        ref.ask(poison, timeout=30)
     assert [lives.get() for _ in range(3)] == [1, 2, 3]
     assert lives.empty()
 
@@ -254,7 +254,7 @@ def test_redeliver_brings_back_what_a_second_try_can_handle(system, obedient):
             raise Boom("boom")
         return "done"
 
-    assert ref.ask(second_time_lucky, timeout=5) == "done"
+    assert ref.ask(second_time_lucky, timeout=30) == "done"
 
 
 def test_a_poisonous_tell_becomes_a_dead_letter(system, obedient, crash, eventually):
@@ -270,21 +270,21 @@ def test_drain_handles_what_waits_before_an_orderly_end(system, gate, drain, han
     ref = system.whereis("it")
     entered = threading.Event()
     ref.tell(lambda actor: entered.set() or gate.wait())
-    assert entered.wait(5)
+    assert entered.wait(30)
     for n in range(2):
         ref.tell(n)
     asked = ref.ask(2, block=False)
     actor = ref.name.incarnation.actor
     terminated = handle.terminate_child("it")
-    handle.which_children().get(timeout=5)  # the order to stop has been given
+    handle.which_children().get(timeout=30)  # the order to stop has been given
     gate.set()
-    assert terminated.get(timeout=5) == sup.Ok()
+    assert terminated.get(timeout=30) == sup.Ok()
     assert actor.seen == handled
     if drain:
-        assert asked.get(timeout=5) == 2
+        assert asked.get(timeout=30) == 2
     else:
         with pytest.raises(sup.ActorDeadError):
-            asked.get(timeout=5)
+            asked.get(timeout=30)
         assert ref.name.dead_letters == 2
 
 
@@ -292,12 +292,12 @@ def test_orders_overtake_messages(system, gate, eventually):
     ref = started(system, ObedientThread)
     entered = threading.Event()
     ref.tell(lambda actor: entered.set() or gate.wait())
-    assert entered.wait(5)
+    assert entered.wait(30)
     ref.tell("waits")
     over = exit_of(ref)
     ref.name.incarnation.order_stop(sup.Shutdown("now"))
     gate.set()
-    assert over.get(timeout=5).reason == sup.Shutdown("now")
+    assert over.get(timeout=30).reason == sup.Shutdown("now")
     eventually(lambda: ref.name.dead_letters == 1)
 
 
@@ -307,10 +307,10 @@ def test_an_order_for_one_life_never_reaches_the_next(system, crash):
     ref = system.whereis("it")
     former = ref.name.incarnation
     with pytest.raises(Boom):
-        ref.ask(crash, timeout=5)
-    assert ref.ask("next", timeout=5) == "next"
+        ref.ask(crash, timeout=30)
+    assert ref.ask("next", timeout=30) == "next"
     former.order_stop(sup.Shutdown("too late"))
-    assert ref.ask("still there", timeout=5) == "still there"
+    assert ref.ask("still there", timeout=30) == "still there"
     assert ref.name.epoch == 2
 
 
@@ -325,11 +325,11 @@ def test_a_message_is_put_before_the_end_or_refused_never_lost(system):
     senders = [threading.Thread(target=send) for _ in range(3)]
     for sender in senders:
         sender.start()
-    ref.stop(timeout=5)
+    ref.stop(timeout=30)
     for sender in senders:
         sender.join()
     for future in answers:
         try:
-            assert isinstance(future.get(timeout=5), int)
+            assert isinstance(future.get(timeout=30), int)
         except sup.ActorDeadError:
             pass

@@ -66,7 +66,7 @@ def start_program(directory):
 
 def look(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "supervision", *arguments], capture_output=True, text=True, cwd=ROOT, timeout=20
+        [sys.executable, "-m", "supervision", *arguments], capture_output=True, text=True, cwd=ROOT, timeout=60
     )
 
 
@@ -75,7 +75,10 @@ system = sup.System("shop", loop_limit=1000.0)
 system.supervise(sup.ChildSpec("hog", Hog), sup.ChildSpec("idle", Idle))
 system.whereis("hog").tell("block the loop")
 while system.tree().find("hog").state != "busy": time.sleep(0.01)
-threading.Timer(0.05, lambda: print("ready", flush=True)).start()
+def say_when_served():
+    while not system.publications: time.sleep(0.005)
+    print("ready", flush=True)
+threading.Thread(target=say_when_served, daemon=True).start()
 sys.exit(system.run(deadline=0.3))
 """
 
@@ -91,7 +94,7 @@ def test_a_program_whose_loop_is_blocked_is_looked_at_from_outside(start_program
     data = json.loads(look("tree", "shop", "--json").stdout)
     assert data["children"][0]["children"][0]["stack"][-1].endswith("in on_receive")
     program.send_signal(signal.SIGTERM)
-    assert program.wait(10) == 0
+    assert program.wait(60) == 0
     assert list((directory / "supervision").iterdir()) == []
 
 
@@ -243,11 +246,14 @@ def test_two_systems_of_one_name_do_not_take_each_others_place(directory):
 
 
 @pytest.mark.parametrize("rude", [b"", b"nonsense\n", b"x" * 1000, None])
-def test_a_rude_client_costs_the_next_one_nothing(system, tmp_path, rude, monkeypatch):
+def test_a_rude_client_costs_the_next_one_nothing(system, tmp_path, rude, monkeypatch, eventually):
     monkeypatch.setattr(published, "PATIENCE", 0.1)
     publication = system.publish(tmp_path / "d")
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(publication.path))
+        if rude is None:
+            eventually(lambda: (served := publication._client) is not None and served.gettimeout() == 0.1)
+        monkeypatch.setattr(published, "PATIENCE", 30.0)  # of the others, and of those who send something
         if rude:
             client.sendall(rude)
         elif rude is None:  # silent, and stays
@@ -255,7 +261,8 @@ def test_a_rude_client_costs_the_next_one_nothing(system, tmp_path, rude, monkey
     assert published.ask(publication.path, "who")["system"] == "test0"
 
 
-def test_a_client_that_does_not_read_does_not_hold_up_the_end(system, tmp_path):
+def test_a_client_that_does_not_read_does_not_hold_up_the_end(system, tmp_path, monkeypatch):
+    monkeypatch.setattr(published, "PATIENCE", 60.0)
     system.supervise(*(sup.ChildSpec(f"child{number}", Obedient) for number in range(500)))
     publication = system.publish(tmp_path / "d")
     with socket.socket(socket.AF_UNIX) as client:
@@ -264,7 +271,7 @@ def test_a_client_that_does_not_read_does_not_hold_up_the_end(system, tmp_path):
         client.recv(1)
         begin = time.monotonic()
         publication.close()
-    assert time.monotonic() - begin < 1.0
+    assert time.monotonic() - begin < 30
     assert not publication.path.exists()
 
 

@@ -18,7 +18,7 @@ def pair(system, obedient):
 
 
 def do(ref, function):
-    return ref.ask(function, timeout=5)
+    return ref.ask(function, timeout=30)
 
 
 def downs(ref):
@@ -36,7 +36,7 @@ def test_a_monitor_says_once_that_and_why_an_actor_has_ended(pair, crash, eventu
 
 def test_a_monitor_of_a_dead_actor_says_so_at_once(pair):
     watcher, watched = pair
-    watched.stop(timeout=5)
+    watched.stop(timeout=30)
     token = do(watcher, lambda actor: actor.monitor(watched))
     assert downs(watcher) == [(token, "root/watched", sup.NoProc())]
 
@@ -44,14 +44,14 @@ def test_a_monitor_of_a_dead_actor_says_so_at_once(pair):
 def test_a_monitor_that_was_taken_back_says_nothing(pair):
     watcher, watched = pair
     do(watcher, lambda actor: actor.demonitor(actor.monitor(watched)))
-    watched.stop(timeout=5)
+    watched.stop(timeout=30)
     assert downs(watcher) == []
     assert watcher.name.incarnation.at_end == {}
 
 
 def test_taking_a_monitor_back_with_flush_removes_what_has_come_already(pair):
     watcher, watched = pair
-    watched.stop(timeout=5)
+    watched.stop(timeout=30)
     do(watcher, lambda actor: actor.demonitor(actor.monitor(watched), flush=True))
     assert downs(watcher) == []
 
@@ -61,7 +61,7 @@ def test_a_monitor_ends_with_its_life(pair, crash, eventually):
     do(watcher, lambda actor: actor.monitor(watched))
     over = exit_of(watcher)
     watcher.tell(crash)
-    over.get(timeout=5)
+    over.get(timeout=30)
     eventually(lambda: watched.name.incarnation.monitors == {})
 
 
@@ -73,9 +73,9 @@ def test_a_full_mailbox_still_takes_a_down(system, crash, gate, eventually):
     watcher, watched = system.whereis("watcher"), system.whereis("watched")
     entered = threading.Event()
     watcher.tell(lambda actor: (actor.monitor(watched) and entered.set()) or gate.wait())
-    assert entered.wait(5)
+    assert entered.wait(30)
     watcher.tell("fills it")
-    watched.stop(timeout=5)
+    watched.stop(timeout=30)
     eventually(lambda: len(watcher.name.mailbox) == 2)
     gate.set()
     eventually(lambda: len(watcher.name.mailbox) == 0)
@@ -108,7 +108,7 @@ def test_each_monitor_hears_once_while_actors_crash_and_are_watched_at_the_same_
     do(watched, lambda actor: None)
     over = exit_of(watched)
     system.kill(watched)
-    over.get(timeout=5)
+    over.get(timeout=30)
     do(watched, lambda actor: None)
     assert all(len(epochs) <= 1 for epochs in heard.values())
     assert sum(len(epochs) for epochs in heard.values()) > 0
@@ -116,7 +116,7 @@ def test_each_monitor_hears_once_while_actors_crash_and_are_watched_at_the_same_
 
 def test_a_monitor_on_every_kind_of_host_hears_of_every_kind_of_end(system, eventually):
     """The watcher and the watched on either host; the end orderly, by a crash, by an outside hand."""
-    ends = {"stop": lambda ref: ref.stop(timeout=5), "crash": lambda ref: ref.tell(boom), "kill": system.kill}
+    ends = {"stop": lambda ref: ref.stop(timeout=30), "crash": lambda ref: ref.tell(boom), "kill": system.kill}
     boom = raising(Boom("boom"))
     hosts = {"loop": Obedient, "thread": ObedientThread}
     system.supervise(
@@ -128,7 +128,7 @@ def test_a_monitor_on_every_kind_of_host_hears_of_every_kind_of_end(system, even
         tokens = [do(watcher, lambda actor, watched=watched: actor.monitor(watched)) for watcher in watchers]
         over = exit_of(watched)
         ends[watched.path.rpartition("-")[2]](watched)
-        reason = over.get(timeout=5).reason
+        reason = over.get(timeout=30).reason
         for watcher, token in zip(watchers, tokens, strict=True):
             eventually(lambda w=watcher, t=token, p=watched.path, r=reason: downs(w)[-1:] == [(t, p, r)])
     assert [len(downs(watcher)) for watcher in watchers] == [6, 6]
@@ -138,8 +138,8 @@ def test_a_monitor_on_every_kind_of_host_hears_of_every_kind_of_end(system, even
 def test_a_monitor_of_a_closed_name_says_so_at_once(system, obedient):
     handle = system.supervise(sup.ChildSpec("watcher", obedient), sup.ChildSpec("watched", obedient))
     watcher, watched = system.whereis("watcher"), system.whereis("watched")
-    handle.terminate_child("watched").get(timeout=5)
-    handle.delete_child("watched").get(timeout=5)
+    handle.terminate_child("watched").get(timeout=30)
+    handle.delete_child("watched").get(timeout=30)
     token = do(watcher, lambda actor: actor.monitor(watched))
     assert downs(watcher) == [(token, "root/watched", sup.NoProc())]
     assert watcher.name.incarnation.at_end == {}
@@ -152,7 +152,7 @@ def test_a_monitor_hears_of_the_life_it_was_set_on_and_of_no_other(system, obedi
     for _ in range(2):
         over = exit_of(watched)
         watched.tell(crash)
-        over.get(timeout=5)
+        over.get(timeout=30)
         do(watched, lambda actor: None)
     assert len(downs(watcher)) == 1
 
@@ -173,7 +173,7 @@ def test_two_thousand_monitors_hear_once_each_while_their_targets_crash(system, 
         while not stop.is_set():
             system.kill(ref)
             with contextlib.suppress(sup.ActorDeadError):
-                ref.ask(lambda actor: None, timeout=5)
+                ref.ask(lambda actor: None, timeout=30)
 
     def monitor_all(actor):
         return [actor.monitor(ref) for ref in refs for _ in range(10)]
@@ -195,7 +195,7 @@ def test_two_thousand_monitors_hear_once_each_while_their_targets_crash(system, 
         do(ref, lambda actor: None)
         over = exit_of(ref)
         system.kill(ref)
-        over.get(timeout=5)
+        over.get(timeout=30)
     eventually(lambda: len(downs(watcher)) >= len(tokens))
     assert sorted(token for token, _, _ in downs(watcher)) == sorted(tokens)
     assert len(tokens) == 2000
@@ -217,7 +217,7 @@ def test_no_down_comes_after_a_flush_however_it_meets_the_end(system):
         killer.start()
         do(watcher, lambda actor, token=token: actor.demonitor(token, flush=True))
         came_before = len(downs(watcher))
-        over.get(timeout=5)
+        over.get(timeout=30)
         killer.join()
         do(watched, lambda actor: None)
         assert len(downs(watcher)) == came_before
@@ -230,7 +230,7 @@ def test_a_watcher_that_restarts_hears_nothing_of_what_its_former_life_watched(s
     for ref in (watcher, watched):
         over = exit_of(ref)
         ref.tell(crash)
-        over.get(timeout=5)
+        over.get(timeout=30)
         do(ref, lambda actor: None)
     assert downs(watcher) == []
 
@@ -245,7 +245,7 @@ def test_an_end_in_the_midst_of_monitoring_is_told_once_and_leaves_nothing(syste
         if token != -1:  # that of exit_of
             over = exit_of(watched)
             system.kill(watched)
-            over.get(timeout=5)
+            over.get(timeout=30)
         return found
 
     monkeypatch.setattr(incarnation, "watch", watch_and_die)

@@ -18,7 +18,7 @@ def test_a_ref_survives_a_restart(system, obedient, crash):
     system.supervise(sup.ChildSpec("it", obedient))
     ref = system.whereis("it")
     ref.tell(crash)
-    assert ref.ask("hello", timeout=5) == "hello"
+    assert ref.ask("hello", timeout=30) == "hello"
     assert ref is system.whereis("it")
     assert ref.is_alive()
 
@@ -26,7 +26,7 @@ def test_a_ref_survives_a_restart(system, obedient, crash):
 def test_a_closed_name_refuses_at_once_and_nobody_finds_it(system, obedient):
     handle = system.supervise(sup.ChildSpec("it", obedient))
     ref = system.whereis("it")
-    handle.terminate_child("it").get(timeout=5)
+    handle.terminate_child("it").get(timeout=30)
     assert system.whereis("it") is None
     assert not ref.is_alive()
     with pytest.raises(sup.ActorDeadError):
@@ -41,23 +41,23 @@ def test_a_ref_works_again_when_its_name_reopens(system, obedient, forget):
     spec = sup.ChildSpec("it", obedient)
     handle = system.supervise(spec)
     ref = system.whereis("it")
-    handle.terminate_child("it").get(timeout=5)
+    handle.terminate_child("it").get(timeout=30)
     if forget:
-        assert handle.delete_child("it").get(timeout=5) == sup.Ok()
-        assert isinstance(handle.start_child(spec).get(timeout=5), sup.Started)
+        assert handle.delete_child("it").get(timeout=30) == sup.Ok()
+        assert isinstance(handle.start_child(spec).get(timeout=30), sup.Started)
     else:
-        assert isinstance(handle.restart_child("it").get(timeout=5), sup.Started)
-    assert ref.ask("again", timeout=5) == "again"
+        assert isinstance(handle.restart_child("it").get(timeout=30), sup.Started)
+    assert ref.ask("again", timeout=30) == "again"
     assert ref is system.whereis("it")
-    assert ref.ask(lambda actor: actor.context.epoch, timeout=5) == 2
+    assert ref.ask(lambda actor: actor.context.epoch, timeout=30) == 2
 
 
 def test_a_forgotten_name_that_nobody_holds_is_gone(system, eventually):
     handle = system.supervise()
-    handle.start_child(sup.ChildSpec("it", Obedient, restart="temporary")).get(timeout=5)
+    handle.start_child(sup.ChildSpec("it", Obedient, restart="temporary")).get(timeout=30)
     name = weakref.ref(system.whereis("it").name)
-    handle.terminate_child("it").get(timeout=5)
-    handle.which_children().get(timeout=5)
+    handle.terminate_child("it").get(timeout=30)
+    handle.which_children().get(timeout=30)
     # The thread it lived on, or one that looks, may just be letting go of it.
     eventually(lambda: gc.collect() is not None and name() is None)
 
@@ -75,7 +75,7 @@ def test_a_second_root_has_a_name_of_its_own(system):
     system.supervise(sup.ChildSpec("a", Obedient))
     second = system.supervise(sup.ChildSpec("b", Obedient))
     assert second.path == "root2"
-    assert system.whereis("b").ask(1, timeout=5) == 1
+    assert system.whereis("b").ask(1, timeout=30) == 1
 
 
 def test_a_proxy_survives_a_restart(system, crash):
@@ -91,12 +91,12 @@ def test_a_proxy_survives_a_restart(system, crash):
 
     system.supervise(sup.ChildSpec("it", Counter))
     proxy = system.whereis("it").proxy()
-    assert proxy.add(2).get(timeout=5) == 2
-    assert proxy.n.get(timeout=5) == 2
+    assert proxy.add(2).get(timeout=30) == 2
+    assert proxy.n.get(timeout=30) == 2
     system.whereis("it").tell(crash)
-    assert proxy.add(1).get(timeout=5) == 1
+    assert proxy.add(1).get(timeout=30) == 1
     with pytest.raises(AttributeError):
-        proxy.no_such_attribute.get(timeout=5)
+        proxy.no_such_attribute.get(timeout=30)
     assert proxy.actor_ref.name.epoch == 2
 
 
@@ -127,23 +127,23 @@ def test_a_thousand_crashes_leave_nothing_behind(make_system, eventually):
 
     def cycles(n: int) -> None:
         for _ in range(n):
-            watcher.ask(lambda actor: actor.monitor(ref), block=False).get(timeout=5)
+            watcher.ask(lambda actor: actor.monitor(ref), block=False).get(timeout=30)
             with pytest.raises(ValueError):
-                ref.ask(crash_after_arranging, block=False).get(timeout=5)
+                ref.ask(crash_after_arranging, block=False).get(timeout=30)
 
     cycles(10)
-    ref.ask("settled", block=False).get(timeout=5)
+    ref.ask("settled", block=False).get(timeout=30)
     eventually(lambda: clock.pending() == [])
     eventually(lambda: not (system.supervisors.loop._scheduled or system.workers.loop._scheduled))
     before = books()
     cycles(990)
-    ref.ask("settled", block=False).get(timeout=5)
+    ref.ask("settled", block=False).get(timeout=30)
     eventually(lambda: books() == before)
     assert ref.name.epoch == 1001
     former = weakref.ref(ref.name.incarnation)
     with pytest.raises(ValueError):
-        ref.ask(crash_after_arranging, block=False).get(timeout=5)
-    ref.ask("settled", block=False).get(timeout=5)
+        ref.ask(crash_after_arranging, block=False).get(timeout=30)
+    ref.ask("settled", block=False).get(timeout=30)
     eventually(lambda: gc.collect() is not None and former() is None)
 
 
@@ -163,8 +163,8 @@ def test_in_a_forks_child_every_ref_is_dead_and_the_parent_goes_on(system, gate,
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     gate.set()
-    assert queued.get(timeout=5) == "queued"
-    assert ref.ask("alive", timeout=5) == "alive"
+    assert queued.get(timeout=30) == "queued"
+    assert ref.ask("alive", timeout=30) == "alive"
 
 
 def _what_the_child_sees(system, ref, *asked) -> int:
@@ -173,7 +173,7 @@ def _what_the_child_sees(system, ref, *asked) -> int:
         return 1
     for number, future in enumerate([ref.ask("anybody?", block=False), *asked], 2):
         try:
-            future.get(timeout=5)
+            future.get(timeout=30)
         except sup.ActorDeadError as error:
             if error.reason != sup.ForkLost():
                 return 10 + number
@@ -186,7 +186,7 @@ def _what_the_child_sees(system, ref, *asked) -> int:
     system.stop()
     with sup.System("in the child") as own:
         own.supervise(sup.ChildSpec("new", Obedient))
-        return 0 if own.whereis("new").ask(1, timeout=5) == 1 else 5
+        return 0 if own.whereis("new").ask(1, timeout=30) == 1 else 5
 
 
 def test_no_path_sees_an_epoch_twice_though_nobody_remembers_who_lived_there(system, eventually):
@@ -195,12 +195,12 @@ def test_no_path_sees_an_epoch_twice_though_nobody_remembers_who_lived_there(sys
     pool = system.whereis("pool")
     epochs = []
     for _ in range(3):
-        ref = pool.start_child(sup.ChildSpec("it", Obedient)).get(timeout=5).ref
+        ref = pool.start_child(sup.ChildSpec("it", Obedient)).get(timeout=30).ref
         epochs.append((ref.path, ref.ask(lambda actor: actor.context.epoch)))
-        assert pool.terminate_child(ref).get(timeout=5) == sup.Ok()
+        assert pool.terminate_child(ref).get(timeout=30) == sup.Ok()
         del ref
         eventually(lambda: gc.collect() is not None and system.names.known("root/pool/it") is None)
-    calls.restart_child("pool").get(timeout=5)
+    calls.restart_child("pool").get(timeout=30)
     assert len(set(epochs)) == 3
     assert [path for path, _ in epochs] == ["root/pool/it"] * 3
     assert system.names.last_epoch("root/pool/it") >= 3
@@ -209,10 +209,10 @@ def test_no_path_sees_an_epoch_twice_though_nobody_remembers_who_lived_there(sys
 def test_a_name_below_one_that_is_forgotten_too_never_begins_again(system):
     handle = system.supervise()
     for expected in (1, 2, 3):
-        handle.start_child(sup.supervisor("mid", sup.ChildSpec("leaf", Obedient))).get(timeout=5)
+        handle.start_child(sup.supervisor("mid", sup.ChildSpec("leaf", Obedient))).get(timeout=30)
         assert system.whereis("mid/leaf").ask(lambda actor: actor.context.epoch) >= expected
-        handle.terminate_child("mid").get(timeout=5)
-        handle.delete_child("mid").get(timeout=5)
+        handle.terminate_child("mid").get(timeout=30)
+        handle.delete_child("mid").get(timeout=30)
         gc.collect()
     assert system.names.below("root") == []
 

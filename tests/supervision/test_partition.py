@@ -25,20 +25,20 @@ def parts(system: sup.System) -> Any:
 
 
 def ids(parts: Any) -> list[str]:
-    return [row[0] for row in reversed(parts.which_children().get(timeout=5))]
+    return [row[0] for row in reversed(parts.which_children().get(timeout=30))]
 
 
 def test_partitions_are_numbered_and_listed(parts):
     assert isinstance(parts, sup.PartitionHandle)
     assert parts.partitions == 4
     assert ids(parts) == ["0", "1", "2", "3"]
-    assert parts.count_children().get(timeout=5) == sup.Counts(4, 4, 0, 4)
+    assert parts.count_children().get(timeout=30) == sup.Counts(4, 4, 0, 4)
 
 
 @pytest.mark.parametrize(("key", "id"), [(0, "0"), (6, "2"), (-1, "3"), (2**80 + 1, "1")])
 def test_an_int_is_routed_by_its_remainder(parts, key, id):
     assert parts.route(key).path == f"root/parts/{id}"
-    assert parts.route(key).ask("hello", timeout=5) == "hello"
+    assert parts.route(key).ask("hello", timeout=30) == "hello"
 
 
 @pytest.mark.parametrize("as_key", [str, str.encode])
@@ -103,8 +103,8 @@ def test_each_copy_gets_its_number_under_the_name_that_was_asked_for(system):
     system.supervise(
         sup.partition("with", spec, partitions=2, with_number="number"), sup.partition("without", spec, partitions=2)
     )
-    assert [system.whereis("with").route(n).ask("?", timeout=5) for n in (0, 1)] == [("word", 0), ("word", 1)]
-    assert system.whereis("without").route(1).ask("?", timeout=5) == ("word", -1)
+    assert [system.whereis("with").route(n).ask("?", timeout=30) for n in (0, 1)] == [("word", 0), ("word", 1)]
+    assert system.whereis("without").route(1).ask("?", timeout=30) == ("word", -1)
 
 
 def test_there_are_as_many_partitions_as_processors_unless_told_otherwise(system):
@@ -116,7 +116,7 @@ def test_a_partition_may_be_a_supervisor(system):
     system.supervise(sup.partition("pools", sup.dynamic("pool"), partitions=2))
     pool = system.whereis("pools").route("key")
     assert isinstance(pool, sup.DynamicHandle)
-    assert pool.start_child(sup.ChildSpec("it", Obedient)).get(timeout=5).ref.path == f"{pool.path}/it"
+    assert pool.start_child(sup.ChildSpec("it", Obedient)).get(timeout=30).ref.path == f"{pool.path}/it"
 
 
 @pytest.mark.parametrize(
@@ -146,9 +146,9 @@ def test_what_does_not_fit_is_refused_before_anything_starts(system, spec, optio
 def test_a_partition_is_restarted_by_itself_and_its_route_stays(parts, crash):
     ref = parts.route(2)
     with pytest.raises(Boom):
-        ref.ask(crash, timeout=5)
+        ref.ask(crash, timeout=30)
     assert parts.route(2) is ref
-    epochs = [parts.route(n).ask(lambda actor: actor.context.epoch, timeout=5) for n in range(4)]
+    epochs = [parts.route(n).ask(lambda actor: actor.context.epoch, timeout=30) for n in range(4)]
     assert epochs == [1, 1, 2, 1]
 
 
@@ -156,8 +156,8 @@ def test_the_strategy_may_be_another(system, crash):
     system.supervise(sup.partition("parts", sup.ChildSpec("it", Obedient), partitions=3, strategy="rest_for_one"))
     parts = system.whereis("parts")
     with pytest.raises(Boom):
-        parts.route(1).ask(crash, timeout=5)
-    epochs = [parts.route(n).ask(lambda actor: actor.context.epoch, timeout=5) for n in range(3)]
+        parts.route(1).ask(crash, timeout=30)
+    epochs = [parts.route(n).ask(lambda actor: actor.context.epoch, timeout=30) for n in range(3)]
     assert epochs == [1, 2, 2]
 
 
@@ -166,9 +166,9 @@ def test_keys_are_routed_while_the_supervisor_is_restarted(system, parts, gate):
     ref = parts.route(1)
     over = exit_of(parts)
     system.kill(parts)
-    over.get(timeout=5)
+    over.get(timeout=30)
     assert parts.route(1) is ref
-    assert ref.ask(lambda actor: actor.context.epoch, timeout=5) == 2
+    assert ref.ask(lambda actor: actor.context.epoch, timeout=30) == 2
 
 
 def test_a_dead_one_routes_nothing(system, parts):
@@ -183,28 +183,28 @@ def test_a_dead_one_routes_nothing(system, parts):
 
 def test_fewer_partitions_and_more_again(parts):
     gone = parts.route(3)
-    assert parts.resize(2).get(timeout=5) == sup.Ok()
+    assert parts.resize(2).get(timeout=30) == sup.Ok()
     assert parts.partitions == 2
     assert ids(parts) == ["0", "1"]
     assert parts.route(3) is parts.route(1)
     assert not gone.is_alive()
-    assert parts.resize(4).get(timeout=5) == sup.Ok()
+    assert parts.resize(4).get(timeout=30) == sup.Ok()
     assert ids(parts) == ["0", "1", "2", "3"]
-    assert parts.route(3).ask(lambda actor: actor.context.epoch, timeout=5) == 2
-    assert gone.ask("its address works again", timeout=5)
+    assert parts.route(3).ask(lambda actor: actor.context.epoch, timeout=30) == 2
+    assert gone.ask("its address works again", timeout=30)
 
 
 def test_with_no_partitions_the_error_says_so(parts):
-    assert parts.resize(0).get(timeout=5) == sup.Ok()
+    assert parts.resize(0).get(timeout=30) == sup.Ok()
     with pytest.raises(sup.NoPartitions, match="0 partitions"):
         parts.route("key")
-    assert parts.resize(1).get(timeout=5) == sup.Ok()
-    assert parts.route("key").ask("hello", timeout=5) == "hello"
+    assert parts.resize(1).get(timeout=30) == sup.Ok()
+    assert parts.route("key").ask("hello", timeout=30) == "hello"
 
 
 def test_the_same_number_changes_nothing(parts):
-    assert parts.resize(4).get(timeout=5) == sup.Ok()
-    assert parts.route(3).ask(lambda actor: actor.context.epoch, timeout=5) == 1
+    assert parts.resize(4).get(timeout=30) == sup.Ok()
+    assert parts.route(3).ask(lambda actor: actor.context.epoch, timeout=30) == 1
 
 
 @pytest.mark.parametrize("partitions", [-1, 1.5, True, "2", None])
@@ -215,23 +215,23 @@ def test_what_is_no_number_of_partitions_is_refused_at_the_call(parts, partition
 
 def test_more_than_at_first_are_refused(parts):
     with pytest.raises(sup.SpecError, match="more than 4"):
-        parts.resize(5).get(timeout=5)
+        parts.resize(5).get(timeout=30)
     assert parts.partitions == 4
 
 
 def test_resizes_are_carried_out_one_after_the_other(parts):
     answers = [parts.resize(n) for n in (1, 4, 0, 3)]
-    assert [answer.get(timeout=5) for answer in answers] == [sup.Ok()] * 4
+    assert [answer.get(timeout=30) for answer in answers] == [sup.Ok()] * 4
     assert ids(parts) == ["0", "1", "2"]
 
 
 def test_partitions_removed_are_left_alone_by_a_restart_of_all(system, crash):
     system.supervise(sup.partition("parts", sup.ChildSpec("it", Obedient), partitions=3, strategy="one_for_all"))
     parts = system.whereis("parts")
-    parts.resize(2).get(timeout=5)
+    parts.resize(2).get(timeout=30)
     with pytest.raises(Boom):
-        parts.route(0).ask(crash, timeout=5)
-    assert parts.route(1).ask(lambda actor: actor.context.epoch, timeout=5) == 2
+        parts.route(0).ask(crash, timeout=30)
+    assert parts.route(1).ask(lambda actor: actor.context.epoch, timeout=30) == 2
     assert ids(parts) == ["0", "1"]
 
 
@@ -245,14 +245,14 @@ def test_a_partition_that_fails_to_start_ends_the_growth_where_it_is(system):
     spec = sup.ChildSpec("it", Obedient, kwargs={"on_start": fail})
     system.supervise(sup.partition("parts", spec, partitions=4))
     parts = system.whereis("parts")
-    parts.resize(0).get(timeout=5)
+    parts.resize(0).get(timeout=30)
     fails.append(1)
-    answer = parts.resize(4).get(timeout=5)
+    answer = parts.resize(4).get(timeout=30)
     assert isinstance(answer, sup.StartError)
     assert answer.reason.type == "Boom"
     assert (parts.partitions, ids(parts)) == (2, ["0", "1"])
     fails.clear()
-    assert parts.resize(4).get(timeout=5) == sup.Ok()
+    assert parts.resize(4).get(timeout=30) == sup.Ok()
 
 
 def test_no_key_leads_to_a_partition_that_is_being_stopped(system, gate):
@@ -260,11 +260,11 @@ def test_no_key_leads_to_a_partition_that_is_being_stopped(system, gate):
     system.supervise(sup.partition("parts", spec, partitions=2))
     parts = system.whereis("parts")
     resized = parts.resize(1)
-    assert len(parts.which_children().get(timeout=5)) == 2
+    assert len(parts.which_children().get(timeout=30)) == 2
     assert parts.route(1).path == "root/parts/0"
     assert not resized.done
     gate.set()
-    assert resized.get(timeout=5) == sup.Ok()
+    assert resized.get(timeout=30) == sup.Ok()
 
 
 def test_a_resize_under_way_is_answered_when_the_supervisor_ends(system, gate):
@@ -272,19 +272,19 @@ def test_a_resize_under_way_is_answered_when_the_supervisor_ends(system, gate):
     system.supervise(sup.partition("parts", spec, partitions=2))
     parts = system.whereis("parts")
     answers = [parts.resize(1), parts.resize(2)]
-    parts.count_children().get(timeout=5)
+    parts.count_children().get(timeout=30)
     system.kill(parts)
     for answer in answers:
         with pytest.raises(sup.ActorDeadError):
-            answer.get(timeout=5)
+            answer.get(timeout=30)
     gate.set()
-    assert parts.count_children().get(timeout=5).active == 2
+    assert parts.count_children().get(timeout=30).active == 2
     assert parts.partitions == 2
 
 
 def test_children_of_other_kinds_of_supervisors_cannot_be_added(parts):
     with pytest.raises(TypeError, match="does not understand"):
-        parts.ask(say.StartChild(sup.ChildSpec("x", Obedient)), timeout=5)
+        parts.ask(say.StartChild(sup.ChildSpec("x", Obedient)), timeout=30)
     assert parts.partitions == 4
 
 
@@ -303,10 +303,10 @@ def test_routes_may_be_asked_for_by_many_threads_during_resizes(parts):
     for thread in threads:
         thread.start()
     for partitions in (1, 4, 2, 3):
-        parts.resize(partitions).get(timeout=5)
+        parts.resize(partitions).get(timeout=30)
     stop.set()
     for thread in threads:
-        thread.join(5)
+        thread.join(30)
     assert wrong == []
 
 

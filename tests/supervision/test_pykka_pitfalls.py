@@ -28,8 +28,8 @@ def test_01_a_failed_ask_ends_the_actor_with_its_half_changed_state(system, obed
         raise Boom("boom")
 
     with pytest.raises(Boom):
-        ref.ask(half_change, timeout=5)
-    assert ref.ask(lambda actor: actor.seen, timeout=5) == []
+        ref.ask(half_change, timeout=30)
+    assert ref.ask(lambda actor: actor.seen, timeout=30) == []
 
 
 @pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt()])
@@ -38,8 +38,8 @@ def test_02_a_base_exception_ends_one_actor_and_answers_its_asker(system, obedie
     a, b = system.whereis("a"), system.whereis("b")
     lone = Obedient.start()
     with pytest.raises(sup.ActorDeadError):
-        a.ask(raising(error), timeout=5)
-    assert [each.ask("alive", timeout=5) for each in (a, b, lone)] == ["alive"] * 3
+        a.ask(raising(error), timeout=30)
+    assert [each.ask("alive", timeout=30) for each in (a, b, lone)] == ["alive"] * 3
     assert b.name.epoch == 1
     lone.stop()
 
@@ -65,9 +65,9 @@ def test_04_a_failing_on_failure_changes_nothing_about_the_end(system, obedient,
     over = exit_of(ref)
     ref.tell(crash)
     queued = ref.ask("queued", block=False)
-    assert over.get(timeout=5).reason.type == "Boom"
+    assert over.get(timeout=30).reason.type == "Boom"
     with pytest.raises(sup.ActorDeadError):
-        queued.get(timeout=5)
+        queued.get(timeout=30)
     assert calls == [1]
 
 
@@ -83,10 +83,10 @@ def test_04_a_failing_on_stop_runs_once_and_the_queue_is_answered(system, obedie
     over = exit_of(ref)
     stopped = ref.stop(block=False)
     queued = ref.ask("behind the stop", block=False)
-    assert stopped.get(timeout=5) is True
-    assert over.get(timeout=5).reason.type == type(error).__name__
+    assert stopped.get(timeout=30) is True
+    assert over.get(timeout=30).reason.type == type(error).__name__
     with pytest.raises(sup.ActorDeadError):
-        queued.get(timeout=5)
+        queued.get(timeout=30)
     assert calls == [1]
 
 
@@ -111,11 +111,11 @@ def test_06_a_message_is_accepted_and_answered_or_refused_while_an_actor_ends(ma
         futures: list[Any] = []
         sender = threading.Thread(target=lambda: futures.extend(ref.ask(n, block=False) for n in range(200)))  # noqa: B023
         sender.start()
-        ref.stop(timeout=5)
+        ref.stop(timeout=30)
         sender.join()
         for n, future in enumerate(futures):
             try:
-                assert future.get(timeout=5) == n
+                assert future.get(timeout=30) == n
             except sup.ActorDeadError:
                 pass
 
@@ -136,15 +136,15 @@ def test_08_a_supervisors_stop_overtakes_the_queue_and_takes_the_subtree_along(s
     ref = system.whereis("mid/it")
     entered = threading.Event()
     ref.tell(lambda actor: entered.set() or gate.wait())
-    assert entered.wait(5)
+    assert entered.wait(30)
     queued = ref.ask("queued", block=False)
     terminated = handle.terminate_child("mid")
     eventually(lambda: system.tree().children[0].children[0].state == "stopping")
-    handle.which_children().get(timeout=5)  # by now the order has reached the child
+    handle.which_children().get(timeout=30)  # by now the order has reached the child
     gate.set()
-    assert terminated.get(timeout=5) == sup.Ok()
+    assert terminated.get(timeout=30) == sup.Ok()
     with pytest.raises(sup.ActorDeadError):
-        queued.get(timeout=5)
+        queued.get(timeout=30)
 
 
 def test_09_the_replacement_starts_after_the_whole_end_so_that_a_port_is_free_again(system, crash):
@@ -165,12 +165,12 @@ def test_09_the_replacement_starts_after_the_whole_end_so_that_a_port_is_free_ag
     ref = system.whereis("it")
     ports = set()
     for n in range(10):
-        ports.add(ref.ask(lambda actor: actor.socket.getsockname()[1], timeout=5))
+        ports.add(ref.ask(lambda actor: actor.socket.getsockname()[1], timeout=30))
         if n % 2:
-            ref.stop(timeout=5)
+            ref.stop(timeout=30)
         else:
             ref.tell(crash)
-    assert ref.ask(lambda actor: actor.context.epoch, timeout=5) == 11
+    assert ref.ask(lambda actor: actor.context.epoch, timeout=30) == 11
     assert len(ports) == 1
 
 
@@ -234,11 +234,11 @@ def test_14_a_proxy_pins_no_dead_actor_and_an_unknown_attribute_is_an_error_with
     system.supervise(sup.ChildSpec("it", obedient))
     ref = system.whereis("it")
     proxy = ref.proxy()
-    proxy.seen.get(timeout=5)
+    proxy.seen.get(timeout=30)
     former = weakref.ref(ref.name.incarnation.actor)
-    ref.stop(timeout=5)  # it is permanent: another follows
+    ref.stop(timeout=30)  # it is permanent: another follows
     with pytest.raises(AttributeError):
-        proxy.nothing_of_this_name.get(timeout=5)
+        proxy.nothing_of_this_name.get(timeout=30)
     assert ref.name.epoch == 2
     eventually(lambda: gc.collect() >= 0 and former() is None)
 
@@ -250,20 +250,20 @@ def test_15_in_a_forks_child_an_ask_fails_instead_of_hanging():
     child = os.fork()
     if child == 0:
         try:
-            ref.ask("anybody?", timeout=5)
+            ref.ask("anybody?", timeout=30)
         except sup.ActorDeadError as error:
             os._exit(0 if error.reason == sup.ForkLost() and not ref.is_alive() else 1)
         finally:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert ref.ask("alive", timeout=5) == "alive"
+    assert ref.ask("alive", timeout=30) == "alive"
     ref.stop()
 
 
 def test_16_asking_oneself_is_an_error_at_once(system, obedient):
     ref = started(system, obedient)
     with pytest.raises(sup.DeadlockError):
-        ref.ask(lambda actor: ref.ask("never"), timeout=5)
+        ref.ask(lambda actor: ref.ask("never"), timeout=30)
 
 
 def test_17_a_thread_that_waits_for_ever_is_left_behind_and_replaced(system):
@@ -272,11 +272,11 @@ def test_17_a_thread_that_waits_for_ever_is_left_behind_and_replaced(system):
     forever: queue.Queue[None] = queue.Queue()
     entered = threading.Event()
     stuck = ref.ask(lambda actor: entered.set() or forever.get(), block=False)
-    assert entered.wait(5)
+    assert entered.wait(30)
     system.kill(ref)
     with pytest.raises(sup.ActorStuck):
-        stuck.get(timeout=5)
-    assert ref.ask("the next life", timeout=5) == "the next life"
+        stuck.get(timeout=30)
+    assert ref.ask("the next life", timeout=30) == "the next life"
     forever.put(None)
 
 

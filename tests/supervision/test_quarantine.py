@@ -30,8 +30,8 @@ def counter(timed, host):
     """The ref of a counter that has counted to 5, crashed, and been restored a moment ago."""
     timed.supervise(sup.ChildSpec("it", COUNTERS[host], state=EVERY), max_restarts=100)
     ref = timed.whereis("it")
-    ref.ask(5, timeout=5)
-    ref.ask(lambda actor: None, timeout=5)
+    ref.ask(5, timeout=30)
+    ref.ask(lambda actor: None, timeout=30)
     crash(ref)
     assert count(ref) == 5
     return ref
@@ -42,7 +42,7 @@ def ledger(timed, host, path):
     """The ref of a ledger that has recorded "a", crashed, and been restored a moment ago."""
     timed.supervise(sup.ChildSpec("it", LEDGERS[host], state=sup.event_log(path)), max_restarts=100)
     ref = timed.whereis("it")
-    ref.ask("a", timeout=5)
+    ref.ask("a", timeout=30)
     crash(ref)
     assert applied(ref) == ["a"]
     return ref
@@ -50,15 +50,15 @@ def ledger(timed, host, path):
 
 def crash(ref: Any, message: Any = CRASH) -> None:
     with pytest.raises(Boom):
-        ref.ask(message, timeout=5)
+        ref.ask(message, timeout=30)
 
 
 def count(ref: Any) -> int:
-    return ref.ask(lambda actor: actor.count, timeout=5)
+    return ref.ask(lambda actor: actor.count, timeout=30)
 
 
 def applied(ref: Any) -> list[Any]:
-    return ref.ask(lambda actor: list(actor.applied), timeout=5)
+    return ref.ask(lambda actor: list(actor.applied), timeout=30)
 
 
 # -- snapshots -------------------------------------------------------------------------------------------
@@ -80,22 +80,22 @@ def test_a_crash_without_any_restore_before_it_keeps_the_state(timed, host):
     """Which the first crash of a young actor is: nothing was restored."""
     timed.supervise(sup.ChildSpec("it", COUNTERS[host], state=EVERY))
     ref = timed.whereis("it")
-    ref.ask(5, timeout=5)
-    ref.ask(lambda actor: None, timeout=5)
+    ref.ask(5, timeout=30)
+    ref.ask(lambda actor: None, timeout=30)
     crash(ref)
     assert count(ref) == 5
 
 
 def test_after_a_fresh_start_snapshots_begin_anew(counter):
     crash(counter)
-    counter.ask(2, timeout=5)
-    counter.ask(lambda actor: None, timeout=5)
+    counter.ask(2, timeout=30)
+    counter.ask(lambda actor: None, timeout=30)
     crash(counter)
     assert count(counter) == 2
 
 
 def test_what_was_taken_since_the_restore_is_as_suspect(counter):
-    counter.ask(1, timeout=5)
+    counter.ask(1, timeout=30)
     crash(counter)
     assert count(counter) == 0
 
@@ -125,7 +125,7 @@ def test_the_tree_shows_what_is_kept_and_what_was_set_aside(timed, counter, even
 
 
 def test_the_tree_shows_the_log_and_its_entries(timed, ledger, path):
-    ledger.ask("b", timeout=5)
+    ledger.ask("b", timeout=30)
     assert timed.tree().find("root/it").kept == sup.Kept("event_log", entries=2)
     crash(ledger)
     assert applied(ledger) == []
@@ -141,14 +141,14 @@ def test_a_crash_in_on_start_over_the_state_counts_and_the_next_attempt_succeeds
 
     timed.supervise(sup.ChildSpec("it", COUNTERS[host], kwargs={"on_start": choke}, state=EVERY))
     ref = timed.whereis("it")
-    ref.ask(5, timeout=5)
-    ref.ask(lambda actor: None, timeout=5)
+    ref.ask(5, timeout=30)
+    ref.ask(lambda actor: None, timeout=30)
     crash(ref)
     assert count(ref) == 0
 
 
 def test_an_orderly_end_keeps_the_state(counter):
-    counter.ask(lambda actor: actor.exit(), timeout=5)
+    counter.ask(lambda actor: actor.exit(), timeout=30)
     assert count(counter) == 5
 
 
@@ -164,8 +164,8 @@ def test_to_be_stuck_in_a_handler_is_the_actors_own_fault(make_system, gate, eve
     spec = sup.ChildSpec("it", COUNTERS["thread"], state=EVERY, max_handle_time=0.05)
     system.supervise(spec, max_restarts=100)
     ref = system.whereis("it")
-    ref.ask(5, timeout=5)
-    ref.ask(lambda actor: None, timeout=5)
+    ref.ask(5, timeout=30)
+    ref.ask(lambda actor: None, timeout=30)
     crash(ref)
     assert count(ref) == 5
     ref.tell(lambda actor: gate.wait())
@@ -177,8 +177,8 @@ def test_a_bystander_of_a_group_restart_keeps_its_state(timed, host):
     specs = [sup.ChildSpec(id, COUNTERS[host], state=EVERY, shutdown="brutal_kill") for id in ("bad", "bystander")]
     timed.supervise(*specs, strategy="one_for_all", max_restarts=100)
     bad, bystander = timed.whereis("bad"), timed.whereis("bystander")
-    bystander.ask(5, timeout=5)
-    bystander.ask(lambda actor: None, timeout=5)
+    bystander.ask(5, timeout=30)
+    bystander.ask(lambda actor: None, timeout=30)
     for _ in range(3):
         crash(bad)
         assert count(bystander) == 5
@@ -186,9 +186,9 @@ def test_a_bystander_of_a_group_restart_keeps_its_state(timed, host):
 
 def test_to_be_ended_by_a_link_keeps_the_state(timed, host, counter, eventually):
     root = timed.whereis("root")
-    root.start_child(sup.ChildSpec("linked", COUNTERS[host])).get(timeout=5)
+    root.start_child(sup.ChildSpec("linked", COUNTERS[host])).get(timeout=30)
     other = timed.whereis("linked")
-    counter.ask(lambda actor: actor.link(other), timeout=5)
+    counter.ask(lambda actor: actor.link(other), timeout=30)
     epoch = counter.name.epoch
     crash(other)
     eventually(lambda: counter.name.epoch > epoch)
@@ -198,10 +198,10 @@ def test_to_be_ended_by_a_link_keeps_the_state(timed, host, counter, eventually)
 def test_what_an_actor_remembers_without_a_spec_is_never_quarantined(timed, obedient):
     timed.supervise(sup.ChildSpec("it", obedient))
     ref = timed.whereis("it")
-    ref.ask(lambda actor: actor.remember("this"), timeout=5)
+    ref.ask(lambda actor: actor.remember("this"), timeout=30)
     for _ in range(2):
         crash(ref)
-    assert ref.ask(lambda actor: actor.context.snapshot, timeout=5) == "this"
+    assert ref.ask(lambda actor: actor.context.snapshot, timeout=30) == "this"
 
 
 # -- logs ------------------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ def test_a_crash_longer_after_a_replay_keeps_the_log(ledger, path, clock):
 
 def test_after_a_fresh_start_a_new_log_begins(ledger, path):
     crash(ledger)
-    ledger.ask("b", timeout=5)
+    ledger.ask("b", timeout=30)
     crash(ledger)
     assert applied(ledger) == ["b"]
     crash(ledger)
@@ -245,8 +245,8 @@ def test_a_crash_while_an_entry_is_applied_counts(timed, host, path):
         sup.ChildSpec("it", LEDGERS[host], kwargs={"on_apply": choke}, state=sup.event_log(path)), max_restarts=2
     )
     ref = timed.whereis("it")
-    ref.ask("good", timeout=5)
-    ref.ask("bad", timeout=5)
+    ref.ask("good", timeout=30)
+    ref.ask("bad", timeout=30)
     armed.append("armed")
     crash(ref)
     assert applied(ref) == []
@@ -261,13 +261,13 @@ def test_a_crash_in_recover_counts(timed, host, path):
 
     timed.supervise(sup.ChildSpec("it", Chokes, state=sup.event_log(path)))
     ref = timed.whereis("it")
-    ref.ask("a", timeout=5)
+    ref.ask("a", timeout=30)
     crash(ref)
     assert applied(ref) == []
 
 
 def test_an_orderly_end_keeps_the_log(ledger):
-    ledger.ask(lambda actor: actor.exit(), timeout=5)
+    ledger.ask(lambda actor: actor.exit(), timeout=30)
     assert applied(ledger) == ["a"]
 
 
@@ -281,7 +281,7 @@ def test_to_be_killed_keeps_the_log(timed, ledger, eventually):
 def test_a_full_disk_says_nothing_of_the_state(ledger):
     ledger.name.keeper.log._disk = FailingDisk(1)
     with pytest.raises(DiskFull):
-        ledger.ask("b", timeout=5)
+        ledger.ask("b", timeout=30)
     assert applied(ledger) == ["a"]
 
 
@@ -301,5 +301,5 @@ def test_whichever_step_of_moving_aside_fails_the_old_log_is_whole_and_the_new_o
     crash(ledger)
     assert applied(ledger) == []
     assert path.with_name("it.log.quarantined-1").read_bytes() == whole
-    ledger.ask("b", timeout=5)
+    ledger.ask("b", timeout=30)
     assert applied(ledger) == ["b"]

@@ -23,13 +23,13 @@ def three(system, obedient):
 
 
 def do(ref, function):
-    return ref.ask(function, timeout=5)
+    return ref.ask(function, timeout=30)
 
 
 def kill(system, ref):
     over = exit_of(ref)
     system.kill(ref)
-    return over.get(timeout=5)
+    return over.get(timeout=30)
 
 
 # -- entries ---------------------------------------------------------------------------------------------
@@ -141,11 +141,11 @@ def test_what_has_been_left_behind_registers_nothing_for_its_successor(system, g
 
     done = threading.Event()
     ref.tell(outlive)
-    assert entered.wait(5)
+    assert entered.wait(30)
     kill(system, ref)
     do(ref, lambda actor: None)
     gate.set()
-    assert done.wait(5)
+    assert done.wait(30)
     assert outcome == [sup.Abandoned("a thread cannot be killed")]
     assert system.registry.lookup("key") == []
 
@@ -221,9 +221,10 @@ def test_a_stale_entry_is_named(system, three):
 
 
 def seconds_for(function):
-    begin = time.perf_counter()
+    """CPU seconds of the whole process: what other programs take of the machine is none of them."""
+    begin = time.process_time()
     function()
-    return time.perf_counter() - begin
+    return time.process_time() - begin
 
 
 def test_the_cost_of_an_entry_does_not_grow_with_their_number(system, three):
@@ -253,12 +254,23 @@ def test_ten_thousand_owners_are_found_and_forgotten_at_a_cost_that_does_not_gro
     assert len([key for key in range(10_000) if system.registry.whereis(key)]) <= 4990
 
 
-def test_one_key_may_have_ten_thousand_entries(system, three):
-    a, b, _ = three
-    for number in range(10_000):
-        system.registry.register("topic", (a, b)[number % 2], number, unique=False)
-    assert seconds_for(lambda: kill(system, a)) < 1.0
-    assert [value for _, value in system.registry.lookup("topic")] == list(range(1, 10_000, 2))
+def test_one_key_may_have_ten_thousand_entries(system):
+    """An end that looked for each of its entries among all of them would take a hundred times as long, not ten."""
+    system.supervise(*(sup.ChildSpec(str(n), Obedient, restart="temporary") for n in range(7)))
+    b, *others = [system.whereis(str(n)) for n in range(7)]
+
+    def seconds_to_forget(entries):
+        a = others.pop()
+        for number in range(entries):
+            system.registry.register("topic", (a, b)[number % 2], number, unique=False)
+        seconds = seconds_for(lambda: kill(system, a))
+        assert [value for _, value in system.registry.lookup("topic")] == list(range(1, entries, 2))
+        system.registry.unregister("topic", b)
+        return seconds
+
+    few = min(seconds_to_forget(1_000) for _ in range(3))
+    many = min(seconds_to_forget(10_000) for _ in range(3))
+    assert many < 40 * few
 
 
 # -- listeners -------------------------------------------------------------------------------------------
@@ -285,7 +297,8 @@ def test_a_listener_that_fails_or_hangs_harms_no_one(system, three, gate, eventu
     system.registry.listen(raising_listener)
     system.registry.listen(lambda *news: gate.wait())
     system.registry.listen(lambda *news: heard.append(news))
-    assert seconds_for(lambda: [system.registry.register(n, a) for n in range(100)]) < 1.0
+    for number in range(100):  # the gate is closed: to wait for a listener would be to wait for ever
+        system.registry.register(number, a)
     gate.set()
     eventually(lambda: len(heard) == 100)
 
@@ -344,7 +357,7 @@ def test_a_lock_excludes_others_and_serves_them_in_turn(system, three, eventuall
     a, b, c = three
     entered, until = threading.Event(), threading.Event()
     first = a.ask(holding(registry, entered, until), block=False)
-    assert entered.wait(5)
+    assert entered.wait(30)
     waiting = []
     for n, ref in enumerate((b, c), start=2):
         waiting.append(ref.ask(holding(registry), block=False))
@@ -352,8 +365,8 @@ def test_a_lock_excludes_others_and_serves_them_in_turn(system, three, eventuall
         eventually(lambda n=n: len(registry._locks._lines["key"]) == n)
     assert order == []
     until.set()
-    first.get(timeout=5)
-    [each.get(timeout=5) for each in waiting]
+    first.get(timeout=30)
+    [each.get(timeout=30) for each in waiting]
     eventually(lambda: order == [b, c])
     assert is_free(registry)
 
@@ -391,7 +404,7 @@ def test_a_lock_is_free_again_when_its_holder_raises(system, three):
             raise Boom("boom")
 
     with pytest.raises(Boom):
-        three[0].ask(fail, timeout=5)
+        three[0].ask(fail, timeout=30)
     assert is_free(system.registry)
 
 
@@ -399,10 +412,10 @@ def test_a_lock_is_free_again_when_its_holder_is_killed_or_abandoned(system, thr
     a, b, _ = three
     entered = threading.Event()
     a.tell(holding(system.registry, entered, gate))
-    assert entered.wait(5)
+    assert entered.wait(30)
     waiting = b.ask(holding(system.registry), block=False)
     kill(system, a)
-    waiting.get(timeout=5)
+    waiting.get(timeout=30)
     gate.set()
 
 
@@ -413,16 +426,16 @@ def test_a_holder_that_was_left_behind_frees_nobody_elses_lock(system, gate, eve
     entered, end, next_entered = threading.Event(), threading.Event(), threading.Event()
     ref = system.whereis("it")
     ref.tell(holding(registry, entered, end))
-    assert entered.wait(5)
+    assert entered.wait(30)
     zombie = ref.name.incarnation
     kill(system, ref)
     held = system.whereis("next").ask(holding(registry, next_entered, gate), block=False)
-    assert next_entered.wait(5)
+    assert next_entered.wait(30)
     end.set()
-    zombie.thread.join(5)
+    zombie.thread.join(30)
     assert len(registry._locks._lines["key"]) == 1
     gate.set()
-    held.get(timeout=5)
+    held.get(timeout=30)
 
 
 def test_an_abandoned_thread_that_waits_for_a_lock_ends(system, gate):
@@ -430,16 +443,16 @@ def test_an_abandoned_thread_that_waits_for_a_lock_ends(system, gate):
     system.supervise(*(sup.ChildSpec(id, ObedientThread, restart="temporary") for id in "ab"))
     a, b = system.whereis("a"), system.whereis("b")
     held = a.ask(holding(system.registry, entered, gate), block=False)
-    assert entered.wait(5)
+    assert entered.wait(30)
     waits = threading.Event()
     b.tell(lambda actor: waits.set() or holding(system.registry)(actor))
-    assert waits.wait(5)
+    assert waits.wait(30)
     zombie = b.name.incarnation
     kill(system, b)
-    zombie.thread.join(5)
+    zombie.thread.join(30)
     assert not zombie.thread.is_alive()
     gate.set()
-    held.get(timeout=5)
+    held.get(timeout=30)
 
 
 def test_a_cancelled_waiter_leaves_the_line_even_in_the_moment_of_its_turn(system, on_a_loop):
@@ -559,8 +572,8 @@ class AgainstAModel(RuleBasedStateMachine):
             self.system.kill(ref)
         else:
             ref.tell(raising(Boom("boom")))
-        over.get(timeout=5)
-        ref.ask(lambda actor: None, timeout=5)
+        over.get(timeout=30)
+        ref.ask(lambda actor: None, timeout=30)
         self._remove([entry for entry in self.model if entry[1] == owner])
 
     def _remove(self, gone):
@@ -583,8 +596,8 @@ class AgainstAModel(RuleBasedStateMachine):
             return
         expected = list(self.expected_news)
         self._remove(list(self.model))
-        self.system.stop(5.0)
-        limit = time.monotonic() + 5
+        self.system.stop(60)
+        limit = time.monotonic() + 30
         while len(self.news) < len(self.expected_news) and time.monotonic() < limit:
             time.sleep(0.001)
         for key in ("k1", "k2", "k3"):

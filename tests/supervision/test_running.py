@@ -13,20 +13,26 @@ import threading
 from pathlib import Path
 
 import pytest
-from tree_rig import Obedient
+from tree_rig import Obedient, once_served
 
 import supervision as sup
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 PROGRAM = """
-import sys, time, threading, pykka
+import signal, sys, time, threading, pykka
 import supervision as sup
 class Deaf(pykka.ThreadingActor):
     def on_receive(self, message): time.sleep(60)
 class Worker(sup.Actor):
     def on_receive(self, message): raise ValueError(message)
-def ready(): threading.Timer(0.05, lambda: print("ready", flush=True)).start()
+def when(is_so, then):
+    def wait():
+        while not is_so(): time.sleep(0.005)
+        then()
+    threading.Thread(target=wait, daemon=True).start()
+def say(word): return lambda: print(word, flush=True)
+def is_served(): return signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
 """
 
 
@@ -51,7 +57,7 @@ def start_program(monkeypatch):
     assert left == []
 
 
-def end_of(program, timeout=10):
+def end_of(program, timeout=60):
     _, said = program.communicate(timeout=timeout)
     return program.returncode, said
 
@@ -62,7 +68,7 @@ def test_a_signal_stops_it_with_exit_code_0(start_program, number):
         """
         system = sup.System("calm")
         system.supervise(sup.ChildSpec("it", Worker))
-        ready()
+        when(is_served, say("ready"))
         sys.exit(system.run())
         """
     )
@@ -74,7 +80,8 @@ STUCK = """
 system = sup.System("stuck", kill_grace=0.05)
 system.supervise(sup.ChildSpec("deaf", Deaf, shutdown=60.0))
 system.whereis("deaf").tell("hang")
-ready()
+when(lambda: is_served() and system.tree().find("deaf").state == "busy", say("ready"))
+when(lambda: system.stopping.has_begun, say("stopping"))
 sys.exit(system.run(deadline={deadline}))
 """
 
@@ -82,7 +89,7 @@ sys.exit(system.run(deadline={deadline}))
 def test_a_second_signal_ends_it_at_once_and_says_what_was_left(start_program, eventually):
     program = start_program(STUCK.format(deadline=60.0))
     program.send_signal(signal.SIGINT)
-    threading.Event().wait(0.5)  # two signals at a time would be one
+    assert program.stdout.readline() == "stopping\n"  # two signals at a time would be one
     assert program.poll() is None
     program.send_signal(signal.SIGINT)
     code, said = end_of(program)
@@ -105,8 +112,7 @@ def test_a_give_up_ends_it_with_exit_code_70_and_a_report(start_program):
         """
         system = sup.System("frail")
         system.supervise(sup.supervisor("mid", sup.ChildSpec("it", Worker), max_restarts=0), max_restarts=0)
-        threading.Timer(0.3, system.whereis("mid/it").tell, ["no\\nnumber"]).start()
-        ready()
+        when(is_served, lambda: (print("ready", flush=True), system.whereis("mid/it").tell("no\\nnumber")))
         sys.exit(system.run())
         """
     )
@@ -127,7 +133,7 @@ def test_it_ends_when_its_last_tree_has_ended_by_itself(make_system):
     system.supervise(
         sup.ChildSpec("it", Obedient, restart="transient", significant=True), auto_shutdown="any_significant"
     )
-    threading.Timer(0.05, system.whereis("it").tell, [lambda actor: actor.exit()]).start()
+    once_served(lambda: system.whereis("it").tell(lambda actor: actor.exit()))
     assert system.run(publish=False) == 0
 
 
@@ -153,7 +159,7 @@ def test_it_serves_only_in_the_main_thread(system):
 
     thread = threading.Thread(target=run)
     thread.start()
-    thread.join(5)
+    thread.join(30)
     assert "main thread" in raised[0]
 
 
@@ -171,6 +177,6 @@ def test_a_stopped_system_has_run(system):
 def test_no_place_for_a_socket_is_no_reason_not_to_serve(system, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("supervision.view.published.usual_directories", lambda: [tmp_path / "no" / "parent"])
     system.supervise(sup.ChildSpec("it", Obedient))
-    threading.Timer(0.05, system.wanted.set).start()
+    once_served(system.wanted.set)
     assert system.run() == 0
     assert "cannot be looked at from outside: no place for a socket" in caplog.text

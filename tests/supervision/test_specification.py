@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 import threading
 from typing import Any
 
@@ -38,7 +39,7 @@ def held(obedient: Any, gate: threading.Event, entered: threading.Event, then: A
 
     def in_thread(actor: Any) -> Any:
         entered.set()
-        gate.wait(10)
+        gate.wait(60)
         return None if then is None else then(actor)
 
     return on_loop if issubclass(obedient, Obedient) else in_thread
@@ -67,7 +68,7 @@ class Rig:
             self.in_flight = self.ref.ask(message, block=False)
         else:
             self.ref.tell(message)
-        assert entered.wait(5)
+        assert entered.wait(30)
         self.queued = [self.ref.ask(n, block=False) for n in (1, 2)]
         self.ref.tell("told")
 
@@ -75,10 +76,15 @@ class Rig:
         self.gate.set()
 
 
+def is_waiting(thread: threading.Thread) -> bool:
+    """Whether it is seen to wait for a condition."""
+    return sys._current_frames()[thread.ident or 0].f_code is threading.Condition.wait.__code__
+
+
 def outcome(future: Any) -> Any:
     """The value, or the error, of a future."""
     try:
-        return future.get(timeout=5)
+        return future.get(timeout=30)
     except Exception as error:  # noqa: BLE001  (which one is what the test looks at)
         return error
 
@@ -106,7 +112,7 @@ class TestDelivery:
         assert isinstance(outcome(rig.in_flight), Boom)
         assert [type(outcome(each)) for each in rig.queued] == [sup.ActorDeadError] * 2
         eventually(lambda: system.dead_letters == 1)
-        assert rig.ref.ask(lambda actor: actor.seen, timeout=5) == []
+        assert rig.ref.ask(lambda actor: actor.seen, timeout=30) == []
 
     def test_bystanders_of_a_group_restart_finish_what_they_have_in_hand_and_keep_their_queue(
         self, system, obedient, gate, crash
@@ -186,14 +192,16 @@ class TestDelivery:
         assert ref.ask(lambda actor: actor.seen) == []
 
     @pytest.mark.parametrize("end", ["terminate_child", "stop"])
-    def test_terminated_the_message_in_hand_is_finished_and_the_queue_rejected(self, system, obedient, gate, end):
+    def test_terminated_the_message_in_hand_is_finished_and_the_queue_rejected(
+        self, system, obedient, gate, end, eventually
+    ):
         rig = Rig(system, obedient, gate)
         ended = exit_of(rig.ref)
         if end == "stop":
             threading.Thread(target=system.stop, daemon=True).start()
         else:
             done = rig.handle.terminate_child("it")
-        gate.wait(0.02)
+        eventually(lambda: rig.ref.name.mailbox._control)  # the order to stop, behind the message in hand
         rig.go()
         assert outcome(rig.in_flight) is None
         assert [type(outcome(each)) for each in rig.queued] == [sup.ActorDeadError] * 2
@@ -269,7 +277,7 @@ class TestOverflow:
             entered = threading.Event()
             ref = system.whereis("it")
             ref.tell(held(obedient, gate, entered))
-            assert entered.wait(5)
+            assert entered.wait(30)
             return ref, [ref.ask(n, block=False) for n in (1, 2)]
 
         return make
@@ -285,7 +293,7 @@ class TestOverflow:
         stopped = ref.stop(block=False)
         gate.set()
         assert [outcome(each) for each in waiting] == [1, 2]
-        assert stopped.get(timeout=5) is True
+        assert stopped.get(timeout=30) is True
 
     def test_drop_old_makes_room(self, full, gate):
         ref, (first, second) = full("drop_old")
@@ -295,9 +303,9 @@ class TestOverflow:
         assert [outcome(second), outcome(third)] == [2, 3]
 
     def test_block_waits_for_room_in_a_thread_and_by_send_on_a_loop(self, full, gate, on_a_loop):
-        ref, _waiting = full(sup.block(5.0))
+        ref, _waiting = full(sup.block(60.0))
         threading.Timer(0.02, gate.set).start()
-        assert ref.ask(3, timeout=5) == 3
+        assert ref.ask(3, timeout=30) == 3
         on_a_loop(ref.send(4))
         assert ref.ask(lambda actor: actor.seen) == [1, 2, 3, 4]
 
@@ -392,7 +400,7 @@ class TestErrors:
         future = ref.ask(owe, block=False)
         assert ref.ask(1) == 1
         replies[0].set(7)
-        assert future.get(timeout=5) == 7
+        assert future.get(timeout=30) == 7
         with pytest.raises(Exception, match="given already"):
             replies[0].set(8)
 
@@ -466,7 +474,7 @@ class TestLife:
             return "answered"
 
         assert ref.ask(leave) == "answered"
-        assert exit.get(timeout=5).reason == sup.Shutdown("enough")
+        assert exit.get(timeout=30).reason == sup.Shutdown("enough")
         assert order == ["rest of the handler", "on_stop", "exit"]
 
     def test_the_exit_comes_after_on_failure(self, system, obedient, crash):
@@ -481,7 +489,7 @@ class TestLife:
         exit.on_done(lambda: order.append("exit"))
         with pytest.raises(Boom):
             ref.ask(crash)
-        exit.get(timeout=5)
+        exit.get(timeout=30)
         assert order == ["on_failure", "exit"]
 
     def test_the_context_says_name_epoch_reason_attempt_snapshot_clock_and_cancelled(self, timed, clock, obedient):
@@ -529,9 +537,9 @@ class TestCallsInEveryState:
             with pytest.raises(Boom):
                 ref.ask(raising(Boom("x")))
         if state in ("stopped", "unknown"):
-            handle.terminate_child("it").get(timeout=5)
+            handle.terminate_child("it").get(timeout=30)
         if state == "unknown":
-            handle.delete_child("it").get(timeout=5)
+            handle.delete_child("it").get(timeout=30)
 
     @pytest.mark.parametrize("call", CALLS)
     @pytest.mark.parametrize("state", ["running", "stopped", "backoff", "pause", "unknown"])
@@ -551,7 +559,7 @@ class TestCallsInEveryState:
         handle = timed.supervise(child("it", backoff=sup.Backoff(min=10, max=10)), child("other"))
         with pytest.raises(Boom):
             timed.whereis("it").ask(crash)
-        rows = handle.which_children().get(timeout=5)
+        rows = handle.which_children().get(timeout=30)
         assert rows == [("other", timed.whereis("other"), sup.Kind.WORKER), ("it", sup.RESTARTING, sup.Kind.WORKER)]
         assert handle.count_children().get() == sup.Counts(specs=2, active=1, supervisors=0, workers=2)
 
@@ -568,7 +576,7 @@ class TestWindow:
 
     def crash(self, ref: Any) -> None:
         with pytest.raises(Boom):
-            ref.ask(raising(Boom("x")), timeout=5)
+            ref.ask(raising(Boom("x")), timeout=30)
 
     def test_three_are_tolerated_and_a_fourth_is_not_performed(self, timed, clock, obedient):
         handle = timed.supervise(child("it", obedient))
@@ -676,7 +684,7 @@ class TestTermination:
         handle = system.supervise(child("first"), child("it", on_stop=on_stop, **fields))
         if message == "swallow":
             system.whereis("it").tell(held(Obedient, gate, entered))
-            entered.wait(5)
+            entered.wait(30)
         assert outcome(handle.terminate_child("it")) == sup.Ok()
         eventually(lambda: any(each.name == "child_exited" for each in events))
         assert system.stop()
@@ -706,7 +714,7 @@ class TestOtherParts:
         ref = outcome(pool.start_child(child("it"))).ref
         system.kill(pool)
         eventually(lambda: pool.name.epoch == 2 and pool.name.incarnation is not None)
-        assert pool.which_children().get(timeout=5) == []
+        assert pool.which_children().get(timeout=30) == []
         assert not ref.is_alive()
 
     def test_a_partition_is_an_int_modulo_n_else_a_stable_hash(self, system):
@@ -739,7 +747,7 @@ class TestOtherParts:
                 raise Boom("x")
 
         a.tell(hold)
-        entered.wait(5)
+        entered.wait(30)
         gate.set()
         with registry.lock("door"):
             eventually(lambda: a.ask(epoch) == 2)
@@ -832,7 +840,7 @@ class TestWaiting:
             first, second = b.ask(1, block=False), b.ask(2, block=False)
             return await first.map(lambda n: n * 10), await second.join(first), (await first.join(foreign))[1]
 
-        mapped, joined, where = system.whereis("a").ask(derive, timeout=5)
+        mapped, joined, where = system.whereis("a").ask(derive, timeout=30)
         assert (mapped, joined) == (10, [2, 1])
         assert "workers" not in where
 
@@ -857,7 +865,7 @@ class TestWaiting:
         system.supervise(child("it", ObedientThread))
         ref, entered = system.whereis("it"), threading.Event()
         ref.tell(held(ObedientThread, gate, entered))
-        assert entered.wait(5)
+        assert entered.wait(30)
         with pytest.raises(pykka.Timeout):
             ref.ask("late", timeout=0.01)
 
@@ -937,14 +945,19 @@ class TestSystem:
             system.kill(system.whereis(id))
             assert isinstance(outcome(exit).reason, kind)
 
-    def test_a_second_stop_waits_for_the_first(self, system, gate):
-        system.supervise(child("it", ObedientThread, on_stop=lambda _: gate.wait(10) and None))
-        first = threading.Thread(target=system.stop, daemon=True)
-        first.start()
-        threading.Timer(0.03, gate.set).start()
-        assert system.stop() is True
-        assert gate.is_set()
-        first.join(5)
+    def test_a_second_stop_waits_for_the_first(self, system, gate, eventually):
+        system.supervise(child("it", ObedientThread, on_stop=lambda _: gate.wait(60) and None))
+        stopped: list[bool] = []
+        callers = [threading.Thread(target=lambda: stopped.append(system.stop()), daemon=True) for _ in range(2)]
+        callers[0].start()
+        eventually(lambda: system.tree().find("it").state == "stopping")
+        callers[1].start()
+        eventually(lambda: is_waiting(callers[1]))
+        assert stopped == []
+        gate.set()
+        for caller in callers:
+            caller.join(30)
+        assert stopped == [True, True]
 
     def test_supervisors_have_a_scheduler_of_their_own(self, system):
         where: list[str] = []
@@ -966,7 +979,7 @@ class TestSystem:
         )
         entered = threading.Event()
         timed.whereis("busy").tell(held(ObedientThread, gate, entered))
-        assert entered.wait(5)
+        assert entered.wait(30)
         timed.whereis("busy").tell("queued")
         with pytest.raises(Boom):
             timed.whereis("waiting").ask(crash)

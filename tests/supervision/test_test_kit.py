@@ -21,7 +21,7 @@ def test_a_probe_records_what_its_ref_is_told_from_any_thread():
         threads = [threading.Thread(target=probe.ref.tell, args=(n,)) for n in range(5)]
         for thread in threads:
             thread.start()
-        assert sorted(probe.wait(5)) == [0, 1, 2, 3, 4]
+        assert sorted(probe.wait(30)) == [0, 1, 2, 3, 4]
         for thread in threads:
             thread.join()
 

@@ -20,7 +20,7 @@ def ref(timed, obedient):
 
 
 def do(ref, function):
-    return ref.ask(function, block=False).get(timeout=5)
+    return ref.ask(function, block=False).get(timeout=30)
 
 
 def seen(ref):
@@ -143,10 +143,10 @@ def test_a_timer_bound_to_the_name_ends_when_it_is_closed(timed, clock, obedient
     handle = timed.supervise(sup.ChildSpec("it", obedient), sup.ChildSpec("other", obedient))
     ref = timed.whereis("it")
     do(ref, lambda actor: actor.interval(timed.whereis("other"), "tick", 2.0, bound_to="name") and None)
-    handle.terminate_child("it").get(timeout=5)
+    handle.terminate_child("it").get(timeout=30)
     assert ref.name.at_close == {}
     assert clock.pending() == []
-    handle.restart_child("it").get(timeout=5)
+    handle.restart_child("it").get(timeout=30)
     clock.advance(10)
     assert seen(timed.whereis("other")) == []
 
@@ -181,12 +181,12 @@ def test_what_was_left_behind_arranges_nothing_any_more(timed, clock, gate, boun
         actor.send_after(actor.actor_ref, "never", 1.0, bound_to=bound_to)
 
     ref.tell(outlive)
-    assert entered.wait(5)
+    assert entered.wait(30)
     zombie = ref.name.incarnation
     timed.kill(ref)
     do(ref, lambda actor: None)
     gate.set()
-    zombie.thread.join(5)
+    zombie.thread.join(30)
     eventually(lambda: clock.pending() == [])
     clock.advance(10)
     assert seen(ref) == []
@@ -220,7 +220,7 @@ def test_a_timer_to_a_dead_actor_is_a_dead_letter_and_harms_no_one(timed, clock,
     handle = timed.supervise(sup.ChildSpec("it", obedient), sup.ChildSpec("gone", obedient))
     ref, gone = timed.whereis("it"), timed.whereis("gone")
     do(ref, lambda actor: actor.send_after(gone, "anybody?", 1.0) and None)
-    handle.terminate_child("gone").get(timeout=5)
+    handle.terminate_child("gone").get(timeout=30)
     clock.advance(1.0)
     assert gone.name.dead_letters == 1
     assert seen(ref) == []

@@ -30,11 +30,11 @@ def test_the_tree_shows_who_is_there_and_what_they_do(timed, clock, gate, crash)
     )
     stuck = timed.whereis("mid/stuck")
     with pytest.raises(Boom):
-        stuck.ask(crash, block=False).get(timeout=5)
-    stuck.ask("up again", block=False).get(timeout=5)
+        stuck.ask(crash, block=False).get(timeout=30)
+    stuck.ask("up again", block=False).get(timeout=30)
     entered = threading.Event()
     stuck.tell(block(entered, gate))
-    assert entered.wait(5)
+    assert entered.wait(30)
     stuck.tell("waiting")
     timed.whereis("waits").tell(crash)
     wait_for_timer(clock, 9.0)
@@ -77,7 +77,7 @@ def test_the_place_where_a_busy_actor_is_shows(system, gate, host):
 
     system.supervise(sup.ChildSpec("it", ObedientThread if host == "in a thread" else Obedient))
     system.whereis("it").tell(suspended if host == "suspended" else block(entered, gate))
-    assert entered.wait(5)
+    assert entered.wait(30)
     node = system.tree().find("it")
     assert node.state == "busy"
     assert any("test_tree.py:" in place for place in node.stack)
@@ -99,12 +99,12 @@ def test_reading_the_stack_keeps_nothing_of_the_handler_alive(system):
 
     system.supervise(sup.ChildSpec("it", ObedientThread))
     system.whereis("it").tell(handler)
-    assert entered.wait(5)
+    assert entered.wait(30)
     gc.disable()
     try:
         tree = system.tree()
         gate.set()
-        assert gone.wait(5)
+        assert gone.wait(30)
     finally:
         gc.enable()
     assert tree.find("it").state == "busy"
@@ -112,7 +112,7 @@ def test_reading_the_stack_keeps_nothing_of_the_handler_alive(system):
 
 def test_an_actor_that_reads_the_tree_sees_itself_busy(system, obedient):
     system.supervise(sup.ChildSpec("it", obedient))
-    node = system.whereis("it").ask(lambda actor: system.tree().find("it"), timeout=5)
+    node = system.whereis("it").ask(lambda actor: system.tree().find("it"), timeout=30)
     assert (node.state, node.busy_with) == ("busy", "function")
 
 
@@ -121,7 +121,7 @@ def test_a_zombie_is_a_node_of_its_own(make_system, gate, eventually):
     system.supervise(sup.ChildSpec("it", ObedientThread))
     ref, entered = system.whereis("it"), threading.Event()
     ref.tell(block(entered, gate))
-    assert entered.wait(5)
+    assert entered.wait(30)
     system.kill(ref)
     (zombie,) = eventually(lambda: system.tree().zombies)
     assert (zombie.path, zombie.state, zombie.epoch, zombie.attention) == ("root/it", "zombie", 1, "zombie")
@@ -135,7 +135,7 @@ def test_a_zombie_is_a_node_of_its_own(make_system, gate, eventually):
 def test_a_terminated_child_is_shown_stopped_and_dead_letters_are_counted(system, obedient):
     handle = system.supervise(sup.ChildSpec("it", obedient))
     ref = system.whereis("it")
-    handle.terminate_child("it").get(timeout=5)
+    handle.terminate_child("it").get(timeout=30)
     with pytest.raises(sup.ActorDeadError):
         ref.tell("nobody")
     tree = system.tree()
@@ -150,7 +150,7 @@ def test_a_child_that_starts_or_stops_shows_so(make_system, gate, eventually):
     starting.start()
     eventually(lambda: (node := system.tree().find("it")) and node.state == "starting" and node.stack)
     gate.set()
-    starting.join(5)
+    starting.join(30)
     assert system.tree().find("it").state == "running"
 
 
@@ -191,13 +191,13 @@ def test_the_tree_of_a_stopped_system_is_bare(system):
 def test_monitors_links_and_debts_show(system):
     system.supervise(sup.ChildSpec("a", Obedient), sup.ChildSpec("b", Obedient))
     a, b = system.whereis("a"), system.whereis("b")
-    a.ask(lambda actor: actor.monitor(b), timeout=5)
+    a.ask(lambda actor: actor.monitor(b), timeout=30)
     future = b.ask(lambda actor: actor.owe() and None, block=False)
-    b.ask("next", timeout=5)
+    b.ask("next", timeout=30)
     node = system.tree().find("b")
     assert (node.monitors, node.links, node.owed) == (1, 0, 1)
     assert not future.done
-    a.ask(lambda actor: actor.link(b), timeout=5)
+    a.ask(lambda actor: actor.link(b), timeout=30)
     assert system.tree().find("b").links == 1
 
 
@@ -247,14 +247,14 @@ def test_it_can_be_read_while_everything_changes(make_system):
     try:
         for _ in range(12):
             for each in [mid.start_child(sup.ChildSpec(str(number), Obedient)) for number in range(5)]:
-                each.get(timeout=5).ref.tell(raising(Boom("again")))
+                each.get(timeout=30).ref.tell(raising(Boom("again")))
             for number in range(5):
-                mid.terminate_child(str(number)).get(timeout=5)
-                mid.delete_child(str(number)).get(timeout=5)
+                mid.terminate_child(str(number)).get(timeout=30)
+                mid.delete_child(str(number)).get(timeout=30)
     finally:
         over.set()
         for reader in readers:
-            reader.join(5)
+            reader.join(30)
     assert failed == []
 
 

@@ -25,7 +25,7 @@ def make_pair(system, obedient):
 
 
 def do(ref, function):
-    return ref.ask(function, timeout=5)
+    return ref.ask(function, timeout=30)
 
 
 def heard(watcher):
@@ -41,7 +41,7 @@ def watch(watcher, watched):
 def end(system, ref):
     over = exit_of(ref)
     system.kill(ref)
-    return over.get(timeout=5).reason
+    return over.get(timeout=30).reason
 
 
 def test_a_watch_tells_of_each_end_and_each_new_start(system, make_pair, eventually):
@@ -73,21 +73,21 @@ def test_a_failed_start_is_an_end_without_a_start(system, make_pair, eventually)
 
 def test_a_watch_of_a_name_where_nobody_is_says_so_at_once_and_goes_on(make_pair, eventually):
     handle, watcher, watched = make_pair()
-    handle.terminate_child("watched").get(timeout=5)
+    handle.terminate_child("watched").get(timeout=30)
     watch(watcher, watched)
     assert heard(watcher) == [sup.NoProc()]
-    handle.restart_child("watched").get(timeout=5)
+    handle.restart_child("watched").get(timeout=30)
     eventually(lambda: heard(watcher) == [sup.NoProc(), 2])
 
 
 def test_a_name_that_closes_is_heard_of_again_only_when_it_opens_again(make_pair, eventually):
     handle, watcher, watched = make_pair()
     watch(watcher, watched)
-    spec = handle.get_childspec("watched").get(timeout=5)
-    handle.terminate_child("watched").get(timeout=5)
-    handle.delete_child("watched").get(timeout=5)
+    spec = handle.get_childspec("watched").get(timeout=30)
+    handle.terminate_child("watched").get(timeout=30)
+    handle.delete_child("watched").get(timeout=30)
     eventually(lambda: heard(watcher) == [sup.Shutdown()])
-    handle.start_child(spec).get(timeout=5)
+    handle.start_child(spec).get(timeout=30)
     eventually(lambda: len(heard(watcher)) == 2)
     assert heard(watcher) == [sup.Shutdown(), watched.name.epoch]
 
@@ -104,7 +104,7 @@ def test_a_watch_that_was_taken_back_says_nothing_and_leaves_nothing(system, mak
 
 def test_taking_a_watch_back_with_flush_removes_what_has_come(system, make_pair):
     handle, watcher, watched = make_pair()
-    handle.terminate_child("watched").get(timeout=5)
+    handle.terminate_child("watched").get(timeout=30)
     do(watcher, lambda actor: actor.demonitor(actor.watch_name(watched), flush=True))
     assert heard(watcher) == []
 
@@ -141,7 +141,7 @@ def test_nothing_is_missed_or_doubled_however_a_watch_and_a_restart_meet(system,
     def keep_crashing():
         while not stop.is_set():
             with contextlib.suppress(Boom, sup.ActorDeadError):
-                watched.ask(crash, timeout=5)
+                watched.ask(crash, timeout=30)
             system.kill(watched)
 
     crashing = threading.Thread(target=keep_crashing)

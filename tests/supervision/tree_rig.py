@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -75,12 +77,24 @@ def exit_of(ref: sup.ActorRef) -> sup.AskFuture[sup.Exit]:
     return future
 
 
-def wait_for_timer(clock: ManualClock, at: float, timeout: float = 5.0) -> None:
+def wait_for_timer(clock: ManualClock, at: float, timeout: float = 30.0) -> None:
     """Wait until the next timer is due `at` this time: others, such as that of a start, have been taken back then."""
     limit = time.monotonic() + timeout
     while (found := clock.next_at()) != at:
         assert time.monotonic() < limit, f"the next timer is due at {found}, not at {at}"
         time.sleep(0.001)
+
+
+def once_served(action: Callable[[], object]) -> None:
+    """Do it as soon as a `System.run` hears signals: earlier ones would end the process of the tests."""
+    former = signal.getsignal(signal.SIGTERM)
+
+    def wait() -> None:
+        while signal.getsignal(signal.SIGTERM) is former:
+            time.sleep(0.002)
+        action()
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def ref_in(answer: Any) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from contextlib import closing
 from decimal import Decimal
 from typing import Any
 
@@ -11,6 +13,7 @@ from tests_system_rig import HELLO, StartDuck, ledger, provider_log
 
 from rubberduck import RubberDuck, TokenCount, telemetry, tokens
 from rubberduck.actors.circuit_breaker import ForceOpen
+from rubberduck.config import ProviderConfig
 from rubberduck.errors import (
     AuthenticationFailed,
     CallInterrupted,
@@ -20,6 +23,7 @@ from rubberduck.errors import (
     RubberDuckError,
 )
 from rubberduck.providers.mock import Mock
+from rubberduck.storage.sqlite import SqliteLedger
 from rubberduck.types import Request
 from supervision.testing import ManualClock, fault
 
@@ -284,3 +288,33 @@ def test_telemetry_tells_the_kind_of_a_call(start_duck: StartDuck, eventually: A
     finally:
         telemetry.detach("kinds")
     assert [(each["kind"], each["tokens"], each["cost"]) for each in told] == [("count", 0, Decimal(0))]
+
+
+class Stubborn(Mock):
+    """Blocks the loop of all actors over a count, until the test lets it go."""
+
+    def __init__(self, config: ProviderConfig) -> None:
+        super().__init__(config)
+        self.is_stuck, self.gate = threading.Event(), threading.Event()
+
+    async def count(self, request: Request) -> TokenCount:
+        self.is_stuck.set()
+        self.gate.wait(20)
+        return await super().count(request)
+
+
+def test_a_count_that_blocks_the_loop_is_lost_for_no_money(start_duck: StartDuck, eventually: Any) -> None:
+    duck = start_duck({"mock": {"module": Stubborn}}, supervision={"loop_limit": "200ms"}, prices={"any": {"input": 1}})
+    provider = duck.provider("mock")
+    future = duck.service.ask({"count": REQUEST}, block=False)
+    try:
+        assert provider.is_stuck.wait(10)
+        with pytest.raises(CallInterrupted):
+            future.get(timeout=10)
+        eventually(lambda: duck.system.zombies)
+    finally:
+        provider.gate.set()
+    eventually(lambda: not duck.system.zombies and not duck.system.unstopped_report())
+    duck.costs()  # what was told to the ledger before is written after it
+    with closing(SqliteLedger(duck.config.ledger.path or "")) as books:
+        assert [str(row.state) for row in books.rows()] == ["void"]

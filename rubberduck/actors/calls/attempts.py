@@ -464,7 +464,8 @@ class AttemptRun:
             self._write_off(is_culprit=is_culprit)
         if self._record is not None:
             # Once more if it was told already, for whoever hears that the ledger could not be written is gone.
-            entry = self._entry or cost_tracker.MarkUncertain(self._record)
+            cost = Decimal(0) if self.call.kind == COUNT else None
+            entry = self._entry or self._entry_of(None, cost, None)
             components.deliver(self.office.tracker(), entry, self._owed_later(entry))
         return self._entry is None
 

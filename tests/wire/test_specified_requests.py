@@ -386,3 +386,45 @@ def test_a_mark_behind_the_text_of_a_result_reaches_who_knows_marks() -> None:
 def test_a_temperature_of_nothing_is_a_temperature() -> None:
     """It was taken for one that is not set, for 0 and False are equal."""
     assert warned("responses", asking(HI, temperature=0), "gpt-5") == ["temperature"]
+
+
+@pytest.mark.parametrize(
+    ("model", "is_sent"),
+    [
+        ("gpt-4.1", True),
+        ("gpt-5", True),
+        ("o3-mini", True),
+        ("o3", False),
+        ("o3-2025-04-16", False),
+        ("o4-mini", False),
+    ],
+)
+def test_models_without_stop_texts_are_sent_none(model: str, is_sent: bool) -> None:
+    fields = asking(HI, stop=["END"])
+    assert ("stop" in body("openai", fields, model)) is is_sent
+    assert warned("openai", fields, model) == ([] if is_sent else ["stop"])
+    assert warned("openai", asking(HI), model) == []
+
+
+def test_a_forced_call_names_each_wish_for_thoughts_that_it_drops() -> None:
+    forced = {"tools": [LOOK], "tool_choice": "required"}
+    summary = asking(HI, reasoning_summary="auto", **forced)
+    assert "thinking" not in body("claude-26", summary)
+    assert warned("claude-26", summary) == ["reasoning_summary"]
+    both = asking(HI, reasoning_summary="auto", reasoning_effort="high", **forced)
+    assert warned("claude-26", both) == ["reasoning_effort", "reasoning_summary"]
+
+
+def test_a_choice_among_tools_of_extra_is_made_too() -> None:
+    extra = {"tools": [{"type": "function", "function": {"name": "find", "parameters": {}}}]}
+    assert body("openai", asking(HI, tool_choice="required", extra=extra))["tool_choice"] == "required"
+    assert body("openai", asking(HI, tool_choice=named("find"), extra=extra))["tool_choice"] == named("find")
+    assert warned("ollama", asking(HI, tool_choice="required", extra=extra)) == ["tool_choice"]
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_a_choice_of_a_tool_that_is_not_there_is_refused(column: str) -> None:
+    for choice in (named("other"), allowed("look", "other"), allowed("other", mode="required")):
+        with pytest.raises(InvalidRequest, match="other") as caught:
+            body(column, choosing(choice))
+        assert caught.value.field == "tool_choice"

@@ -206,9 +206,10 @@ class _Thinking:
         if request.reasoning_summary is not None:
             sent = _shown(request, sent, texts)
         if sent is not None and sent["type"] == "adaptive" and _is_forced(request):
-            texts.append(
-                "reasoning_effort is sent, but no thinking: a model that must call a tool does not think before"
-            )
+            if request.reasoning_effort is not None:
+                texts.append("reasoning_effort is sent, but no thinking: who must call a tool does not think before")
+            if request.reasoning_summary is not None:
+                texts.append("reasoning_summary is not sent: a model that must call a tool does not think before")
             sent = None
         return cls(sent, effort, tuple(texts))
 

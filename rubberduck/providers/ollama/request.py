@@ -220,7 +220,7 @@ def warnings_for(request: Request) -> tuple[str, ...]:
         texts.append("response_format.json_schema.description is not sent: Ollama takes the schema alone")
     if request.reasoning_budget:
         texts.append("reasoning_budget is not sent as a number: Ollama thinks, or does not")
-    if request.tools:
+    if request.tools or request.tool_choice not in (None, "none", "auto"):  # the tools may stand in `extra`
         texts += _tool_warnings(request)
     texts += _message_warnings(request.messages)
     return tuple(texts)

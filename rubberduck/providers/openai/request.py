@@ -23,9 +23,12 @@ _PLAIN = (
 """What is sent as it stands, where it is known."""
 
 _REASONS = re.compile(r"(?:ft:)?(?:o[134]\b|gpt-5(?!-chat)(?:\.(\d+))?(-pro|-codex)?)")
+_NEVER_STOPS = re.compile(r"(?:ft:)?o(?:3(?!-mini)|4-mini)\b")
+"""Of OpenAI's models those that take no `stop` (API reference, "Create chat completion": o3 and o4-mini)."""
 _NEVER = {"presence_penalty": 0.0, "frequency_penalty": 0.0, "logit_bias": {}}
 _NOT_WHILE_REASONING = {"temperature": 1.0, "top_p": 1.0, "logprobs": False, "top_logprobs": 0}
 """What OpenAI's reasoning models refuse, and the value that says nothing."""
+_SAYS_NOTHING: dict[str, Any] = _NEVER | _NOT_WHILE_REASONING | {"stop": ()}
 _IDLE_BY_DEFAULT = frozenset({"1", "2", "4"})
 """The minor versions of GPT-5 that do not reason unless they are asked to."""
 
@@ -45,7 +48,8 @@ def refused_by(request: Request, dialect: Dialect) -> frozenset[str]:
         request.reasoning_effort == "none"
         or (request.reasoning_effort is None and minor in _IDLE_BY_DEFAULT and kind is None)
     )
-    return frozenset(_NEVER) if idle else frozenset(_NEVER | _NOT_WHILE_REASONING)
+    refused = frozenset(_NEVER) if idle else frozenset(_NEVER | _NOT_WHILE_REASONING)
+    return refused | {"stop"} if _NEVER_STOPS.match(request.model) else refused
 
 
 def encode_request(request: Request, extra: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
@@ -63,7 +67,7 @@ def encode_request(request: Request, extra: dict[str, Any], dialect: Dialect) ->
             body[dialect.renamed.get(name, name)] = value
     if request.max_tokens is not None:
         body[dialect.limit] = request.max_tokens
-    if request.stop and "stop" in known:
+    if request.stop and "stop" in known and "stop" not in refused:
         body["stop"] = list(request.stop)
     if request.n > 1:
         body["n"] = request.n
@@ -223,7 +227,7 @@ def _says_something(name: str, value: Any, request: Request) -> bool:
 def _refused(request: Request, dialect: Dialect) -> Iterator[str]:
     for name in sorted(refused_by(request, dialect)):
         value = getattr(request, name)
-        if value is not None and value != (_NEVER | _NOT_WHILE_REASONING)[name]:
+        if value is not None and value != _SAYS_NOTHING[name]:
             yield f"{name} is not sent: {request.model} takes none while it reasons"
 
 

@@ -40,31 +40,31 @@ def take(queue: Any, *jobs: Job) -> list[Any]:
 
 def test_a_free_slot_is_a_turn_at_once_and_it_is_held_until_done(queue: Any) -> None:
     first, second = take(queue, job("1"), job("2"))
-    assert first.get(timeout=5) == Turn("1", "a", 0.0)
+    assert first.get(timeout=30) == Turn("1", "a", 0.0)
     assert queue.ask(Stats()).depth["normal"] == 1
     queue.ask(Done("1"))
-    assert second.get(timeout=5).id == "2"
+    assert second.get(timeout=30).id == "2"
 
 
 def test_who_can_go_elsewhere_does_not_wait_for_the_one_that_is_busy(queue: Any) -> None:
     turns = take(queue, job("1"), job("2"), job("3", "ab"))
-    assert turns[2].get(timeout=5).route == "b"
+    assert turns[2].get(timeout=30).route == "b"
     assert not turns[1].done
 
 
 def test_a_call_that_moves_takes_its_slot_along(queue: Any) -> None:
-    take(queue, job("1"))[0].get(timeout=5)
+    take(queue, job("1"))[0].get(timeout=30)
     waiting = take(queue, job("2", "a"), job("3", "b"))
-    assert waiting[1].get(timeout=5).route == "b"
+    assert waiting[1].get(timeout=30).route == "b"
     queue.ask(Moved("1", "b"))
-    assert waiting[0].get(timeout=5).route == "a"
+    assert waiting[0].get(timeout=30).route == "a"
     for id in "123":
         queue.ask(Done(id))
     assert queue.ask(Stats()).in_process == 0
 
 
 def test_repeating_a_question_keeps_the_turn(queue: Any) -> None:
-    assert [take(queue, job("1"))[0].get(timeout=5).route for _ in range(2)] == ["a", "a"]
+    assert [take(queue, job("1"))[0].get(timeout=30).route for _ in range(2)] == ["a", "a"]
 
 
 def test_a_deadline_is_told_on_time(queue: Any, clock: ManualClock) -> None:
@@ -73,12 +73,12 @@ def test_a_deadline_is_told_on_time(queue: Any, clock: ManualClock) -> None:
     clock.advance(4.9)
     assert queue.ask(Stats()).depth["normal"] == 1
     clock.advance(0.1)
-    assert late.get(timeout=5) == Rejected("2", "expired", None)
+    assert late.get(timeout=30) == Rejected("2", "expired", None)
 
 
 def test_a_full_queue_refuses_with_a_time(queue: Any) -> None:
     futures = take(queue, *[job(str(number)) for number in range(7)])
-    refusal = futures[6].get(timeout=5)
+    refusal = futures[6].get(timeout=30)
     assert (refusal.reason, refusal.retry_after > 0) == ("full", True)
 
 
@@ -86,7 +86,7 @@ def test_who_is_evicted_is_told_whatever_evicted_it(start_actor: Any) -> None:
     queue = start_actor(RequestQueueActor, QueueOptions(max_queue_size=1, when_full="evict_lower"), lambda _: 1)
     _, low = take(queue, job("1"), job("2", klass="low"))
     assert isinstance(queue.ask(Enqueue("pulled", "normal")), Accepted)
-    refusal = low.get(timeout=5)
+    refusal = low.get(timeout=30)
     assert (refusal.id, refusal.reason) == ("2", "evicted")
     assert refusal.retry_after > 0
     take(queue, job("3", klass="high"))
@@ -98,7 +98,7 @@ def test_a_cancelled_call_leaves_its_place(queue: Any) -> None:
     assert queue.ask(Cancel("2")) is True
     assert queue.ask(Cancel("2")) is False
     queue.ask(Done("1"))
-    assert third.get(timeout=5).id == "3"
+    assert third.get(timeout=30).id == "3"
     assert not second.done
 
 
@@ -113,30 +113,30 @@ def test_requests_are_handed_out_by_class_and_in_order(queue: Any) -> None:
 
 
 def test_after_a_restart_slots_in_use_and_requests_are_remembered(queue: Any, kill: Any) -> None:
-    take(queue, job("1"))[0].get(timeout=5)
+    take(queue, job("1"))[0].get(timeout=30)
     for text in ("first", "second"):
         queue.ask(Enqueue(text))
     kill(queue)
     again, behind = take(queue, job("1"), job("2"))
-    assert again.get(timeout=5) == Turn("1", "a", 0.0)
+    assert again.get(timeout=30) == Turn("1", "a", 0.0)
     assert [queue.ask(ProcessNext()).request for _ in range(2)] == ["first", "second"]
     assert not behind.done
     queue.ask(Done("1"))
-    assert behind.get(timeout=5).id == "2"
+    assert behind.get(timeout=30).id == "2"
 
 
 def test_after_a_restart_those_who_ask_again_get_the_place_of_their_arrival(queue: Any, kill: Any) -> None:
-    take(queue, job("0"))[0].get(timeout=5)
+    take(queue, job("0"))[0].get(timeout=30)
     early, late = job("early", enqueued_at=1.0), job("late", enqueued_at=2.0)
     lost = take(queue, early, late)
     queue.ask(Stats())
     kill(queue)
     for future in lost:
         with pytest.raises(ActorDeadError):
-            future.get(timeout=5)
+            future.get(timeout=30)
     after = dict(zip(("late", "early"), take(queue, late, early), strict=True))
     queue.ask(Done("0"))
-    assert after["early"].get(timeout=5).id == "early"
+    assert after["early"].get(timeout=30).id == "early"
     assert not after["late"].done
 
 
@@ -144,27 +144,27 @@ def test_after_a_restart_a_full_queue_still_has_room_for_all_who_waited(queue: A
     """Who came first after the crash took the places of those who had waited, and they were refused as too many."""
     jobs = [job(str(number), enqueued_at=float(number)) for number in range(6)]
     lost = take(queue, *jobs)
-    lost[0].get(timeout=5)
+    lost[0].get(timeout=30)
     queue.ask(Stats())
     kill(queue)
     assert queue.ask(TakeTurn(job("new", routes="b", deadline=9.0))).reason == "full"
     again = take(queue, *reversed(jobs))[::-1]
     for number in range(6):
-        assert again[number].get(timeout=5).id == str(number)
+        assert again[number].get(timeout=30).id == str(number)
         queue.ask(Done(str(number)))
 
 
 def test_a_turn_that_comes_before_its_call_asks_again_is_kept_for_it(queue: Any, kill: Any) -> None:
-    take(queue, job("0"))[0].get(timeout=5)
+    take(queue, job("0"))[0].get(timeout=30)
     take(queue, job("1"), job("2"))
     queue.ask(Stats())
     kill(queue)
     queue.ask(Done("0"))
     second, first = take(queue, job("2"), job("1"))
-    assert first.get(timeout=5).route == "a"
+    assert first.get(timeout=30).route == "a"
     assert not second.done
     queue.ask(Done("1"))
-    assert second.get(timeout=5).route == "a"
+    assert second.get(timeout=30).route == "a"
 
 
 def test_who_is_away_after_a_restart_hears_later_what_became_of_it(
@@ -180,8 +180,8 @@ def test_who_is_away_after_a_restart_hears_later_what_became_of_it(
     queue.ask(Stats())
     clock.advance(6.0)
     _, evicted, late = take(queue, *jobs)
-    assert evicted.get(timeout=5).reason == "evicted"
-    assert late.get(timeout=5) == Rejected("late", "expired", None)
+    assert evicted.get(timeout=30).reason == "evicted"
+    assert late.get(timeout=30) == Rejected("late", "expired", None)
 
 
 def test_who_gave_up_while_it_was_away_leaves_nothing_behind(queue: Any, kill: Any) -> None:
@@ -193,7 +193,7 @@ def test_who_gave_up_while_it_was_away_leaves_nothing_behind(queue: Any, kill: A
     queue.ask(Done("0"))
     for message in (Cancel("2"), Done("2", ok=False)):  # it holds a slot by now, and gives back both
         queue.ask(message)
-    assert take(queue, job("3"))[0].get(timeout=5) == Turn("3", "a", 0.0)
+    assert take(queue, job("3"))[0].get(timeout=30) == Turn("3", "a", 0.0)
 
 
 def test_requests_to_be_pulled_keep_their_place_over_a_restart(queue: Any, kill: Any) -> None:
@@ -208,7 +208,7 @@ def test_requests_to_be_pulled_keep_their_place_over_a_restart(queue: Any, kill:
 def test_a_closed_queue_turns_all_away(queue: Any) -> None:
     _, waits = take(queue, job("1"), job("2"))
     assert queue.ask(Close()) == 1
-    assert waits.get(timeout=5) == Rejected("2", "shutdown", None)
+    assert waits.get(timeout=30) == Rejected("2", "shutdown", None)
     assert queue.ask(TakeTurn(job("3", "b"))) == Rejected("3", "shutdown", None)
 
 
@@ -222,15 +222,15 @@ def test_a_message_that_it_does_not_know_restarts_nobody(queue: Any) -> None:
 def test_a_call_whose_time_will_not_do_hears_it_while_others_wait(start_actor: Any, clock: ManualClock) -> None:
     queue = start_actor(RequestQueueActor, QueueOptions(), lambda _: 1)
     for number in range(24):
-        take(queue, job(str(number)))[0].get(timeout=5)
+        take(queue, job(str(number)))[0].get(timeout=30)
         clock.advance(1.0)
         queue.ask(Done(str(number)))
-    take(queue, job("busy"))[0].get(timeout=5)
+    take(queue, job("busy"))[0].get(timeout=30)
     late, fine = take(queue, job("late", deadline=clock.now() + 1.5), job("fine", deadline=clock.now() + 60.0))
     clock.advance(1.0)
     queue.ask(Done("busy"))
-    assert fine.get(timeout=5).id == "fine"
-    refusal = late.get(timeout=5)
+    assert fine.get(timeout=30).id == "fine"
+    refusal = late.get(timeout=30)
     assert isinstance(refusal, Rejected)
     assert refusal.reason == "infeasible"
     assert queue.ask(Stats()).infeasible == 1
@@ -239,24 +239,24 @@ def test_a_call_whose_time_will_not_do_hears_it_while_others_wait(start_actor: A
 def test_the_number_of_slots_is_read_anew_each_time(start_actor: Any) -> None:
     slots = {"a": 3}
     queue = start_actor(RequestQueueActor, QueueOptions(), slots.__getitem__)
-    take(queue, job("1"))[0].get(timeout=5)
+    take(queue, job("1"))[0].get(timeout=30)
     slots["a"] = 1
     second = take(queue, job("2"))[0]
     assert queue.ask(Stats()).depth["normal"] == 1
     slots["a"] = 2
     queue.ask(Done("unknown"))
-    assert second.get(timeout=5).id == "2"
+    assert second.get(timeout=30).id == "2"
 
 
 def test_a_call_waits_for_the_busy_route_rather_than_for_the_blocked_one(start_actor: Any) -> None:
     blocked: set[str] = {"b"}
     queue = start_actor(RequestQueueActor, QueueOptions(), {"a": 1, "b": 9}.__getitem__, blocked.__contains__)
-    assert take(queue, job("1", "ab"))[0].get(timeout=5).route == "a"
+    assert take(queue, job("1", "ab"))[0].get(timeout=30).route == "a"
     second = take(queue, job("2", "ab"))[0]
     assert queue.ask(Stats()).depth["normal"] == 1
     queue.ask(Done("1"))
-    assert second.get(timeout=5).route == "a"
-    assert take(queue, job("3", "b"))[0].get(timeout=5).route == "b", "who has no other choice is to hear why"
+    assert second.get(timeout=30).route == "a"
+    assert take(queue, job("3", "b"))[0].get(timeout=30).route == "b", "who has no other choice is to hear why"
 
 
 class OneBooks:
@@ -295,4 +295,4 @@ def test_who_is_held_back_goes_when_the_limiter_tells_or_else_a_moment_later(
         limits.wakers[0]()
     else:
         clock.advance(0.25)
-    assert [turn.get(timeout=5).id for turn in turns] == ["1", "2"]
+    assert [turn.get(timeout=30).id for turn in turns] == ["1", "2"]

@@ -150,6 +150,7 @@ PROBES: dict[str, list[Probe]] = {
     "Request.parallel_tool_calls": [each("parallel_tool_calls", False, tools=[LOOK])],
     "Request.response_format": [
         each("response_format", {"type": "json_object"}, schema("string"), schema("integer")),
+        # Its `name` is a label for OpenAI's own use, and whoever holds answers to a schema is strict about it.
         within(
             "response_format.json_schema.description",
             lambda told: asking(HI, response_format=schema("string", **told)),

@@ -171,7 +171,13 @@ PROBES: dict[str, list[Probe]] = {
         each("reasoning_summary", "auto", "concise", "detailed", reasoning_effort="low"),
     ],
     "Request.verbosity": [each("verbosity", "low", "medium", "high")],
-    "Request.cache_control": [each("cache_control", *MARKS)],
+    "Request.cache_control": [
+        each("cache_control", *MARKS),
+        *(
+            within("cache_control", lambda mark: put(asking(*turns), cache_control=mark), UNSET, {})
+            for turns in (user(image()), result_of(image()), [HI, {"role": "assistant", "content": "Well."}])
+        ),
+    ],
     "Request.prompt_cache_key": [each("prompt_cache_key", "a", "b")],
     "Request.service_tier": [each("service_tier", "flex", "priority"), each("service_tier", "auto")],
     "Request.metadata": [each("metadata", {"a": "b"}, {"a": "c"})],

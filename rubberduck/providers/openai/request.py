@@ -203,7 +203,7 @@ def warnings_for(request: Request, dialect: Dialect) -> tuple[str, ...]:
     if dialect.reasoning_rules:
         texts += _refused(request, dialect)
     if request.cache_control is not None:
-        texts += _cache_warnings(request.cache_control, marks_of(dialect, request.model), dialect)
+        texts += _cache_warnings(request, request.cache_control, dialect)
     if request.response_format is not None and not dialect.has_schemas:
         if request.response_format.get("type") == "json_schema":
             texts.append(f"response_format is told in a system text: {dialect.word} does not hold answers to a schema")
@@ -231,7 +231,10 @@ def _refused(request: Request, dialect: Dialect) -> Iterator[str]:
             yield f"{name} is not sent: {request.model} takes none while it reasons"
 
 
-def _cache_warnings(control: CacheControl, marks: str, dialect: Dialect) -> Iterator[str]:
+def _cache_warnings(request: Request, control: CacheControl, dialect: Dialect) -> Iterator[str]:
+    marks = marks_of(dialect, request.model)
+    if marks == "cache_control" and not any(message.text for message in request.messages):
+        yield "cache_control is not sent: there is no text that could be marked"
     if not marks:
         yield f"cache_control is not sent: {dialect.word} caches by itself, or not at all"
     elif marks == "breakpoint" and control.ttl in ("5m", "1h"):

@@ -66,25 +66,25 @@ class FaultServer:
         """Let go every request that a `Hold` keeps, now and from now on."""
         self._loop.call_soon_threadsafe(self._released.set)
 
-    def wait_for(self, condition: Callable[[list[Call]], object], timeout: float = 5.0) -> None:
+    def wait_for(self, condition: Callable[[list[Call]], object], timeout: float = 30.0) -> None:
         """Block until `condition(calls)` holds. Raises TimeoutError with the log."""
         with self._changed:
             if not self._changed.wait_for(lambda: condition(self._log), timeout):
                 raise TimeoutError(f"not within {timeout} s; the log is {self._log}")
 
-    async def until(self, condition: Callable[[list[Call]], object], timeout: float = 5.0) -> None:
+    async def until(self, condition: Callable[[list[Call]], object], timeout: float = 30.0) -> None:
         """The same for asyncio code."""
         await asyncio.to_thread(self.wait_for, condition, timeout)
 
     def __enter__(self) -> Self:
         self._thread.start()
-        if not self._is_ready.wait(10):
+        if not self._is_ready.wait(30):
             raise RuntimeError("the fault server did not start")
         return self
 
     def __exit__(self, error_type: object, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
+        self._thread.join(30)
         if self._mistakes and error_type is None:
             raise RuntimeError("a behaviour of the fault server failed") from self._mistakes[0]
 

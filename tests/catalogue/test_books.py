@@ -13,7 +13,7 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from tests_upstreams_rig import BOTH_DIALECTS, BOTH_VERBS, COST, Pair, Upstreams, attempts, wait_until
+from tests_upstreams_rig import BOTH_DIALECTS, BOTH_VERBS, COST, LATENESS, Pair, Upstreams, attempts, wait_until
 
 from rubberduck.core.ledger import State
 from rubberduck.errors import BudgetExceeded, CallInterrupted, RubberDuckError
@@ -114,7 +114,7 @@ async def ask_a_hundred(pair: Pair, verb: str) -> list[Any]:
         pair.asked.append(ended)
         return ended
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(100):
         return await asyncio.gather(*(one() for _ in range(100)))
 
 
@@ -134,7 +134,7 @@ def test_a_call_goes_on_while_an_actor_of_its_way_is_lost_and_nothing_is_sent_ag
         pair.primary.wait_for(lambda calls: len(calls) == 1)
         pair.duck.system.kill(pair.duck.actor(victim))
         pair.primary.release()
-        response = asking.result(10)
+        response = asking.result(60)
     assert attempts(response) == [("primary", "success")]
     assert response.usage.cost == COST
     assert len(pair.primary.calls) == 1
@@ -150,7 +150,7 @@ def test_a_call_whose_own_task_is_lost_is_told_so_and_its_money_shown_as_uncerta
         pair.primary.wait_for(lambda calls: len(calls) == 1)
         pair.duck.system.kill(pair.duck.actor("calls"))
         with pytest.raises(CallInterrupted) as caught:
-            asking.result(10)
+            asking.result(60)
     assert caught.value.spent is None
     pair.primary.wait_for(lambda calls: calls[0].disconnected_at)
     wait_until(lambda: pair.duck.costs().uncertain > 0)
@@ -210,7 +210,7 @@ def test_a_jump_of_the_clock_by_an_hour_changes_nothing(
         pair.primary.wait_for(lambda calls: len(calls) == 1)
         wall_clock.jump = jump
         pair.primary.release()
-        assert attempts(asking.result(10)) == [("primary", "success")]
+        assert attempts(asking.result(60)) == [("primary", "success")]
 
     pair.primary.play(Status(429, retry_after=0.2), Ok())
     wall_clock.jump = timedelta(0)
@@ -218,9 +218,9 @@ def test_a_jump_of_the_clock_by_an_hour_changes_nothing(
         asking = threads.submit(pair.ask, verb)
         pair.primary.wait_for(lambda calls: len(calls) == 2 and calls[1].finished_at)
         wall_clock.jump = jump
-        assert attempts(asking.result(10)) == [("primary", "RateLimited"), ("primary", "success")]
+        assert attempts(asking.result(60)) == [("primary", "RateLimited"), ("primary", "success")]
     limited, repeated = pair.primary.calls[1:]
-    assert 0.2 <= repeated.arrived_at - limited.arrived_at < 0.5
+    assert 0.2 <= repeated.arrived_at - limited.arrived_at < LATENESS
 
     pair.primary.play(Status(500))
     wall_clock.jump = timedelta(0)
@@ -229,7 +229,7 @@ def test_a_jump_of_the_clock_by_an_hour_changes_nothing(
     wall_clock.jump = jump
     pair.primary.play(Ok())
     wait_until(lambda: pair.ask(verb).provider == "primary")
-    assert 0.3 <= pair.primary.calls[-1].arrived_at - opened_at < 0.8
+    assert 0.3 <= pair.primary.calls[-1].arrived_at - opened_at < LATENESS
 
 
 def test_a_hint_that_is_a_date_is_read_by_the_providers_clock(upstreams: Upstreams, wall_clock: WallClock) -> None:
@@ -240,7 +240,7 @@ def test_a_hint_that_is_a_date_is_read_by_the_providers_clock(upstreams: Upstrea
     pair = upstreams(Status(429, retry_after=until, headers=headers), Ok())
     assert attempts(pair.ask("complete")) == [("primary", "RateLimited"), ("primary", "success")]
     first, second = pair.primary.calls
-    assert 1 <= second.arrived_at - first.arrived_at < 1.5
+    assert 1 <= second.arrived_at - first.arrived_at < LATENESS
 
 
 def test_the_clock_of_the_test_does_jump(wall_clock: WallClock) -> None:

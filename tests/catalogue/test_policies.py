@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
-from tests_upstreams_rig import BOTH_DIALECTS, REQUEST, Upstreams, attempts
+from tests_upstreams_rig import BOTH_DIALECTS, LIMIT, REQUEST, Upstreams, attempts
 
 from rubberduck.errors import StreamInterrupted
 from rubberduck.testing import Behaviour, Call, Reply, dialects
 from rubberduck.testing.faults import TEXT, BadChunk, Cut, ErrorInside, NoPrefill, Ok, Stall
+from rubberduck.types import Chunk
 
 POLICIES: dict[str, Any] = {
     "to the end": "buffer",
     "for some tokens": {"buffer": "1000 tokens"},
     "for some time": {"buffer": "10s"},
 }
+IDLE = {"idle_timeout": f"{LIMIT}s"}
 AFTER_OUTPUT: dict[str, Behaviour] = {
     "cut": Cut(after=4, reset=True),
     "cut in order": Cut(after=4),
@@ -48,28 +51,39 @@ def test_a_break_before_what_is_held_back_was_let_go_is_nobodys_but_ours(upstrea
 def test_a_break_after_what_was_held_back_was_let_go_is_raised_with_what_came(
     upstreams: Upstreams, policy: dict[str, str]
 ) -> None:
-    pair = upstreams(SlowCut())
+    seen = threading.Event()
+    pair = upstreams(CutOnceSeen(seen))
     received: list[str] = []
+
+    def note(chunk: Chunk) -> str:
+        seen.set()
+        return chunk.delta.content
+
     with pair.duck.stream(REQUEST, stream_policy=policy) as stream, pytest.raises(StreamInterrupted) as caught:
-        received.extend(chunk.delta.content for chunk in stream)
+        received.extend(map(note, stream))
     assert caught.value.text == "".join(received) != ""
     assert not pair.fallback.calls
 
 
-class SlowCut:
-    """Some words, with a while between them, and then the end of the line."""
+class CutOnceSeen:
+    """Words, with a while between them, until the reader has seen one; then the end of the line."""
+
+    def __init__(self, seen: threading.Event) -> None:
+        self._seen = seen
 
     async def answer(self, call: Call, reply: Reply) -> None:
         await reply.head(200, {"content-type": "text/event-stream"})
-        for event in dialects.events(call.path, "m", TEXT)[:5]:
+        for event in dialects.events(call.path, "m", "quack " * 3000)[:-3]:
             await reply.body(event)
             await reply.wait(0.02)
+            if self._seen.is_set():
+                break
         reply.hang_up()
 
 
 @pytest.mark.parametrize("fault", ["cut", "stall", "malformed"])
 def test_a_broken_stream_is_continued_by_a_route_that_takes_it_up(upstreams: Upstreams, fault: str) -> None:
-    pair = upstreams(AFTER_OUTPUT[fault], fallback=GoesOn(), hasty=True, secondary={"prefill": True})
+    pair = upstreams(AFTER_OUTPUT[fault], fallback=GoesOn(), primary=IDLE, secondary={"prefill": True})
     response = pair.ask("stream", stream_policy="continue")
     assert [provider for provider, _ in attempts(response)] == ["primary", "fallback"]
     [call] = pair.fallback.calls

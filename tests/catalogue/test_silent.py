@@ -12,6 +12,7 @@ import pytest
 from tests_upstreams_rig import (
     BOTH_DIALECTS,
     BOTH_VERBS,
+    LATENESS,
     LIMIT,
     REQUEST,
     Pair,
@@ -26,10 +27,8 @@ from rubberduck.testing import Behaviour, Call, Reply, dialects
 from rubberduck.testing.faults import TEXT, Drip, Hold, Ok, Silence, Stall, Status
 from supervision.testing import ManualClock
 
-SLACK = 0.35
-"""Seconds that a busy machine may add to a wait."""
-EARLY = 0.1
-"""Seconds that it may take a request to reach the server, whose log begins only then."""
+NEVER = 60.0
+"""Seconds until something that nobody waits for."""
 
 
 # --- nothing at all -------------------------------------------------------------------------------------------------
@@ -37,7 +36,7 @@ EARLY = 0.1
 NO_FIRST_TOKEN: dict[str, Behaviour] = {
     "no response": Silence(),
     "a role and then nothing": Stall(after=1),
-    "first token too late": Ok(first_token_after=2 * LIMIT),
+    "first token too late": Ok(first_token_after=NEVER),
 }
 
 
@@ -48,11 +47,12 @@ def test_who_does_not_begin_in_time_is_asked_once_cut_and_replaced_by_the_fallba
     upstreams: Upstreams, module: str, fault: str, verb: str
 ) -> None:
     late = verb == "complete" and fault == "first token too late"  # which only a stream shows; a delay does the same
-    pair = upstreams(Ok(delay=2 * LIMIT) if late else NO_FIRST_TOKEN[fault], hasty=True, dialects=(module, "openai"))
+    pair = upstreams(Ok(delay=NEVER) if late else NO_FIRST_TOKEN[fault], hasty=True, dialects=(module, "openai"))
+    began = time.monotonic()
     assert attempts(pair.ask(verb))[1:] == [("fallback", "success")]
     [call] = pair.primary.calls
-    pair.primary.wait_for(lambda calls: calls[0].disconnected_at)
-    assert LIMIT - EARLY <= (call.disconnected_at or 0) - call.arrived_at <= LIMIT + SLACK
+    pair.primary.wait_for(lambda calls: calls[0].disconnected_at, 30)
+    assert LIMIT <= (call.disconnected_at or 0) - began <= LIMIT + LATENESS
 
 
 @BOTH_VERBS
@@ -89,7 +89,7 @@ class answering:
         return self._ended
 
     def __exit__(self, *_: object) -> None:
-        self._thread.join(10)
+        self._thread.join(60)
         assert self._ended
 
 
@@ -117,14 +117,15 @@ def test_silence_of_the_only_provider_ends_with_its_error_within_the_deadline(up
 
 @BOTH_DIALECTS
 def test_a_stall_is_seen_in_the_idle_time_and_the_reader_told_what_came(upstreams: Upstreams, module: str) -> None:
-    pair = upstreams(Stall(after=4), hasty=True, dialects=(module, "openai"))
+    pair = upstreams(Stall(after=4), primary={"idle_timeout": f"{LIMIT}s"}, dialects=(module, "openai"))
+    began = time.monotonic()
     error = pair.failure("stream", StreamInterrupted)
     assert error.text
     assert TEXT.startswith(error.text)
     assert not pair.fallback.calls
     [call] = pair.primary.calls
-    pair.primary.wait_for(lambda calls: calls[0].disconnected_at)
-    assert LIMIT - EARLY <= (call.disconnected_at or 0) - call.arrived_at <= LIMIT + SLACK
+    pair.primary.wait_for(lambda calls: calls[0].disconnected_at, 30)
+    assert LIMIT <= (call.disconnected_at or 0) - began <= LIMIT + LATENESS
 
 
 @BOTH_DIALECTS
@@ -216,13 +217,16 @@ def time_goes_by(pair: Pair, clock: ManualClock, seconds: float) -> None:
 
 # --- the caller does not wait ---------------------------------------------------------------------------------------
 
+PATIENT = {"timeout": "60s", "first_token_timeout": "60s", "idle_timeout": "60s"}
 AT_ONCE = 25
 ROUNDS = 6
 
 
 @pytest.mark.parametrize("verb", ["complete", "stream", "backoff"])
 def test_a_cancelled_call_closes_its_socket_at_once(upstreams: Upstreams, verb: str) -> None:
-    """150 cancellations; the slowest but one of them within 100 ms, and 50 ms for one that waits for a repeat."""
+    """150 cancellations, by rounds: the slowest but one within 100 ms, and 50 ms for those that wait for a repeat. A
+    busy machine is allowed five times that, and one round of six has to show it; the others are only to be sooner than
+    any limit would have ended them."""
     faults: dict[str, Behaviour] = {
         "complete": Silence(),
         "stream": Ok("quack " * 200, between=0.05),
@@ -239,10 +243,10 @@ def test_a_cancelled_call_closes_its_socket_at_once(upstreams: Upstreams, verb: 
     )
     delays = asyncio.run(cancel_many(pair, verb))
     assert len(delays) == AT_ONCE * ROUNDS
-    limit = 0.05 if verb == "backoff" else 0.1
-    # A shared machine is no stopwatch: three rounds of six have to show it.
+    limit = 0.25 if verb == "backoff" else 0.5
     rounds = sorted(max(sorted(delays[start : start + AT_ONCE])[:-1]) for start in range(0, len(delays), AT_ONCE))
-    assert rounds[ROUNDS // 2] < limit, rounds
+    assert rounds[0] < limit, rounds
+    assert max(delays) < LATENESS
     sent = [row for row in pair.rows() if row.provider == "primary"]
     assert len(sent) == len(pair.primary.calls) == AT_ONCE * ROUNDS
     charged = State.VOID if verb == "backoff" else State.UNCERTAIN
@@ -285,13 +289,13 @@ async def ask_and_read(pair: Pair, verb: str) -> None:
 
 @BOTH_DIALECTS
 def test_closing_a_stream_closes_its_socket_and_asks_nobody_else(upstreams: Upstreams, module: str) -> None:
-    pair = upstreams(Ok(text="quack " * 500, between=0.01), dialects=(module, "openai"))
+    pair = upstreams(Ok(text="quack " * 6000, between=0.01), dialects=(module, "openai"))
     stream = pair.duck.stream(REQUEST)
     next(stream)
     closed_at = time.monotonic()
     stream.close()
-    pair.primary.wait_for(lambda calls: calls[0].disconnected_at is not None)
-    assert (pair.primary.calls[0].disconnected_at or 0) - closed_at < 0.1 + SLACK
+    pair.primary.wait_for(lambda calls: calls[0].disconnected_at is not None, 30)
+    assert (pair.primary.calls[0].disconnected_at or 0) - closed_at < LATENESS
     assert stream.response is None
     assert not pair.fallback.calls
 
@@ -299,7 +303,7 @@ def test_closing_a_stream_closes_its_socket_and_asks_nobody_else(upstreams: Upst
 @pytest.mark.parametrize("by_message", [False, True])
 def test_a_forgotten_stream_closes_its_socket(upstreams: Upstreams, by_message: bool) -> None:
     """One that was asked for by message was once kept alive by the reply that had brought it."""
-    pair = upstreams(Ok(text="quack " * 500, between=0.01))
+    pair = upstreams(Ok(text="quack " * 6000, between=0.01))
     stream = pair.duck.service.ask({"stream": REQUEST}) if by_message else pair.duck.stream(REQUEST)
     next(stream)
     del stream
@@ -310,16 +314,16 @@ def test_a_forgotten_stream_closes_its_socket(upstreams: Upstreams, by_message: 
 def test_a_deadline_that_comes_in_the_queue_is_told_on_time_and_nothing_is_sent(
     upstreams: Upstreams, verb: str
 ) -> None:
-    pair = upstreams(Hold(), alone=True, rate_limits={"primary": {"max_concurrency": 1}}, primary={"timeout": "20s"})
+    pair = upstreams(Hold(), alone=True, rate_limits={"primary": {"max_concurrency": 1}}, primary=PATIENT)
     first = threading.Thread(target=pair.ask, args=("complete",))
     first.start()
     pair.primary.wait_for(lambda calls: len(calls) == 1)
     began = time.monotonic()
     error = pair.failure(verb, DeadlineExceeded, timeout=0.3)
-    assert 0.3 <= time.monotonic() - began < 0.3 + SLACK
+    assert 0.3 <= time.monotonic() - began < 0.3 + LATENESS
     assert (error.attempts, error.spent) == ((), 0)
     pair.primary.release()
-    first.join(10)
+    first.join(60)
     assert len(pair.primary.calls) == 1
 
 
@@ -332,6 +336,6 @@ def test_a_deadline_that_comes_on_the_wire_is_told_on_time_and_the_money_is_unce
     with pytest.raises(RubberDuckError) as caught:
         pair.ask(verb, timeout=0.3)
     assert type(caught.value) in (DeadlineExceeded, ProviderTimeout)
-    assert 0.3 <= time.monotonic() - began < 0.3 + SLACK
+    assert 0.3 <= time.monotonic() - began < 0.3 + LATENESS
     assert caught.value.spent is None
     assert not pair.fallback.calls

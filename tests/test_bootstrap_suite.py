@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """An empty suite under the same rules, run in a process of its own: an audit hook cannot be taken back."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    pytester.makeconftest((ROOT / "tests" / "conftest.py").read_text().replace("GRACE = 2.0", "GRACE = 0.05"))
+    pytester.makeconftest((ROOT / "tests" / "conftest.py").read_text() + "\nGRACE = 0.05\n")
     pytester.makeini("[pytest]\naddopts = -p no:cacheprovider\n")
     return pytester
 
@@ -131,11 +131,17 @@ def test_what_is_about_to_stop_gets_a_moment(suite: pytest.Pytester) -> None:
     suite.makeconftest((ROOT / "tests" / "conftest.py").read_text())
     suite.makepyfile(
         """
-        import threading
+        import threading, time
 
         def test_stopping():
-            timer = threading.Timer(0.1, lambda: None)
-            timer.start()
+            looked, sleep = threading.Event(), time.sleep
+
+            def sleeps(seconds):
+                looked.set()
+                sleep(seconds)
+
+            time.sleep = sleeps  # what is done between two looks, and by nobody else
+            threading.Thread(target=looked.wait).start()
         """
     )
     suite.runpytest_subprocess().assert_outcomes(passed=1)

@@ -80,7 +80,7 @@ class TokenBucket:
         seconds = self._seconds_for(lacking / self.refill_rate, now)
         # After years of waiting, the clock and the balance themselves tell no shorter time apart.
         blurred = 2 * (ulp(now) + ulp(amount) / self.refill_rate)
-        return seconds if seconds > TIME_TOLERANCE + blurred else 0.0
+        return seconds if seconds > TIME_TOLERANCE + blurred or seconds == inf else 0.0
 
     def wait_for_all(self, amount: float, now: float) -> float:
         return self.wait(amount, now)

@@ -76,9 +76,9 @@ class Gated(Provider):
 
     def open(self, count: int = 1) -> None:
         """Let the next `count` calls through, those to come included."""
-        for loop, gate in self._gates[self._opened : self._opened + count]:
+        opened, self._opened = self._opened, self._opened + count  # first: who comes just now looks at it
+        for loop, gate in self._gates[opened : self._opened]:
             loop.call_soon_threadsafe(gate.set)
-        self._opened += count
 
     async def complete(self, request: Request) -> Response:
         gate = asyncio.Event()

@@ -109,7 +109,7 @@ def test_a_writer_waits_while_the_buffer_is_full(cancels: Cancels) -> None:
         await anext(stream)
         await extra
 
-    asyncio.run(asyncio.wait_for(story(), 5))
+    asyncio.run(asyncio.wait_for(story(), 30))
 
 
 def test_a_failure_comes_after_all_that_was_written_and_stays(cancels: Cancels) -> None:
@@ -188,7 +188,7 @@ def test_closing_wakes_a_waiting_reader_and_a_waiting_writer(cancels: Cancels) -
         with pytest.raises(Cancelled):
             await writer
 
-    asyncio.run(asyncio.wait_for(story(), 5))
+    asyncio.run(asyncio.wait_for(story(), 30))
 
 
 def test_a_forgotten_stream_of_a_reader_closes_itself(cancels: Cancels) -> None:
@@ -211,7 +211,7 @@ def test_a_second_reader_is_told_that_there_is_one(cancels: Cancels) -> None:
         await pipe.write(chunk("a"))
         assert (await first).delta.content == "a"
 
-    asyncio.run(asyncio.wait_for(story(), 5))
+    asyncio.run(asyncio.wait_for(story(), 30))
 
 
 def test_a_reader_that_was_cancelled_may_come_back(cancels: Cancels) -> None:
@@ -224,7 +224,7 @@ def test_a_reader_that_was_cancelled_may_come_back(cancels: Cancels) -> None:
         await pipe.write(chunk("a"))
         assert (await anext(stream)).delta.content == "a"
 
-    asyncio.run(asyncio.wait_for(story(), 5))
+    asyncio.run(asyncio.wait_for(story(), 30))
 
 
 def test_iterating_plainly_on_a_loop_is_refused_rather_than_blocking_it(cancels: Cancels) -> None:

@@ -119,7 +119,7 @@ class TestAllCircuitsOpen:
         duck = self.broken(start_duck, "fail_fast", clock, open_for=2.0)
         future = duck.service.ask({"complete": ASK}, block=False)
         advance_until(clock, eventually, lambda: future.done)
-        assert future.get(timeout=5).provider == "a"
+        assert future.get(timeout=30).provider == "a"
         assert clock.now() >= 2.0
 
     def test_wait_waits_as_long_as_the_deadline_allows(self, start_duck: StartDuck, eventually: Any) -> None:
@@ -127,7 +127,7 @@ class TestAllCircuitsOpen:
         duck = self.broken(start_duck, "wait", clock)
         future = duck.service.ask({"complete": ASK, "timeout": 100}, block=False)
         advance_until(clock, eventually, lambda: future.done, step=1.0)
-        assert future.get(timeout=5).provider == "a"
+        assert future.get(timeout=30).provider == "a"
         assert clock.now() >= 60.0
 
     def test_probe_best_asks_one_of_them_at_once_and_it_comes_back(self, start_duck: StartDuck) -> None:
@@ -154,7 +154,7 @@ class TestNobodyHasRoom:
         duck = duck_of(start_duck, {"a": [HELLO], "b": [HELLO]}, clock=clock, rate_limits=limits)
         futures = [duck.service.ask({"complete": ASK, "timeout": 300}, block=False) for _ in range(6)]
         advance_until(clock, eventually, lambda: all(future.done for future in futures))
-        providers = Counter(future.get(timeout=5).provider for future in futures)
+        providers = Counter(future.get(timeout=30).provider for future in futures)
         assert providers == {"a": 1, "b": 5}
         assert clock.now() < 30
 
@@ -170,7 +170,7 @@ class TestNobodyHasRoom:
         assert not future.done
         duck.actor("circuit_breaker:b").ask(Reset("any"))
         advance_until(clock, eventually, lambda: future.done)
-        response = future.get(timeout=5)
+        response = future.get(timeout=30)
         assert (response.provider, clock.now() < 10) == ("b", True)
         assert "another route was free first" in str(response.trace)
         assert duck.status().providers["a"].limiter.waiting == 0
@@ -200,7 +200,7 @@ class TestNobodyHasRoom:
             eventually(lambda: duck.status().providers["a"].limiter.waiting == 1)
             duck.system.kill(duck.actor("rate_limiter:a"))
         advance_until(clock, eventually, lambda: future.done, step=1.0)
-        assert future.get(timeout=5).provider == "a"
+        assert future.get(timeout=30).provider == "a"
         assert len(duck.provider("a").calls) == 2
         assert clock.now() >= 10.0
         assert duck.status().providers["a"].limiter.in_flight == 0

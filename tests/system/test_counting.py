@@ -135,7 +135,7 @@ def test_a_count_that_fails_is_an_estimate(start_duck: StartDuck, error: str) ->
 def test_what_a_count_is_refused_says_nothing_of_answers(start_duck: StartDuck, error: str) -> None:
     duck = start(start_duck, {"error": error, "retry_after": "1h"}, HELLO, retry=QUICK | {"max_attempts": 1})
     assert duck.count_tokens(REQUEST).estimated
-    assert duck.complete(REQUEST, timeout=5).text == "hello there"
+    assert duck.complete(REQUEST, timeout=30).text == "hello there"
 
 
 def test_an_open_circuit_makes_it_an_estimate(start_duck: StartDuck) -> None:
@@ -215,7 +215,7 @@ def test_time_that_is_over_is_over(start_duck: StartDuck, eventually: Any) -> No
     eventually(lambda: duck.provider("mock").calls)
     clock.advance(9)
     with pytest.raises(DeadlineExceeded):
-        future.get(timeout=5)
+        future.get(timeout=30)
     eventually(lambda: duck.status().calls == 0)
     assert duck.costs().uncertain == 0
 
@@ -268,7 +268,7 @@ def test_killing_the_calls_tells_who_counts(start_duck: StartDuck, eventually: A
     eventually(lambda: len(duck.provider("mock").calls) == 1)
     duck.system.kill(duck.actor("calls"))
     with pytest.raises(CallInterrupted):
-        future.get(timeout=5)
+        future.get(timeout=30)
     assert duck.count_tokens(REQUEST).tokens == 7
 
 
@@ -299,7 +299,7 @@ class Stubborn(Mock):
 
     async def count(self, request: Request) -> TokenCount:
         self.is_stuck.set()
-        self.gate.wait(20)
+        self.gate.wait(60)
         return await super().count(request)
 
 
@@ -308,9 +308,9 @@ def test_a_count_that_blocks_the_loop_is_lost_for_no_money(start_duck: StartDuck
     provider = duck.provider("mock")
     future = duck.service.ask({"count": REQUEST}, block=False)
     try:
-        assert provider.is_stuck.wait(10)
+        assert provider.is_stuck.wait(30)
         with pytest.raises(CallInterrupted):
-            future.get(timeout=10)
+            future.get(timeout=30)
         eventually(lambda: duck.system.zombies)
     finally:
         provider.gate.set()

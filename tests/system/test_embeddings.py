@@ -298,7 +298,7 @@ def test_a_large_batch_is_given_more_time_before_another_route_is_asked(start_du
     duck.status()  # whatever was due by then has been done
     assert not duck.provider("far").calls
     clock.advance(2)
-    assert future.get(timeout=5).provider == "far"
+    assert future.get(timeout=30).provider == "far"
 
 
 # --- side by side ------------------------------------------------------------------------------------------------
@@ -354,7 +354,7 @@ def test_all_parts_but_the_first_go_side_by_side_and_come_back_in_order(start_du
     provider.open("four", "six")
     eventually(lambda: set(provider.waiting) == {"two", "three", "seven"})
     provider.open("seven", "three", "two")
-    answer = future.get(timeout=5)
+    answer = future.get(timeout=30)
     assert answer.vectors == expected()
     assert provider.most == AT_ONCE
     assert [leg.number for leg in answer.trace.legs] == [1, 2, 3, 4, 5, 6, 7]
@@ -372,7 +372,7 @@ def test_the_first_part_that_fails_gives_the_others_up(start_duck: StartDuck, ev
     provider.refused.add("three")
     provider.open("three")
     with pytest.raises(Overloaded) as caught:
-        future.get(timeout=5)
+        future.get(timeout=30)
     assert sorted(each.outcome for each in caught.value.attempts) == [*["Cancelled"] * 3, "Overloaded", "success"]
     assert caught.value.spent is None
     assert set(provider.ended) == {"one", "two", "three", "four", "five"}
@@ -389,7 +389,7 @@ def test_no_more_parts_go_at_once_than_the_limiter_allows(start_duck: StartDuck,
     for text in TEXTS:
         eventually(lambda text=text: text in provider.waiting)
         provider.open(text)
-    assert future.get(timeout=5).vectors == expected()
+    assert future.get(timeout=30).vectors == expected()
     assert provider.most <= 2
 
 
@@ -404,7 +404,7 @@ def test_parts_that_the_money_of_a_call_does_not_bear_at_once_go_one_after_the_o
     for text in texts:
         eventually(lambda text=text: text in provider.waiting)
         provider.open(text)
-    assert future.get(timeout=5).vectors == expected(texts)
+    assert future.get(timeout=30).vectors == expected(texts)
     assert provider.most == 1
 
 
@@ -417,13 +417,13 @@ def test_while_a_circuit_wants_one_probe_parts_go_one_after_the_other(start_duck
     eventually(lambda: "bad" in provider.waiting)
     provider.open("bad")
     with pytest.raises(Overloaded):
-        failing.get(timeout=5)
+        failing.get(timeout=30)
     clock.advance(5)
     future = duck.service.ask({"embed": ask()}, block=False)
     for text in TEXTS:
         eventually(lambda text=text: text in provider.waiting)
         provider.open(text)
-    assert future.get(timeout=5).vectors == expected()
+    assert future.get(timeout=30).vectors == expected()
     assert provider.most == 1
 
 
@@ -446,7 +446,7 @@ def test_the_deadline_is_that_of_all_batches_together(start_duck: StartDuck, eve
     eventually(lambda: len(duck.provider("mock").calls) == 3)
     clock.advance(9)
     with pytest.raises(DeadlineExceeded) as caught:
-        future.get(timeout=5)
+        future.get(timeout=30)
     assert [each.outcome for each in caught.value.attempts] == ["success", "Cancelled", "Cancelled"]
     assert caught.value.spent is None
     eventually(lambda: duck.status().calls == 0)
@@ -476,7 +476,7 @@ def test_a_caller_that_gives_up_ends_all_parts_under_way(start_duck: StartDuck, 
 
     async def main() -> None:
         task = asyncio.create_task(duck.aembed(ask()))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while len(calls) < 1 + AT_ONCE:
                 await asyncio.sleep(0.005)
         task.cancel()
@@ -498,7 +498,7 @@ def test_killing_the_calls_in_the_middle_tells_the_caller_and_keeps_the_books(
     eventually(lambda: len(duck.provider("mock").calls) == 3)
     duck.system.kill(duck.actor("calls"))
     with pytest.raises(CallInterrupted) as caught:
-        future.get(timeout=5)
+        future.get(timeout=30)
     assert caught.value.spent is None
     eventually(lambda: states(duck) == {"settled": 1, "uncertain": 2})
     assert duck.costs().cost == COST_OF_OK
@@ -528,7 +528,7 @@ class Stubborn(Mock):
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
         if len(self.calls) == 1 and not self.is_stuck.is_set():
             self.is_stuck.set()
-            self.gate.wait(20)
+            self.gate.wait(60)
         return await super().embed(request)
 
 
@@ -542,9 +542,9 @@ def test_a_loop_that_is_blocked_over_a_batch_loses_that_call_alone_and_no_money(
     provider.embedding_batch = 3
     future = duck.service.ask({"embed": ask()}, block=False)
     try:
-        assert provider.is_stuck.wait(5)
+        assert provider.is_stuck.wait(30)
         with pytest.raises(CallInterrupted) as caught:
-            future.get(timeout=5)
+            future.get(timeout=30)
         assert [each.outcome for each in caught.value.attempts] == ["success", "CallInterrupted"]
         assert caught.value.spent is None
         eventually(lambda: duck.costs().uncertain > 0)

@@ -102,7 +102,7 @@ def test_a_call_that_runs_says_what_it_waits_for(start_duck: StartDuck, eventual
         assert "runs for" in str(trace)
         assert trace.as_dict()["ended_after"] is None
         gated.open()
-        future.get(timeout=5)
+        future.get(timeout=30)
         assert duck.explain(ids[0]).outcome == "success"
     finally:
         telemetry.detach("ids")

@@ -64,7 +64,7 @@ def test_only_the_named_providers_are_asked(upstreams: Upstreams) -> None:
     pair = upstreams(Ok())
     assert pair.ask("complete", providers=["fallback"]).provider == "fallback"
     pair.primary.play(Status(429, retry_after=60))
-    pair.failure("complete", RateLimited, providers=["primary"], timeout=5)
+    pair.failure("complete", RateLimited, providers=["primary"], timeout=30)
     assert len(pair.fallback.calls) == 1
 
 

@@ -182,7 +182,7 @@ def test_killing_the_calls_tells_every_caller_and_marks_the_money_as_uncertain(
 
     async def main() -> list[BaseException | Any]:
         calls = [asyncio.create_task(duck.acomplete(REQUEST)) for _ in range(20)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(duck.provider("mock").calls) < 20:
                 await asyncio.sleep(0.005)
             duck.system.kill(duck.actor("calls"))

@@ -85,7 +85,7 @@ def test_a_request_changed_behind_its_checks_is_checked_again(start_duck: StartD
     duck = start_duck()
     changed = Request.parse(REQUEST).model_copy(update={"max_tokens": value})
     with pytest.raises(InvalidRequest) as caught:
-        duck.complete(changed, timeout=2)
+        duck.complete(changed, timeout=30)
     assert caught.value.field == "max_tokens"
     with pytest.raises(InvalidRequest):
         duck.count_tokens(changed)
@@ -158,7 +158,7 @@ PARTS: dict[str, Any] = {
 def test_a_job_is_asked_word_for_word_what_was_submitted(start_duck: StartDuck) -> None:
     # Kept without their defaults, parts lost the `type` by which they are told apart: such a job could not be read.
     duck = start_duck(jobs={})
-    assert duck.result(duck.submit(PARTS), timeout=5).text == "hello there"
+    assert duck.result(duck.submit(PARTS), timeout=30).text == "hello there"
     (asked,) = [call.request for call in duck.provider("mock").calls]
     assert asked.model_copy(update={"model": "any"}) == Request.parse(PARTS)
 

@@ -150,7 +150,7 @@ class Reader:
         return error
 
 
-async def until(condition: Callable[[], Any], timeout: float = 5.0) -> None:
+async def until(condition: Callable[[], Any], timeout: float = 30.0) -> None:
     async with asyncio.timeout(timeout):
         while not condition():
             await asyncio.sleep(0.001)
@@ -399,7 +399,7 @@ def test_a_durable_job_is_sent_for_itself_for_the_ledger_knows_it_by_its_own_id(
         job = await duck.asubmit(REQUEST)
         await until(lambda: len(provider.asked) == 2)
         provider.finish()
-        responses = [await reader.task, await duck.aresult(job, timeout=10)]
+        responses = [await reader.task, await duck.aresult(job, timeout=30)]
         assert [response.shared for response in responses] == [False, False]
 
     asyncio.run(go())
@@ -824,7 +824,7 @@ def test_whenever_the_flight_is_killed_all_are_answered_and_all_is_booked(
             kill_flight(duck)
 
     async def go() -> list[Response]:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             return await asyncio.gather(*(duck.acomplete(REQUEST) for _ in range(5)))
 
     with fault("before_handle", strike, path=victim):
@@ -940,7 +940,7 @@ class Stubborn(Provider):
         self.asked += 1
         await asyncio.sleep(0.05)
         self.is_stuck.set()
-        self.gate.wait(20)
+        self.gate.wait(60)
         raise AssertionError("nobody waits for this any more")
 
     async def stream(self, request: Request) -> AsyncGenerator[Chunk]:

@@ -27,7 +27,7 @@ def test_a_saturated_model_does_not_keep_calls_to_another_one_waiting(start_duck
     eventually(lambda: provider.arrived == ["big 0", "small"])
     assert duck.status().providers["gated"].limiter.in_flight == 2
     provider.open(4)
-    assert [future.get(timeout=10).text for future in [small, *big]] == [
+    assert [future.get(timeout=30).text for future in [small, *big]] == [
         "re: small",
         "re: big 0",
         "re: big 1",

@@ -74,7 +74,7 @@ class Hand(Provider):
         for chunk in chunks:
             self._loop.call_soon_threadsafe(self._said.put_nowait, chunk)
         wait_until(lambda: self.given == wanted)
-        asyncio.run_coroutine_threadsafe(asyncio.sleep(0.005), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0.005), self._loop).result(30)
 
     def block_loop(self, seconds: float) -> None:
         """Keep the loop that all calls share to itself for so long."""
@@ -122,7 +122,7 @@ class Reading:
             self.ended = error
 
     def end(self) -> Any:
-        self._thread.join(5)
+        self._thread.join(30)
         assert not self._thread.is_alive()
         return self.ended
 
@@ -154,7 +154,7 @@ def let_pass(each: Two, seconds: float, reading: Reading) -> None:
     """Time passes, and whoever is late for it hears so."""
     each.clock.advance(seconds)
     loop = each.hand._loop
-    asyncio.run_coroutine_threadsafe(asyncio.sleep(0.005), loop).result(5)
+    asyncio.run_coroutine_threadsafe(asyncio.sleep(0.005), loop).result(30)
 
 
 # --- the first token -------------------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ def test_an_answer_that_is_not_streamed_has_the_time_of_the_first_token_and_of_i
     each.clock.advance(10 + 0.05 * max_tokens - 0.01)
     assert not answers
     each.clock.advance(0.02)
-    thread.join(5)
+    thread.join(30)
     assert attempts(answers[0]) == [("hand", "ProviderTimeout"), ("ready", "success")]
 
 
@@ -259,7 +259,7 @@ def test_a_slow_reader_is_no_slow_provider(two: Callable[..., Two]) -> None:
     asking.start()
     wait_until(lambda: each.hand.asked == 1)
     each.hand.say(*[said("a")] * CAPACITY)
-    asking.join(5)
+    asking.join(30)
     each.hand.say(said("b"))  # for which there is no room any more
     each.clock.advance(500)
     assert is_out(each)

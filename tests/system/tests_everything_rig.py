@@ -285,7 +285,7 @@ class World:
             case "job":
                 del options["tags"]
                 ended.job = await duck.asubmit(request, **options)
-                return await duck.aresult(ended.job, timeout=20)
+                return await duck.aresult(ended.job, timeout=30)
             case "forget":
                 stream = await duck.astream(request, **options).__aenter__()
                 if self.rng.random() < 0.5:

@@ -53,7 +53,7 @@ class Disk(SqliteLedger):
 
     def write(self, records):
         self.writing.set()
-        assert self.may_write.wait(10)
+        assert self.may_write.wait(60)
         if self.breaks:
             raise RuntimeError("a mistake in our own code")
         if self.fails:
@@ -174,11 +174,11 @@ def test_writes_that_arrive_during_a_write_share_the_next_one(tracker, disks):
     disk.may_write.clear()
     disk.writing.clear()
     first = tracker.ask(Intend(intent(1)), block=False)
-    assert disk.writing.wait(10)
+    assert disk.writing.wait(60)
     others = [tracker.ask(Intend(intent(n)), block=False) for n in range(2, 102)]
     disk.may_write.set()
-    assert first.get(timeout=10) is True
-    assert [other.get(timeout=10) for other in others] == [True] * 100
+    assert first.get(timeout=60) is True
+    assert [other.get(timeout=60) for other in others] == [True] * 100
     assert disk.batches == [1, 1, 100]
 
 
@@ -188,7 +188,7 @@ def test_a_batch_has_a_largest_size(tracker, disks):
     disk.may_write.clear()
     asked = [tracker.ask(Intend(intent(n)), block=False) for n in range(1200)]
     disk.may_write.set()
-    assert all(future.get(timeout=20) for future in asked)
+    assert all(future.get(timeout=60) for future in asked)
     assert max(disk.batches) <= 512
     assert len(disk.batches) <= 6
 
@@ -200,7 +200,7 @@ def test_a_disk_that_fails_is_told_to_every_sender_and_the_same_writes_succeed_l
     errors = []
     for future in futures:
         with pytest.raises(LedgerUnavailable, match="make room") as caught:
-            future.get(timeout=10)
+            future.get(timeout=60)
         errors.append(caught.value)
     assert errors[0] is not errors[1]
     health = tracker.ask(Health())
@@ -217,9 +217,9 @@ def test_a_crash_answers_what_it_owes_and_the_next_incarnation_keeps_the_books(t
     tracker.ask(Intend(intent(1)))
     disks[0].breaks = True
     with pytest.raises((RuntimeError, sup.ActorDeadError)):
-        tracker.ask(Settle(end(1)), timeout=10)
+        tracker.ask(Settle(end(1)), timeout=60)
     assert disks[0].closed_as is False
-    assert tracker.ask(Settle(end(1)), timeout=10) is True
+    assert tracker.ask(Settle(end(1)), timeout=60) is True
     assert len(disks) == 2
     assert tracker.ask(GetSummary()).cost == Decimal("0.5")
 
@@ -228,11 +228,11 @@ def test_a_restart_leaves_the_intents_of_running_calls_alone(tracker, system, di
     """The calls outlive the tracker; had a restart declared them uncertain, their settling would be refused."""
     tracker.ask(Intend(intent(1)))
     system.kill(tracker)
-    assert tracker.ask(Health(), timeout=10).recovered == 0
+    assert tracker.ask(Health(), timeout=60).recovered == 0
     stranger = SqliteLedger(tmp_path / "ledger.db", run="another run")
     assert stranger.recover(NOON) == 0
     stranger.close()
-    assert tracker.ask(Settle(end(1)), timeout=10) is True
+    assert tracker.ask(Settle(end(1)), timeout=60) is True
     assert len(disks) == 2
 
 
@@ -259,7 +259,7 @@ def test_stopping_writes_what_was_taken_but_not_yet_written(system, tmp_path):
     def slow_clock():
         if disks and disks[0].batches:
             taking.set()
-            assert go_on.wait(10)
+            assert go_on.wait(60)
         return NOON
 
     spec = sup.ChildSpec("cost_tracker", CostTrackerActor, args=(open_ledger,), kwargs={"utcnow": slow_clock})
@@ -267,11 +267,11 @@ def test_stopping_writes_what_was_taken_but_not_yet_written(system, tmp_path):
     tracker = system.whereis("cost_tracker")
     tracker.ask(Intend(intent(1)))
     voided = tracker.ask(Void(intent(1)), block=False)
-    assert taking.wait(10)
+    assert taking.wait(60)
     stopping = handle.terminate_child("cost_tracker")
     go_on.set()
-    stopping.get(timeout=10)
-    assert voided.get(timeout=10) is True
+    stopping.get(timeout=60)
+    assert voided.get(timeout=60) is True
     assert disks[0].closed_as is True
     kept = SqliteLedger(tmp_path / "ledger.db")
     assert [row.state for row in kept.rows()] == [State.VOID]
@@ -389,16 +389,16 @@ def test_what_an_incarnation_that_was_given_up_still_writes_is_in_the_budgets_of
     disks[0].may_write.clear()
     disks[0].writing.clear()
     in_the_write = bounded.ask(Intend(intent(2)), block=False)
-    assert disks[0].writing.wait(10)
+    assert disks[0].writing.wait(60)
     system.kill(bounded)
     eventually(lambda: len(disks) == 2)
     asked = bounded.ask(GetBudgets(), block=False)
     with pytest.raises(pykka.Timeout):
         asked.get(timeout=0.3)  # nobody can say it before that write has ended
     disks[0].may_write.set()
-    assert asked.get(timeout=10)[""].held == 4
+    assert asked.get(timeout=60)[""].held == 4
     with suppress(sup.ActorDeadError):
-        in_the_write.get(timeout=10)
+        in_the_write.get(timeout=60)
     assert len(bounded.ask(Rows())) == 2
 
 

@@ -152,7 +152,9 @@ ends = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.lists(ends, max_size=6), max_size=4), st.data())
 def test_any_story_of_batches_ends_as_the_rule_says_and_adds_up_as_in_memory(open_ledger, intent, batches, data):
     """The literal model: a dict from attempt to its record, changed by `may_follow` alone."""

@@ -425,7 +425,7 @@ def test_ledgers_opened_at_the_same_moment_agree_on_one_schema(path, attempt):
 
     def open_and_write(n):
         try:
-            barrier.wait(10)
+            barrier.wait(60)
             ledger = SqliteLedger(path, run=f"run-{n}")
             ledger.close()
         except ConfigError as error:
@@ -435,7 +435,8 @@ def test_ledgers_opened_at_the_same_moment_agree_on_one_schema(path, attempt):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
+        assert not thread.is_alive()
     assert errors == []
 
 

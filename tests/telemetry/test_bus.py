@@ -148,7 +148,7 @@ def test_a_handler_may_detach_itself_and_attach_others(bus: Bus) -> None:
 
     bus.attach("once", [EVENT], once)
     bus.execute(EVENT)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while [info.id for info in bus.handlers()] != ["next"] and time.monotonic() < deadline:
         bus.flush(0.1)
     bus.execute(EVENT)
@@ -161,7 +161,7 @@ def test_full_slots_drop_and_count_and_never_wait() -> None:
 
     def slow(*arguments: Any) -> None:
         running.set()
-        release.wait(10)
+        release.wait(60)
         heard(*arguments)
 
     bus.attach("slow", [EVENT], slow)
@@ -181,7 +181,7 @@ def test_a_detached_handler_hears_nothing_of_what_still_waits() -> None:
 
     def slow(*_: Any) -> None:
         running.set()
-        release.wait(10)
+        release.wait(60)
 
     bus.attach("slow", [EVENT], slow)
     bus.attach("late", [EVENT], heard)
@@ -200,7 +200,7 @@ def test_flushing_gives_up_in_time_and_does_not_wait_for_itself() -> None:
 
     def slow(*_: Any) -> None:
         inside.append(bus.flush(60))
-        release.wait(10)
+        release.wait(60)
 
     assert bus.flush()
     bus.attach("slow", [EVENT], slow)

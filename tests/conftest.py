@@ -33,8 +33,9 @@ GRACE = PATIENCE  # that an actor or thread told to stop may take
 OURS = ("supervision", "duck")  # how the names of our own threads begin
 
 # A shared machine is no stopwatch. In continuous integration the examples are the same each time: a red run is news.
-hypothesis.settings.register_profile("here", deadline=None, print_blob=True)
-hypothesis.settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)
+BUSY = [hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile("here", deadline=None, suppress_health_check=BUSY, print_blob=True)
+hypothesis.settings.register_profile("ci", deadline=None, suppress_health_check=BUSY, print_blob=True, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
@@ -224,7 +225,7 @@ class RedisServer:
         """Empty, as after a crash: it keeps nothing on the disk."""
         self._socket.unlink(missing_ok=True)
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while not self._answers():
             if time.monotonic() > deadline or self._process.poll() is not None:
                 pytest.fail(f"{self._command[0]} does not start")

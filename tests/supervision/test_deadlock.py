@@ -388,7 +388,9 @@ def walk(crowd, rng, depth):
     return handler
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(seed=st.integers(0, 2**32))
 def test_whoever_asks_whom_every_ask_ends_in_an_answer_or_a_deadlock(crowd, seed):
     rng = random.Random(seed)

@@ -122,7 +122,7 @@ def test_any_split_of_texts_gives_the_same_vectors(start_duck: StartDuck) -> Non
     duck = start(start_duck)
     texts = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9), min_size=1, max_size=12)
 
-    @settings(max_examples=40, suppress_health_check=[HealthCheck.differing_executors])
+    @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.differing_executors])
     @given(texts, st.integers(1, 13))
     def same(texts: list[str], batch: int) -> None:
         duck.provider("mock").embedding_batch = batch

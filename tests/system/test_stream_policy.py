@@ -316,7 +316,7 @@ def whole_by(name: str) -> str:
     st.lists(st.integers(0, len(WORDS)), max_size=3),
     st.sampled_from(["error", "buffer", {"buffer": "6 tokens"}, "continue"]),
 )
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 def test_what_is_delivered_is_a_part_of_one_answer_or_marked_spliced(
     start_duck: StartDuck, one: list[int], other: list[int], policy: Any
 ) -> None:

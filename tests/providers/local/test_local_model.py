@@ -78,7 +78,7 @@ def test_file_that_is_no_model_is_refused_by_name(tmp_path: Path, content: bytes
     assert isinstance(refused.value, ConfigError)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], max_examples=60)
 @given(content=st.binary(max_size=64).map(lambda tail: b"GGUF" + tail) | st.binary(max_size=2048))
 def test_any_bytes_are_either_taken_or_refused(tmp_path: Path, content: bytes) -> None:
     file = written(tmp_path, content)

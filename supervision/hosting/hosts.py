@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from supervision.mailbox import Envelope, Waiter
 
 
+STANDSTILL = 0.1
+"""Seconds by which a loop may be late before it counts as having stood still."""
+
+
 class Stuck(BaseException):
     """Raised in the middle of a handler that took too long, in actors that declare themselves `interruptible`."""
 
@@ -138,10 +142,22 @@ class LoopIncarnation(Incarnation):
 
     def _give_grace(self) -> None:
         if "kill" not in self.at_end:
-            loop, why = self.scheduler.loop, "ignored its cancellation"
+            why = "ignored its cancellation"
             if self._forced is not None:
                 why = f"{why}, which was for: {self._forced}"
-            self.at_end["kill"] = loop.call_later(self.kill_grace, self.abandon, why).cancel
+            self._await_end(why)
+
+    def _await_end(self, why: str) -> None:
+        loop = self.scheduler.loop
+        until = loop.time() + self.kill_grace
+        self.at_end["kill"] = loop.call_at(until, self._lose_patience, until, why).cancel
+
+    def _lose_patience(self, until: float, why: str) -> None:
+        """Leave it behind. Where the loop stood still meanwhile it had no time to end, and gets its grace anew."""
+        if self.exit is None and self.scheduler.loop.time() - until > STANDSTILL:
+            self._await_end(why)
+        else:
+            self.abandon(why)
 
 
 class ThreadIncarnation(Incarnation):

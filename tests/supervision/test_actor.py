@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import time
 from typing import Any
 
 import pykka
@@ -242,6 +243,28 @@ def test_a_handler_that_swallows_its_cancellation_for_a_moment_ends_killed_all_t
     inside.get(timeout=30)
     system.kill(ref)
     assert over.get(timeout=30).reason == sup.Killed()
+
+
+def test_time_in_which_its_loop_stood_still_is_no_grace_that_a_killed_actor_had(system):
+    """On a machine that was busy elsewhere an actor in the middle of its clearing up was left behind as a zombie."""
+    ref = started(system, Obedient)
+    over = exit_of(ref)
+    inside: queue.Queue[None] = queue.Queue()
+
+    async def clear_up(actor):
+        inside.put(None)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            time.sleep(system.kill_grace + 0.2)  # as if the process had been stopped
+            for _ in range(5):
+                await asyncio.sleep(0)
+
+    ref.tell(clear_up)
+    inside.get(timeout=30)
+    system.kill(ref)
+    assert over.get(timeout=30).reason == sup.Killed()
+    assert system.zombies == []
 
 
 def test_a_handler_that_swallows_it_for_longer_is_abandoned_and_listed_until_it_ends(system, eventually):

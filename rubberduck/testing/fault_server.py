@@ -16,12 +16,17 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Self
 
 from rubberduck.testing.exchange import Behaviour, Call, Reply
 from rubberduck.testing.faults import Ok
 
 TLS_HANDSHAKE = b"\x16\x03"
+ENTERING_TURNS = 3
+"""How many turns of the loop pass from accepting a connection until its protocol hears of it; one to spare."""
+PATIENCE_S = 30.0
+"""How long what should happen at once may take: the machine may be busy, and only a test that fails waits so long."""
 
 
 class FaultServer:
@@ -66,25 +71,27 @@ class FaultServer:
         """Let go every request that a `Hold` keeps, now and from now on."""
         self._loop.call_soon_threadsafe(self._released.set)
 
-    def wait_for(self, condition: Callable[[list[Call]], object], timeout: float = 30.0) -> None:
+    def wait_for(self, condition: Callable[[list[Call]], object], timeout: float = PATIENCE_S) -> None:
         """Block until `condition(calls)` holds. Raises TimeoutError with the log."""
         with self._changed:
             if not self._changed.wait_for(lambda: condition(self._log), timeout):
                 raise TimeoutError(f"not within {timeout} s; the log is {self._log}")
 
-    async def until(self, condition: Callable[[list[Call]], object], timeout: float = 30.0) -> None:
+    async def until(self, condition: Callable[[list[Call]], object], timeout: float = PATIENCE_S) -> None:
         """The same for asyncio code."""
         await asyncio.to_thread(self.wait_for, condition, timeout)
 
     def __enter__(self) -> Self:
         self._thread.start()
-        if not self._is_ready.wait(30):
+        if not self._is_ready.wait(PATIENCE_S):
             raise RuntimeError("the fault server did not start")
         return self
 
     def __exit__(self, error_type: object, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(30)
+        self._thread.join(PATIENCE_S)
+        if self._thread.is_alive():
+            raise RuntimeError("the fault server does not stop: a behaviour of its script blocks, or does not let go")
         if self._mistakes and error_type is None:
             raise RuntimeError("a behaviour of the fault server failed") from self._mistakes[0]
 
@@ -95,11 +102,20 @@ class FaultServer:
         self.port = server.sockets[0].getsockname()[1]
         self._is_ready.set()
         await self._stop.wait()
-        server.close()
+        await self._close(server)
         for connection in list(self._connections):
             connection.drop(gently=False)
         while self._connections:  # noqa: ASYNC110 - the loop closes the last socket within a turn or two
             await asyncio.sleep(0)
+
+    async def _close(self, server: asyncio.Server) -> None:
+        """Let nobody in any more; whoever was let in just now becomes one of ours first, and so is closed with them."""
+        for listening in server.sockets:
+            with suppress(NotImplementedError):  # loops that do not wait for sockets to be readable
+                self._loop.remove_reader(listening.fileno())
+        for _ in range(ENTERING_TURNS):
+            await asyncio.sleep(0)
+        server.close()
 
     def _enter(self, connection: _Connection) -> int:
         self._connections.add(connection)

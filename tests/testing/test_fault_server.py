@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import http.client
 import json
 import socket
@@ -24,7 +25,7 @@ def ask(
     headers: Mapping[str, str] = MappingProxyType({}),
     **fields: object,
 ) -> tuple[int, dict[str, str], bytes]:
-    client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     try:
         body = json.dumps({"model": "m-1", "stream": stream, **fields})
         client.request("POST", path, body, {"Content-Type": "application/json", **headers})
@@ -123,7 +124,7 @@ def test_prefill_is_refused_where_the_last_word_is_the_assistants(path: str) -> 
 @pytest.mark.parametrize("has_usage", [True, False])
 def test_stream_without_end_mark_can_leave_the_line_open(has_usage: bool) -> None:
     with FaultServer(faults.NoDone(lingers=True, has_usage=has_usage)) as server:
-        client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+        client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
         client.request("POST", OPENAI, '{"stream": true}', {"Content-Type": "application/json"})
         server.wait_for(lambda calls: calls and b'"stop"' in calls[0].said and (calls[0].usage or not has_usage))
         client.close()
@@ -159,7 +160,7 @@ def test_held_request_waits_for_the_test() -> None:
         server.wait_for(lambda calls: calls)
         assert server.calls[0].status is None
         server.release()
-        asking.join(5)
+        asking.join(60)
         assert server.calls[0].status == 200
 
 
@@ -205,6 +206,29 @@ def test_nothing_is_left_when_the_block_ends_in_the_middle_of_an_answer(fault: B
     assert "fault-server" not in [thread.name for thread in threading.enumerate()]
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", server.port))
+
+
+def test_who_connects_just_when_the_block_ends_is_let_go_like_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop closed the listener between accepting and making a transport, and left a socket to the garbage."""
+    busy, ending = threading.Event(), threading.Event()
+
+    class Busy:
+        async def answer(self, call: Call, reply: Reply) -> None:
+            busy.set()
+            ending.wait()  # the loop stands still, and finds a connection and the end of the block at once
+
+    with FaultServer(Busy()) as server:
+        join = server._thread.join
+        monkeypatch.setattr(server._thread, "join", lambda *patience: (ending.set(), join(*patience)))
+        with socket.create_connection(("127.0.0.1", server.port)) as first:
+            first.sendall(b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n")
+            assert busy.wait(30)
+            late = socket.create_connection(("127.0.0.1", server.port))
+    with late:
+        late.settimeout(30)
+        with suppress(ConnectionResetError):
+            assert late.recv(1) == b""
+    gc.collect()
 
 
 @pytest.mark.parametrize("path", [OPENAI, ANTHROPIC])

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
 import supervision as sup
@@ -50,9 +51,11 @@ class Sensor(sup.Actor):
 
 
 def look_and_stop() -> None:
-    """In a thread, for the main thread serves."""
+    """In a thread, for the main thread serves. Whoever looks before it does is answered by nobody, and looks again."""
     look = [sys.executable, "-m", "supervision", "tree", str(os.getpid())]
-    print(subprocess.run(look, capture_output=True, text=True, check=True).stdout)
+    while (told := subprocess.run(look, capture_output=True, text=True, check=False)).returncode != 0:
+        time.sleep(0.1)
+    print(told.stdout)
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -54,7 +54,8 @@ def test_a_crash_in_a_handler_is_one_line(system, lines, eventually, host, error
     assert line.isprintable()
     assert len(line) < LONGEST_REASON + 300
     assert line.startswith(f"root/it (incarnation 1): crash: {type(error).__name__}: ")
-    assert line.endswith("tree_rig.py:57 in handler; restarting now (1 of 3 restarts used)")
+    place = f"tree_rig.py:{raising.__code__.co_firstlineno + 4} in handler"
+    assert line.endswith(f"{place}; restarting now (1 of 3 restarts used)")
 
 
 @pytest.mark.parametrize("host", sorted(HOSTS))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests_system_rig import StartDuck, ledger, provider_log
+from tests_system_rig import Delays, StartDuck, ledger, provider_log
 
 from rubberduck import Embeddings, RubberDuck, telemetry
 from rubberduck.actors.calls.embedding import AT_ONCE
@@ -275,6 +275,7 @@ def test_a_batch_is_repeated_as_any_request_is_and_a_new_batch_is_no_fallback(st
     try:
         duck = start(start_duck, OK, FAILS, OK)
         answer = duck.embed(ask())
+        assert telemetry.flush(30)
     finally:
         telemetry.detach("again")
     assert answer.vectors == expected()
@@ -568,13 +569,13 @@ def test_vectors_are_kept_as_any_answer_is(start_duck: StartDuck) -> None:
     assert not duck.embed(ask(), tenant="another").cached
 
 
-def test_identical_calls_share_one_answer(start_duck: StartDuck) -> None:
-    duck = start(start_duck, OK | {"delay": "50ms"}, single_flight=True)
-
-    async def main() -> list[Embeddings]:
-        return await asyncio.gather(*[duck.aembed(ask()) for _ in range(5)])
-
-    answers = asyncio.run(main())
+def test_identical_calls_share_one_answer(start_duck: StartDuck, eventually: Any) -> None:
+    duck = start(start_duck, OK | {"delay": "1s"}, single_flight=True)
+    delays = Delays(duck)
+    asked = [duck.service.ask({"embed": ask()}, block=False) for _ in range(5)]
+    eventually(lambda: duck.status().calls == 5 + 1)  # they, and what they share
+    delays.end()
+    answers = [future.get(timeout=30) for future in asked]
     assert all(answer.vectors == expected() for answer in answers)
     assert sorted(answer.shared for answer in answers) == [False] + [True] * 4
     assert sum(answer.usage.cost or 0 for answer in answers) == duck.costs().cost == 3 * COST_OF_OK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -94,6 +95,22 @@ class Gated(Provider):
     async def stream(self, request: Request) -> AsyncGenerator[Chunk]:
         for chunk in as_chunks(await self.complete(request)):
             yield chunk
+
+
+class Delays:
+    """Answers of a mock that have a `delay` wait until the test lets them all go, however long they were to wait."""
+
+    def __init__(self, duck: RubberDuck, name: str = "mock") -> None:
+        self._are_over = threading.Event()
+        provider: Any = duck.provider(name)
+        provider.sleep = self._sleep
+
+    async def _sleep(self, seconds: float) -> None:
+        while not self._are_over.is_set():
+            await asyncio.sleep(0.001)
+
+    def end(self) -> None:
+        self._are_over.set()
 
 
 def ask_for(text: str) -> dict[str, Any]:

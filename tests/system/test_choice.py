@@ -24,12 +24,16 @@ def duck_of(start_duck: StartDuck, scripts: dict[str, list[dict[str, Any]]], **s
     return start_duck(providers, models={"smart": [f"{name}/any" for name in scripts]}, **sections)
 
 
-def advance_until(clock: ManualClock, eventually: Any, done: Callable[[], bool], step: float = 0.25) -> None:
-    """Let virtual time pass until it is done."""
+def advance_until(
+    duck: RubberDuck, clock: ManualClock, eventually: Any, done: Callable[[], bool], step: float = 0.25
+) -> None:
+    """Let virtual time pass until it is done, and no faster than the actors can follow."""
 
     def is_done() -> bool:
         if not done():
             clock.advance(step)
+        for _ in range(5):
+            duck.status()  # which they answer after what was due
         return done()
 
     eventually(is_done)
@@ -118,7 +122,7 @@ class TestAllCircuitsOpen:
         clock = ManualClock()
         duck = self.broken(start_duck, "fail_fast", clock, open_for=2.0)
         future = duck.service.ask({"complete": ASK}, block=False)
-        advance_until(clock, eventually, lambda: future.done)
+        advance_until(duck, clock, eventually, lambda: future.done)
         assert future.get(timeout=30).provider == "a"
         assert clock.now() >= 2.0
 
@@ -126,7 +130,7 @@ class TestAllCircuitsOpen:
         clock = ManualClock()
         duck = self.broken(start_duck, "wait", clock)
         future = duck.service.ask({"complete": ASK, "timeout": 100}, block=False)
-        advance_until(clock, eventually, lambda: future.done, step=1.0)
+        advance_until(duck, clock, eventually, lambda: future.done, step=1.0)
         assert future.get(timeout=30).provider == "a"
         assert clock.now() >= 60.0
 
@@ -153,7 +157,7 @@ class TestNobodyHasRoom:
         limits = {"a": {"capacity": 1, "refill_rate": 0.01}, "b": {"capacity": 1, "refill_rate": 0.5}}
         duck = duck_of(start_duck, {"a": [HELLO], "b": [HELLO]}, clock=clock, rate_limits=limits)
         futures = [duck.service.ask({"complete": ASK, "timeout": 300}, block=False) for _ in range(6)]
-        advance_until(clock, eventually, lambda: all(future.done for future in futures))
+        advance_until(duck, clock, eventually, lambda: all(future.done for future in futures))
         providers = Counter(future.get(timeout=30).provider for future in futures)
         assert providers == {"a": 1, "b": 5}
         assert clock.now() < 30
@@ -169,7 +173,7 @@ class TestNobodyHasRoom:
         clock.advance(5.0)
         assert not future.done
         duck.actor("circuit_breaker:b").ask(Reset("any"))
-        advance_until(clock, eventually, lambda: future.done)
+        advance_until(duck, clock, eventually, lambda: future.done)
         response = future.get(timeout=30)
         assert (response.provider, clock.now() < 10) == ("b", True)
         assert "another route was free first" in str(response.trace)
@@ -199,7 +203,7 @@ class TestNobodyHasRoom:
         for _ in range(3):
             eventually(lambda: duck.status().providers["a"].limiter.waiting == 1)
             duck.system.kill(duck.actor("rate_limiter:a"))
-        advance_until(clock, eventually, lambda: future.done, step=1.0)
+        advance_until(duck, clock, eventually, lambda: future.done, step=1.0)
         assert future.get(timeout=30).provider == "a"
         assert len(duck.provider("a").calls) == 2
         assert clock.now() >= 10.0

@@ -23,6 +23,7 @@ from rubberduck.errors import (
 )
 from rubberduck.providers.base import Provider
 from rubberduck.types import Chunk, Delta, Response, Usage
+from supervision.testing import ManualClock
 
 
 def assert_serves(duck: RubberDuck) -> None:
@@ -330,14 +331,22 @@ def test_a_provider_that_eats_its_cancellation_ends_at_its_deadline_all_the_same
     start_duck: StartDuck, eventually: Callable[..., Any]
 ) -> None:
     class Stubborn(Buggy):
+        is_asked = False
+
         async def complete(self, request: Request) -> Response:
+            self.is_asked = True
             try:
                 await asyncio.sleep(60)
             except asyncio.CancelledError:
                 raise ValueError("I was not done") from None
             raise AssertionError
 
-    duck = start_duck({"buggy": {"module": Stubborn}})
+    clock = ManualClock()
+    duck = start_duck({"buggy": {"module": Stubborn}}, clock=clock)
+    provider: Any = duck.provider("buggy")
+    future = duck.service.ask({"complete": REQUEST, "timeout": 5}, block=False)
+    eventually(lambda: provider.is_asked)
+    clock.advance(5)
     with pytest.raises(RubberDuckError):
-        duck.complete(REQUEST, timeout=0.05)
+        future.get(timeout=30)
     eventually(lambda: duck.status().calls == 0)

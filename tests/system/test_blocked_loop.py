@@ -155,7 +155,7 @@ def test_calls_to_others_go_on_soon_after(rig: tuple[RubberDuck, Stubborn], even
         started = time.monotonic()
         with caller(duck, *[ASK_MOCK] * 10) as later:
             answers = [_outcome(call) for call in later]
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30  # of the minute for which it is blocked
         answers += [_outcome(call) for call in calls[1:]]
     assert set(answers) <= {"hello there", "CallInterrupted"}
     sent, _ = provider_log(duck)
@@ -201,7 +201,7 @@ def test_a_stream_that_blocks_the_loop_ends_with_an_error_of_ours(
 def test_another_providers_stream_ends_with_an_error_of_ours_too(rig: tuple[RubberDuck, Stubborn]) -> None:
     duck, _ = rig
     mock: Any = duck.provider("mock")
-    mock.script = (type(mock.script[0])(content="one two three four", chunk_delay=0.05, usage=Usage(1, 4)),)
+    mock.script = (type(mock.script[0])(content="quack " * 5000, chunk_delay=0.05, usage=Usage(1, 4)),)
     with pytest.raises(CallInterrupted), duck.stream(ASK_MOCK) as stream, caller(duck, ASK_STUBBORN):
         for _ in stream:
             pass
@@ -290,7 +290,7 @@ def test_stop_comes_back_in_its_time_and_names_who_is_left(start_duck: StartDuck
         assert provider.is_stuck.wait(30)
         started = time.monotonic()
         assert duck.stop(1.0) is False
-        assert time.monotonic() - started < 8
+        assert time.monotonic() - started < 30  # of the minute for which it is blocked
         with pytest.raises(RubberDuckError):
             call.result(30)
     assert duck.system.unstopped_report()
@@ -349,7 +349,7 @@ def test_what_a_lost_call_held_is_free_while_its_thread_still_hangs() -> None:
             call.result(30)
         assert duck.complete(ASK_STUBBORN, timeout=30).text == "at last"
         started = time.monotonic()
-        duck.stop(15.0)
-        assert time.monotonic() - started < 8
+        duck.stop(60.0)
+        assert time.monotonic() - started < 30  # of the minute that it might have waited
     finally:
         provider.gate.set()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from tests_upstreams_rig import COST, REQUEST, Upstreams, attempts
 
 from rubberduck.errors import NoAvailableProvider, RateLimited, ServiceUnavailable
 from rubberduck.testing.faults import TEXT, BadChunk, Flaky, Ok, Status
+from supervision.testing import ManualClock
 
 
 def test_a_malformed_answer_under_status_200_may_have_been_billed(upstreams: Upstreams) -> None:
@@ -20,18 +19,23 @@ def test_a_malformed_answer_under_status_200_may_have_been_billed(upstreams: Ups
 
 
 def test_a_provider_that_keeps_failing_is_left_alone_until_its_breaker_lets_a_probe_through(
-    upstreams: Upstreams, eventually: Any
+    upstreams: Upstreams,
 ) -> None:
+    clock = ManualClock()
     pair = upstreams(
         Status(500),
-        circuit_breaker={"failure_threshold": 3, "reset_timeout": "300ms", "success_threshold": 1},
+        circuit_breaker={"failure_threshold": 3, "success_threshold": 1},
         retry={"same_route_repeats": 0},
+        clock=clock,
     )
     assert [pair.ask("complete").provider for _ in range(5)] == ["fallback"] * 5
     assert len(pair.primary.calls) == 3
     assert pair.duck.status().providers["primary"].state == "open"
     pair.primary.play(Ok())
-    eventually(lambda: pair.ask("complete").provider == "primary")
+    clock.advance(59)
+    assert pair.ask("complete").provider == "fallback"
+    clock.advance(1)
+    assert pair.ask("complete").provider == "primary"
     assert pair.duck.status().providers["primary"].state == "closed"
 
 

@@ -16,6 +16,7 @@ from rubberduck.core.jobs import Job, JobState
 from rubberduck.core.ledger import AttemptRecord, summarise
 from rubberduck.errors import AuthenticationFailed, InvalidRequest, NoAvailableProvider, ServiceUnavailable
 from rubberduck.types import Usage
+from supervision.testing import ManualClock
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PRICED: dict[str, Any] = {"prices": {"mock/any": PRICE}}
@@ -41,7 +42,7 @@ def test_an_answer_that_calls_tools_is_its_calls(start_duck: StartDuck) -> None:
 
 def test_a_status_names_what_is_not_as_it_should_be_and_only_that(start_duck: StartDuck) -> None:
     responses = [{"error": "unreachable"}, {"error": "auth"}, HELLO]
-    duck = start_duck(providers={"mock": {"responses": responses}}, retry={"max_attempts": 1})
+    duck = start_duck(providers={"mock": {"responses": responses}}, retry={"max_attempts": 1}, clock=ManualClock())
     assert str(duck.status()).splitlines() == [
         "well: 0 calls under way",
         "  mock    closed, 0 in flight",

@@ -118,7 +118,7 @@ def test_stopping_cancels_what_takes_longer_and_tells_it(tmp_path: Path, eventua
     eventually(lambda: duck.provider("mock").calls)
     began = time.monotonic()
     assert duck.stop(timeout=0.05)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30  # of the minute that the call takes
     with pytest.raises(CallInterrupted) as caught:
         future.get(timeout=30)
     assert caught.value.spent is None
@@ -235,10 +235,18 @@ def test_nothing_is_sent_while_the_ledger_cannot_be_written(tmp_path: Path, sick
 def test_what_was_spent_while_the_disk_was_full_is_written_once_there_is_room(
     tmp_path: Path, sick_ledger: type[SickLedger], eventually: Any
 ) -> None:
+    answer_may_come = threading.Event()
+
+    async def wait(seconds: float) -> None:
+        while not answer_may_come.is_set():
+            await asyncio.sleep(0.001)
+
     with RubberDuck.start(config(tmp_path, {**HELLO, "delay": "100ms"})) as duck:
+        duck.provider("mock").sleep = wait
         future = duck.service.ask({"complete": REQUEST}, block=False)
         eventually(lambda: duck.provider("mock").calls)
         sick_ledger.is_sick = True
+        answer_may_come.set()
         assert future.get(timeout=30).text == "hello there"
         assert duck.costs().cost == 0
         sick_ledger.is_sick = False
@@ -311,7 +319,7 @@ def test_a_tree_that_gave_up_answers_every_call_with_a_typed_error(tmp_path: Pat
 
         def ending() -> str:
             try:
-                return duck.complete(REQUEST, timeout=1).text
+                return duck.complete(REQUEST, timeout=30).text
             except RubberDuckError as error:
                 return type(error).__name__
 

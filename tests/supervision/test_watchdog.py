@@ -458,8 +458,9 @@ def test_whatever_goes_wrong_with_one_look_it_looks_again(make_system, monkeypat
 
 
 def test_it_works_on_real_time_from_end_to_end(make_system, gate, entered):
-    system = make_system(loop_limit=0.05, kill_grace=0.02)
-    system.supervise(sup.ChildSpec("it", ObedientThread, max_handle_time=0.05))
+    # Time enough for a handler that does nothing, on a busy machine, too.
+    system = make_system(loop_limit=0.5, kill_grace=0.1)
+    system.supervise(sup.ChildSpec("it", ObedientThread, max_handle_time=0.3))
     ref = system.whereis("it")
     asked = ref.ask(block(gate, entered), block=False)
     with pytest.raises(sup.ActorStuck):
@@ -469,7 +470,10 @@ def test_it_works_on_real_time_from_end_to_end(make_system, gate, entered):
 
 def test_looking_at_an_idle_system_costs_next_to_nothing(still, look):
     still.supervise(*(sup.ChildSpec(f"n{i}", Obedient) for i in range(200)))
-    before = time.thread_time()
-    look(2.0)
-    assert time.thread_time() - before < 0.05
+    seconds = []
+    for _ in range(5):  # a busy neighbour makes CPU time dearer, and nothing makes less of it
+        before = time.thread_time()
+        look(2.0)
+        seconds.append(time.thread_time() - before)
+    assert min(seconds) < 0.05
     assert isinstance(still.clock, ManualClock)

@@ -299,8 +299,8 @@ def test_a_body_that_never_ends_is_stopped_at_16_mib(
     assert attempts(response) == [("primary", "ProtocolError"), ("fallback", "success")]
     assert peak() < 40e6
     pair.primary.wait_for(lambda calls: calls[0].disconnected_at)
-    # What the sockets' buffers hold was sent, too.
-    assert pair.primary.calls[0].bytes_sent < 24 * 1024 * 1024
+    # What the buffers of both sockets hold was sent, too: up to 10 MiB on Linux.
+    assert pair.primary.calls[0].bytes_sent < 32 * 1024 * 1024
 
 
 @BOTH_DIALECTS

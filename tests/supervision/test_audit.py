@@ -200,7 +200,7 @@ def test_nothing_is_found_while_ten_actors_crash_and_restart_all_the_time(make_s
     disturber.start()
     try:
         found = []
-        eventually(lambda: found.append(system.audit()) or sum(ref.name.restarts for ref in refs) > 1000, timeout=20)
+        eventually(lambda: found.append(system.audit()) or sum(ref.name.restarts for ref in refs) > 1000, timeout=100)
     finally:
         over.set()
         disturber.join(30)

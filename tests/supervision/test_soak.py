@@ -9,7 +9,7 @@ import pytest
 from soak_run import soak
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_two_hundred_thousand_messages_survive_every_kind_of_crash():
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         pool.submit(soak).result()

@@ -174,7 +174,7 @@ def test_nothing_is_missed_or_doubled_however_a_watch_and_a_restart_meet(system,
                 news[each.token].append("down" if isinstance(each, sup.Down) else each.epoch)
         return list(news.values())
 
-    eventually(lambda: all(news[-1:] in ([], [last]) for news in heard_by_each()), timeout=10)
+    eventually(lambda: all(news[-1:] in ([], [last]) for news in heard_by_each()))
     for news in heard_by_each():
         assert news == expected[len(expected) - len(news) :]
     assert max(len(news) for news in heard_by_each()) > 10

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, field_validator
-from tests_system_rig import StartDuck, ledger, provider_log
+from tests_system_rig import Delays, StartDuck, ledger, provider_log
 
 from rubberduck import RubberDuck
 from rubberduck.errors import (
@@ -252,7 +252,7 @@ def test_types_that_take_their_time_to_be_described_hold_up_nobody_else(start_du
     duck = start(start_duck, GOOD)
     slow = [slow_type() for _ in range(40)]
     waiting = [
-        duck.service.ask({"complete": REQUEST, "response_model": model, "timeout": 20}, block=False)
+        duck.service.ask({"complete": REQUEST, "response_model": model, "timeout": 60}, block=False)
         for model, _ in slow
     ]
     try:
@@ -264,7 +264,7 @@ def test_types_that_take_their_time_to_be_described_hold_up_nobody_else(start_du
         for _, gate in slow:
             gate.set()
     for future in waiting:
-        assert future.get(timeout=20).number == 7
+        assert future.get(timeout=60).number == 7
 
 
 def test_a_caller_whose_time_is_over_does_not_wait_for_a_schema(start_duck: StartDuck) -> None:
@@ -396,44 +396,45 @@ def test_a_kept_answer_that_nobody_has_read_is_asked_for_anew_if_it_does_not_fit
     assert "seven" not in duck.complete(request).text
 
 
-def test_who_shares_an_answer_gets_a_value_of_his_own(start_duck: StartDuck) -> None:
-    duck = start(start_duck, BAD | {"delay": "50ms"}, GOOD | {"delay": "50ms"}, single_flight=True)
-
-    async def main() -> list[Invoice]:
-        calls = [duck.acomplete(REQUEST, response_model=Invoice, repair=True) for _ in range(5)]
-        return await asyncio.gather(*calls)
-
-    values = asyncio.run(main())
+def test_who_shares_an_answer_gets_a_value_of_his_own(start_duck: StartDuck, eventually: Any) -> None:
+    duck = start(start_duck, BAD | {"delay": "1s"}, GOOD | {"delay": "1s"}, single_flight=True)
+    delays = Delays(duck)
+    wanted = {"complete": REQUEST, "response_model": Invoice, "repair": True}
+    calls = [duck.service.ask(wanted, block=False) for _ in range(5)]
+    eventually(lambda: duck.status().calls == 5 + 1)  # they, and what they share
+    delays.end()
+    values = [call.get(timeout=30) for call in calls]
     assert values == [SEVEN] * 5
     assert len({id(value) for value in values}) == 5
     assert provider_log(duck) == ledger(duck) == (2, 10)
 
 
-def test_who_shares_an_answer_that_does_not_fit_hears_so_and_one_pays(start_duck: StartDuck) -> None:
-    duck = start(start_duck, BAD | {"delay": "50ms"}, single_flight=True)
-
-    async def main() -> list[Any]:
-        calls = [duck.acomplete(REQUEST, response_model=Invoice, repair=True) for _ in range(3)]
-        return await asyncio.gather(*calls, return_exceptions=True)
-
-    errors = asyncio.run(main())
-    assert [type(error) for error in errors] == [OutputInvalid] * 3
+def test_who_shares_an_answer_that_does_not_fit_hears_so_and_one_pays(start_duck: StartDuck, eventually: Any) -> None:
+    duck = start(start_duck, BAD | {"delay": "1s"}, single_flight=True)
+    delays = Delays(duck)
+    wanted = {"complete": REQUEST, "response_model": Invoice, "repair": True}
+    calls = [duck.service.ask(wanted, block=False) for _ in range(3)]
+    eventually(lambda: duck.status().calls == 3 + 1)
+    delays.end()
+    errors: list[Any] = []
+    for call in calls:
+        with pytest.raises(OutputInvalid) as caught:
+            call.get(timeout=30)
+        errors.append(caught.value)
     assert len({error.request_id for error in errors}) == 3
     assert sorted(error.spent for error in errors) == [0, 0, 2 * COST]
     assert provider_log(duck) == ledger(duck) == (2, 10)
 
 
-def test_another_type_or_way_of_asking_is_another_question(start_duck: StartDuck) -> None:
-    duck = start(start_duck, BAD | {"delay": "50ms"}, BAD | {"delay": "50ms"}, GOOD, single_flight=True)
-
-    async def main() -> list[Any]:
-        request = REQUEST | {"response_format": schema_of(Invoice)}
-        typed = duck.acomplete(REQUEST, response_model=Invoice, repair=True)
-        return await asyncio.gather(duck.acomplete(request), typed, return_exceptions=True)
-
-    response, value = asyncio.run(main())
-    assert "seven" in response.text
-    assert value == SEVEN
+def test_another_type_or_way_of_asking_is_another_question(start_duck: StartDuck, eventually: Any) -> None:
+    duck = start(start_duck, BAD | {"delay": "1s"}, BAD | {"delay": "1s"}, GOOD, single_flight=True)
+    delays = Delays(duck)
+    untyped = duck.service.ask({"complete": REQUEST | {"response_format": schema_of(Invoice)}}, block=False)
+    typed = duck.service.ask({"complete": REQUEST, "response_model": Invoice, "repair": True}, block=False)
+    eventually(lambda: len(duck.provider("mock").calls) == 2)
+    delays.end()
+    assert "seven" in untyped.get(timeout=30).text
+    assert typed.get(timeout=30) == SEVEN
 
 
 # --- what is refused ---------------------------------------------------------------------------------------------

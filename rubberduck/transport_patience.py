@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 
@@ -11,6 +12,8 @@ class Patience:
 
     One timer serves all waits: it is not moved at each piece, but looks again when it fires, since pieces come by
     the thousand and hardly a wait is too long. As with `asyncio.timeout`, who cancels the task beside it is obeyed.
+
+    A loop that was blocked itself finds the timer due and the piece there, both at once: then the piece counts.
     """
 
     __slots__ = ("_by", "_cancelling", "_has_fired", "_idle", "_loop", "_task", "_timer", "_until")
@@ -23,7 +26,7 @@ class Patience:
         self._task: asyncio.Task[Any] | None = None
         self._cancelling = 0
         self._has_fired = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
 
     def begin(self) -> None:
         """The running task is going to wait."""
@@ -58,12 +61,14 @@ class Patience:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
+    def _look(self, *, is_sure: bool = False) -> None:
         self._timer = None
         if self._task is None:
             return
         if self._loop.time() < self._by:
             self._timer = self._loop.call_at(self._by, self._look)
-        else:
+        elif is_sure:
             self._has_fired = True
             self._task.cancel()
+        else:  # it may have been woken by a piece in this very turn, and then goes first
+            self._timer = self._loop.call_soon(partial(self._look, is_sure=True))

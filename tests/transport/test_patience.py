@@ -37,6 +37,9 @@ class Time:
         self.timers.append(Timer(when, callback))
         return self.timers[-1]
 
+    def call_soon(self, callback: Callable[[], None]) -> asyncio.Handle:
+        return asyncio.get_running_loop().call_soon(callback)
+
     @property
     def armed(self) -> list[Timer]:
         return [timer for timer in self.timers if not timer.is_cancelled]
@@ -137,6 +140,18 @@ async def test_a_piece_that_comes_all_the_same_leaves_nothing_cancelled(time: Ti
         pass  # a carrier that keeps it to itself
     it.rest()
     assert task.cancelling() == 0
+
+
+async def test_a_piece_that_came_while_the_loop_was_blocked_is_not_too_late(time: Time) -> None:
+    """The timer was due and the piece was there, and the call was lost for having waited on a loop that stood still."""
+    it, piece = patience(time, idle=5), asyncio.get_running_loop().create_future()
+    it.begin()
+    asyncio.get_running_loop().call_soon(piece.set_result, b"quack")
+    asyncio.get_running_loop().call_soon(time.passes, 60)
+    assert await piece == b"quack"
+    it.rest()
+    assert not await wait(it, time, 4.9)
+    assert await wait(it, time, 5)
 
 
 async def test_after_the_end_no_timer_is_left(time: Time) -> None:

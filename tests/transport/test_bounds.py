@@ -82,7 +82,7 @@ def bare(body: bytes) -> bytes:
 
 @asynccontextmanager
 async def provider_of(server: FaultServer, module: str = "openai", **options: Any) -> AsyncIterator[Provider]:
-    options = {"answer_limits": LIMITS, "timeout": "5s", **options}
+    options = {"answer_limits": LIMITS, "timeout": "50s", **options}
     config = ProviderConfig(name="vendor", module=module, base_url=server.base_url, api_keys=("k",), **options)
     provider = resolve(module).init(config)
     yield provider
@@ -188,7 +188,7 @@ async def test_a_slow_drip_ends_with_the_time_of_the_attempt() -> None:
         begun = time.monotonic()
         error = await told(drip, streamed=streamed, timeout="200ms")
         assert isinstance(error, errors.ProviderTimeout)
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 30  # a drip never ends, and no other limit is as short
 
 
 async def test_a_length_that_is_wrong_is_no_answer() -> None:

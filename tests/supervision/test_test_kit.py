@@ -21,7 +21,7 @@ def test_a_probe_records_what_its_ref_is_told_from_any_thread():
         threads = [threading.Thread(target=probe.ref.tell, args=(n,)) for n in range(5)]
         for thread in threads:
             thread.start()
-        assert sorted(probe.wait(30)) == [0, 1, 2, 3, 4]
+        assert sorted(probe.wait(5)) == [0, 1, 2, 3, 4]
         for thread in threads:
             thread.join()
 
@@ -35,8 +35,8 @@ def test_a_probe_that_waits_in_vain_says_what_came():
 
 def test_a_probe_answers_asks_and_is_dead_once_stopped():
     probe = Probe()
-    assert probe.ref.ask("question", timeout=1) is None
-    assert probe.ref.stop(timeout=1) is True
+    assert probe.ref.ask("question", timeout=30) is None
+    assert probe.ref.stop(timeout=30) is True
     assert not probe.ref.is_alive()
     with pytest.raises(pykka.ActorDeadError):
         probe.ref.tell("late")

@@ -113,7 +113,7 @@ def test_a_call_nobody_knows_is_named_with_what_is_known(start_duck: StartDuck) 
         start_duck().explain("nobody")
 
 
-def test_a_failure_carries_its_trace_and_the_log_line_has_it(start_duck: StartDuck) -> None:
+def test_a_failure_carries_its_trace_and_the_log_line_has_it(start_duck: StartDuck, eventually: Any) -> None:
     duck = start_duck(**two({"error": "server_error"}, {"error": "server_error"}))
     lines: list[dict[str, Any]] = []
     telemetry.attach(
@@ -125,6 +125,7 @@ def test_a_failure_carries_its_trace_and_the_log_line_has_it(start_duck: StartDu
     try:
         with pytest.raises(ServiceUnavailable) as caught:
             duck.complete(ALIAS)
+        eventually(lambda: lines)
     finally:
         telemetry.detach("log")
     error: RubberDuckError = caught.value
@@ -132,6 +133,25 @@ def test_a_failure_carries_its_trace_and_the_log_line_has_it(start_duck: StartDu
     assert [leg.attempt is not None for leg in error.trace.legs] == [True] * len(error.attempts)
     assert lines[0]["trace"]["steps"][-1]["what"] == "gave_up"
     assert json.dumps(lines[0]["trace"], allow_nan=False)
+
+
+@pytest.mark.parametrize("answer", [HELLO, {"error": "invalid_request"}], ids=["success", "InvalidRequest"])
+def test_who_has_been_answered_can_ask_for_the_trace_at_once(
+    start_duck: StartDuck, answer: Any, eventually: Any
+) -> None:
+    """The caller may be quicker than the end of the call's task, and was told that the call was still running."""
+    duck = start_duck(**two(answer, answer))
+    outcomes: list[str] = []
+    ends = [names.REQUEST_STOP, names.REQUEST_EXCEPTION]
+    telemetry.attach(  # told after the answer, within the task
+        "end", ends, lambda _, __, told, ___: outcomes.append(duck.explain(told["request_id"]).outcome), inline=True
+    )
+    try:
+        duck.service.ask({"complete": ALIAS}, block=False)
+        eventually(lambda: outcomes)
+    finally:
+        telemetry.detach("end")
+    assert outcomes == ["InvalidRequest" if "error" in answer else "success"]
 
 
 def test_without_a_choice_it_says_what_stood_in_each_routes_way(start_duck: StartDuck) -> None:

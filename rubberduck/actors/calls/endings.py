@@ -9,6 +9,7 @@ from typing import Any
 import supervision as sup
 from rubberduck.actors.board import Route
 from rubberduck.actors.calls.call import Call
+from rubberduck.actors.calls.trace import Trace
 from rubberduck.core.request_queue import Rejected
 from rubberduck.errors import (
     CallInterrupted,
@@ -31,18 +32,22 @@ def succeed(call: Call, reply: sup.Reply, answer: Any) -> None:
         reply.set(answer)
 
 
-def fail(call: Call, reply: sup.Reply, error: RubberDuckError, now: float) -> RubberDuckError:
-    """Tell the caller, with all that is known about the call."""
+def explain(call: Call, error: RubberDuckError, now: float) -> Trace:
+    """Write into the error all that is known about the call."""
     error.attempts = tuple(call.attempts)
     error.request_id = error.request_id or call.id
-    error.trace = call.trace(now, type(error).__name__)
+    error.trace = trace = call.trace(now, type(error).__name__)
     if not isinstance(error, CallInterrupted):  # which knows less than the attempts that ended
         error.spent = call.spent
+    return trace
+
+
+def fail(call: Call, reply: sup.Reply, error: RubberDuckError) -> None:
+    """Tell the caller."""
     if call.pipe is not None:
         call.pipe.fail(error)
     elif not reply.is_used:
         reply.fail(error)
-    return error
 
 
 def of_error(call: Call, error: Exception, now: float) -> RubberDuckError:

@@ -73,7 +73,9 @@ class CallRunner:
             KeyError: it is not known, or not any more.
         """
         _, report = self._in_flight.get(request_id, (None, None))
-        return self._traces.find(request_id) if report is None else report.call.trace(self._office.now())
+        if report is None or request_id in self._traces:  # it has been answered, though its task may not have ended
+            return self._traces.find(request_id)
+        return report.call.trace(self._office.now())
 
     async def drain(self, until: float) -> None:
         """Wait until no call is in flight; those that are at `until` (real monotonic time) are cancelled."""
@@ -130,18 +132,23 @@ class CallRunner:
         lost = [run.lose(is_culprit=run.task is not None and _is_running(run.task)) for run in out]
         tell_queue(self._office, call, request_queue.Cancel(call.id))
         tell_queue(self._office, call, request_queue.Done(call.id, ok=False))
-        error = endings.fail(call, reply, endings.of_loss(call, reason, was_sent=any(lost)), self._office.now())
-        self._traces.keep(error.trace)
+        error = endings.of_loss(call, reason, was_sent=any(lost))
+        self._tell(call, reply, error)
         if report is not None:
             report.failure(error)
         self._leave(call)
 
     def _fail(self, call: Call, reply: sup.Reply, report: reports.CallReport, error: RubberDuckError) -> None:
         if not call.is_lost:
-            report.failure(endings.fail(call, reply, error, self._office.now()))
-            self._traces.keep(error.trace)
+            self._tell(call, reply, error)
+            report.failure(error)
         elif call.pipe is not None:  # it may have been opened in the moment of the loss
             call.pipe.fail(error)
+
+    def _tell(self, call: Call, reply: sup.Reply, error: RubberDuckError) -> None:
+        """Fail the call. Its trace is kept before, for whoever gets the error may ask for it at once."""
+        self._traces.keep(endings.explain(call, error, self._office.now()))
+        endings.fail(call, reply, error)
 
     def _task(self, call: Call) -> sup.RunTask:
         """What makes a task of a call."""

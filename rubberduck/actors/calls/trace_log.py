@@ -25,6 +25,9 @@ class TraceLog:
             if len(self._traces) > self._kept:
                 del self._traces[next(iter(self._traces))]
 
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._traces
+
     def find(self, request_id: str) -> Trace:
         """The trace of a call that ended.
 

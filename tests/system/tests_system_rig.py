@@ -26,8 +26,11 @@ StartDuck = Callable[..., RubberDuck]
 
 
 @pytest.fixture
-def start_duck(tmp_path: Path) -> Iterator[StartDuck]:
-    """`start_duck(providers, **sections)`: a duck with a ledger of its own, stopped after the test."""
+def start_duck(tmp_path: Path, eventually: Callable[..., Any]) -> Iterator[StartDuck]:
+    """`start_duck(providers, **sections)`: a duck with a ledger of its own, stopped after the test.
+
+    Loops that were given up must have come to their end by then: no stop waits for them.
+    """
     started: list[RubberDuck] = []
 
     def start(
@@ -44,6 +47,7 @@ def start_duck(tmp_path: Path) -> Iterator[StartDuck]:
 
     yield start
     for duck in started:
+        eventually(lambda duck=duck: not duck.system.unstopped_report())
         assert duck.stop(), duck.system.unstopped_report()
 
 

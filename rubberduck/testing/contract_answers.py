@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 from rubberduck.errors import ProtocolError, StreamInterrupted
 from rubberduck.providers.base import Provider
 from rubberduck.providers.http import HTTPProvider
-from rubberduck.testing.contract_base import KEY, Promises, Reading, asked, cut, read_pieces, run
+from rubberduck.testing.contract_base import KEY, Promises, Reading, asked, cut, read_pieces, run, then_closed
 from rubberduck.testing.contract_exchanges import EVENTS, JSON, Exchange, faults_of
 from rubberduck.testing.exchange import Behaviour, Call, Reply
 from rubberduck.testing.fault_server import FaultServer
 from rubberduck.testing.faults import Raw
 from rubberduck.types import EmbeddingRequest, FinishReason
-
-T = TypeVar("T")
 
 SIZES = (1, 3, None)
 """How the body is cut into pieces, in bytes; None leaves it whole."""
@@ -107,14 +105,16 @@ class AnswerPromises(Promises):
         for exchange in streams[:1]:
             body = exchange.body
             with FaultServer(Raw(200, exchange.headers, body, 7)) as server:
-                readings = run(self._at_once(server.base_url, 4))
+                provider = self.make(server.base_url)
+                readings = run(then_closed(provider, self._at_once(provider, 4)))
             for reading in readings:
                 self._holds(exchange, reading, "beside three others")
 
     def test_giving_a_stream_up_closes_its_connection(self) -> None:
         for exchange in self.of("stream")[:1]:
             with FaultServer(Broken(exchange.headers, exchange.body[: len(exchange.body) * 2 // 3], "wait")) as server:
-                run(self._given_up(server))
+                provider = self.make(server.base_url)
+                run(then_closed(provider, self._given_up(provider, server)))
 
     def test_the_key_is_sent_and_never_told(self) -> None:
         """The worst server quotes it in its error."""
@@ -135,7 +135,7 @@ class AnswerPromises(Promises):
             )
             with FaultServer(Raw(200, exchange.headers, exchange.body)) as server:
                 provider = self.make(server.base_url)
-                told = run(_then_closed(provider.embed(request), provider))
+                told = run(then_closed(provider, provider.embed(request)))
             self.promise(len(told.vectors) == len(exchange.means), f"{exchange.name}: {len(told.vectors)} vectors")
             for due, got in zip(exchange.means, told.vectors, strict=True):
                 near = len(due) == len(got) and all(abs(a - b) < 1e-6 for a, b in zip(due, got, strict=True))
@@ -146,7 +146,7 @@ class AnswerPromises(Promises):
         for exchange in self._offered("count"):
             with FaultServer(Raw(200, exchange.headers, exchange.body)) as server:
                 provider = self.make(server.base_url)
-                told = run(_then_closed(provider.count(self.ask()), provider))
+                told = run(then_closed(provider, provider.count(self.ask())))
             self.promise(told.tokens == exchange.means, f"{exchange.name}: {told.tokens} tokens, not {exchange.means}")
 
     # --- how it is held to that
@@ -194,14 +194,12 @@ class AnswerPromises(Promises):
     def _replayed(self, exchange: Exchange, *script: Behaviour, streamed: bool) -> list[Reading]:
         """What the provider makes of each answer of a script, asked one after the other."""
 
-        async def story(base_url: str) -> list[Reading]:
-            provider = self.make(base_url)
-            readings = [await asked(provider, self.ask(), streamed=streamed) for _ in script]
-            await provider.aclose()
-            return readings
+        async def story(provider: Provider) -> list[Reading]:
+            return [await asked(provider, self.ask(), streamed=streamed) for _ in script]
 
         with FaultServer(*script) as server:
-            return run(story(server.base_url))
+            provider = self.make(server.base_url)
+            return run(then_closed(provider, story(provider)))
 
     def _prefixes_decoded(self, exchange: Exchange) -> None:
         with self.made() as provider:
@@ -230,14 +228,10 @@ class AnswerPromises(Promises):
             begun = exchange.means.text.startswith(reading.error.text)
             self.promise(begun, f"{exchange.name}, {how}: the error's text is {reading.error.text!r}")
 
-    async def _at_once(self, base_url: str, number: int) -> list[Reading]:
-        provider = self.make(base_url)
-        readings = await asyncio.gather(*(asked(provider, self.ask(), streamed=True) for _ in range(number)))
-        await provider.aclose()
-        return list(readings)
+    async def _at_once(self, provider: Provider, number: int) -> list[Reading]:
+        return list(await asyncio.gather(*(asked(provider, self.ask(), streamed=True) for _ in range(number))))
 
-    async def _given_up(self, server: FaultServer) -> None:
-        provider = self.make(server.base_url)
+    async def _given_up(self, provider: Provider, server: FaultServer) -> None:
         stream = provider.stream(self.ask())
         await anext(stream)
         await stream.aclose()
@@ -247,14 +241,6 @@ class AnswerPromises(Promises):
         reading.cancel()
         await asyncio.wait([reading])
         await server.until(lambda calls: calls[1].disconnected_at is not None)
-        await provider.aclose()
-
-
-async def _then_closed(question: Coroutine[Any, Any, T], provider: Provider) -> T:
-    try:
-        return await question
-    finally:
-        await provider.aclose()
 
 
 def _raws(exchange: Exchange) -> list[Raw]:

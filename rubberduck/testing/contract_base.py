@@ -22,7 +22,8 @@ KEY = "sk-contract-5up3r-s3cr3t-duck"
 """The key that the provider is given."""
 NOWHERE = "http://127.0.0.1:9"
 """Where nobody listens: for what asks no server."""
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
+"""How long one story may take: the machine may be busy, and only a provider that hangs makes anybody wait so long."""
 
 T = TypeVar("T")
 
@@ -48,8 +49,10 @@ class Promises:
     def made(self, base_url: str = NOWHERE) -> Iterator[Provider]:
         """A provider, closed at the end. For what does not wait."""
         provider = self.make(base_url)
-        yield provider
-        asyncio.run(provider.aclose())
+        try:
+            yield provider
+        finally:
+            asyncio.run(provider.aclose())
 
     def ask(self, **fields: Any) -> Request:
         """A request to the model; without `messages` it asks for a quack."""
@@ -81,6 +84,14 @@ class Promises:
                 except Exception as error:  # noqa: BLE001 - whatever a stranger's provider raises is what is told here
                     found[name] = f"{type(error).__name__}: {error}"
         return found
+
+
+async def then_closed(provider: Provider, story: Coroutine[Any, Any, T]) -> T:
+    """Tell the story, and close its provider however it ends: what is left open hits whatever runs next."""
+    try:
+        return await story
+    finally:
+        await provider.aclose()
 
 
 def run(story: Coroutine[Any, Any, T]) -> T:

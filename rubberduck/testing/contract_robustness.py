@@ -7,8 +7,19 @@ from decimal import Decimal
 from typing import ClassVar
 
 from rubberduck.errors import RubberDuckError
+from rubberduck.providers.base import Provider
 from rubberduck.providers.http import HTTPProvider
-from rubberduck.testing.contract_base import Promises, Reading, asked, cut, read_pieces, read_whole, run
+from rubberduck.testing.contract_base import (
+    NOWHERE,
+    Promises,
+    Reading,
+    asked,
+    cut,
+    read_pieces,
+    read_whole,
+    run,
+    then_closed,
+)
 from rubberduck.testing.contract_exchanges import Exchange, faults_of
 from rubberduck.testing.damage import damaged, pieces
 from rubberduck.types import EmbeddingRequest, FinishReason, Usage
@@ -112,7 +123,8 @@ class RobustnessPromises(Promises):
         with self.made() as provider:
             if isinstance(provider, HTTPProvider):
                 return
-        whole, streamed = run(self._both())
+        provider = self.make(NOWHERE)
+        whole, streamed = run(then_closed(provider, self._both(provider)))
         for reading in (whole, streamed):
             if reading.error is not None:
                 raise AssertionError(f"asked for a quack: {reading.error!r}") from reading.error
@@ -148,7 +160,7 @@ class RobustnessPromises(Promises):
         self._sane(exchange, body, reading)
 
     async def _refuses(self, kind: str) -> bool:
-        provider = self.make("http://127.0.0.1:9")
+        provider = self.make(NOWHERE)
         try:
             if kind == "embeddings":
                 await provider.embed(EmbeddingRequest.parse({"model": self.model, "input": ["a"]}))
@@ -160,12 +172,9 @@ class RobustnessPromises(Promises):
             await provider.aclose()
         return False
 
-    async def _both(self) -> tuple[Reading, Reading]:
-        provider = self.make("http://127.0.0.1:9")
+    async def _both(self, provider: Provider) -> tuple[Reading, Reading]:
         whole = await asked(provider, self.ask(), streamed=False)
-        streamed = await asked(provider, self.ask(), streamed=True)
-        await provider.aclose()
-        return whole, streamed
+        return whole, await asked(provider, self.ask(), streamed=True)
 
 
 def _is_reason(reason: object) -> bool:

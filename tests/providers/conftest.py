@@ -63,7 +63,7 @@ def make(module: str, vendor: Vendor | None = None, **options: Any) -> Provider:
 
 
 def run(story: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(asyncio.wait_for(story, 20))
+    return asyncio.run(asyncio.wait_for(story, 60))
 
 
 async def gather(chunks: AsyncIterator[Chunk]) -> list[Chunk]:

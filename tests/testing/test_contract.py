@@ -230,6 +230,25 @@ def test_a_stream_that_holds_on_to_its_connection_is_found(monkeypatch: pytest.M
     assert "test_giving_a_stream_up_closes_its_connection" in broken("giving_a_stream_up", stream=stream)
 
 
+@pytest.mark.parametrize("name", ["it cannot read failures", "it forgets the model", "it crashes on tools"])
+def test_a_provider_is_closed_also_where_it_breaks_the_contract(name: str) -> None:
+    """What is left open is closed by the garbage collector, and its warning hits whatever runs then."""
+    made, closed = [], []
+
+    class Counted(Pond):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            made.append(self)
+
+        async def aclose(self) -> None:
+            closed.append(self)
+            await super().aclose()
+
+    provider = type("BrokenPond", (Counted,), dict(BREAKS[name][0]))
+    assert type("Broken", (PondContract,), {"provider": provider}).broken() != {}
+    assert len(made) == len(closed) > 0
+
+
 def test_the_test_kit_needs_no_pytest() -> None:
     code = "import sys; sys.modules['pytest'] = None; import rubberduck.testing; import rubberduck.testing.contract"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=110)

@@ -55,7 +55,7 @@ vendors = pytest.mark.parametrize("module", ["openai", "anthropic"])
 
 
 def run(story: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(story, 20))
+    asyncio.run(asyncio.wait_for(story, 60))
 
 
 def provider_at(url: str, module: str) -> Any:

@@ -23,6 +23,7 @@ from rubberduck import errors
 from rubberduck.errors import ConfigError, InvalidRequest, MissingApiKey, RubberDuckError, StreamInterrupted
 from rubberduck.providers.assembly import Assembly, as_chunks
 from rubberduck.providers.base import Provider
+from rubberduck.providers.model_names import with_asked
 from rubberduck.providers.reading import as_dict, parse_json
 from rubberduck.providers.stream_decoder import StreamDecoder
 from rubberduck.transport import Reply, StreamReply, Timeouts, Transport, TransportError
@@ -190,7 +191,7 @@ class HTTPProvider(Provider):
     async def complete(self, request: Request) -> Response:
         request = _with_stream(request, False)
         warnings = self._warn(self.warnings(request))
-        response = await self._asked(request.model, self.encode, self.decode, request)
+        response = with_asked(await self._asked(request.model, self.encode, self.decode, request), request.model)
         if response.usage.estimated:
             await self.ready_to_count(request.model)
             response = self._with_usage(response, request)
@@ -264,8 +265,10 @@ class HTTPProvider(Provider):
             raise self.classify(reply.status, reply.headers, await reply.read(limits.error))
         if reply.headers.get("content-type", "").startswith("application/json"):
             # Some servers do not stream, whatever they are asked.
-            return _at_once(as_chunks(self.decode(reply.status, reply.headers, await reply.read(limits.body))))
+            response = self.decode(reply.status, reply.headers, await reply.read(limits.body))
+            return _at_once(as_chunks(with_asked(response, request.model)))
         decoder = self.stream_decoder()
+        decoder.asked = request.model
         decoder.bound(limits.event)
         return _decoded(reply, decoder, answer)
 

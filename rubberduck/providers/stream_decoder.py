@@ -25,7 +25,7 @@ class StreamDecoder(ABC):
 
     `done` is true once the stream's own end came. `is_whole` is true when nothing would be missing if the
     connection were lost now. `usage` is what the stream has told so far. `framing` tells events apart; `end_mark` is
-    what the last of them says, where that is no JSON.
+    what the last of them says, where that is no JSON. `asked` is the model in the request.
     """
 
     framing: ClassVar[type[SSEDecoder | NDJSONDecoder]] = SSEDecoder
@@ -40,6 +40,7 @@ class StreamDecoder(ABC):
         self._fault: RubberDuckError | None = None
         self.usage: Usage | None = None
         self.done = False
+        self.asked = ""
 
     def bound(self, max_event: int) -> None:
         """Take no event larger than this, in bytes. To be called before the first `feed`."""

@@ -55,12 +55,14 @@ class Audio(Frozen):
 class Native(Frozen):
     """An answer's parts as its provider wrote them, to go back to it unchanged, such as signed reasoning.
 
-    `format` is the language they are in ("anthropic", "responses", ...), `model` who wrote them. Only a request to the
-    same model in the same language carries them; to all others goes what the message says in our own fields.
+    `format` is the language they are in ("anthropic", "responses", ...), `model` who wrote them, and `asked` the name
+    it was asked by, where that is another one (an alias, a deployment). Only a request to the same model in the same
+    language carries them; to all others goes what the message says in our own fields.
     """
 
     format: str
     model: str
+    asked: str = ""
     items: tuple[dict[str, Any], ...]
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rubberduck.providers.model_names import is_same_model
+from rubberduck.providers.model_names import asked_as, is_same_model, is_written_by
+from rubberduck.types import Native
 
 SAME = [
     ("gpt-5.1", "gpt-5.1-2025-11-13"),
@@ -41,3 +42,20 @@ def test_these_are_one_model(one: str, other: str) -> None:
 def test_these_are_two(one: str, other: str) -> None:
     assert not is_same_model(one, other)
     assert not is_same_model(other, one)
+
+
+def test_what_was_asked_for_counts_as_well_as_what_answered() -> None:
+    native = asked_as(Native(format="gemini", model="gemini-3-flash-preview", items=()), "gemini-flash-latest")
+    assert native is not None
+    assert native.asked == "gemini-flash-latest"
+    for model in ("gemini-flash-latest", "gemini-3-flash-preview", "models/gemini-3-flash-preview"):
+        assert is_written_by(native, model)
+    for model in ("gemini-pro-latest", "gemini-3-pro-preview", ""):
+        assert not is_written_by(native, model)
+
+
+@pytest.mark.parametrize(("asked", "answered"), [("gpt-5.1", "gpt-5.1-2025-11-13"), ("", "gpt-5.1")])
+def test_a_name_that_means_the_same_model_is_not_kept_twice(asked: str, answered: str) -> None:
+    native = Native(format="responses", model=answered, items=())
+    assert asked_as(native, asked) is native
+    assert not is_written_by(native, "")

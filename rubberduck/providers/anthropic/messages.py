@@ -14,7 +14,7 @@ from typing import Any
 from rubberduck.errors import InvalidRequest
 from rubberduck.providers.anthropic.models import takes
 from rubberduck.providers.anthropic.parts import Block, blocks_of, text_block
-from rubberduck.providers.model_names import is_same_model
+from rubberduck.providers.model_names import is_written_by
 from rubberduck.providers.reading import as_text, made_id, parse_json
 from rubberduck.types import Message, TextPart, ToolCall
 
@@ -117,7 +117,7 @@ class _Conversation:
     def _native(self, message: Message) -> list[Block] | None:
         """The answer as its model wrote it, if it is for this model and still says what the message says."""
         native = message.native
-        if native is None or native.format != FORMAT or not is_same_model(native.model, self._model):
+        if native is None or native.format != FORMAT or not is_written_by(native, self._model):
             return None
         said = "".join([as_text(item.get("text")) for item in native.items if item.get("type") == "text"])
         uses = [_essence(item) for item in native.items if item.get("type") == "tool_use"]

@@ -20,6 +20,7 @@ from rubberduck.providers.anthropic.answers import (
     usage_of,
 )
 from rubberduck.providers.anthropic.messages import input_of
+from rubberduck.providers.model_names import asked_as
 from rubberduck.providers.reading import as_count, as_dict, as_json_text, as_list, as_name, as_text
 from rubberduck.providers.stream_decoder import StreamDecoder
 from rubberduck.types import Chunk, Delta, Native, ToolCallDelta
@@ -203,7 +204,8 @@ class AnthropicStreamDecoder(StreamDecoder):
     def _native(self, raw: str | None) -> Native | None:
         if not self._is_verbatim or not must_go_back([block.said for block in self._blocks], raw):
             return None
-        return native_of([block.whole() for block in self._blocks], self._model or "", raw)
+        native = native_of([block.whole() for block in self._blocks], self._model or "", raw)
+        return asked_as(native, self.asked)
 
     def _chunk(self, delta: Delta) -> Chunk:
         if not self._has_spoken:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rubberduck.errors import InvalidRequest
-from rubberduck.providers.model_names import is_same_model
+from rubberduck.providers.model_names import is_written_by
 from rubberduck.providers.openai.compatible_table import Dialect
 from rubberduck.providers.reading import made_id
 from rubberduck.types import (
@@ -172,7 +172,7 @@ class _Writer:
         return hashlib.blake2b(call_id.encode("utf-8", "replace"), digest_size=5).hexdigest()[:9]
 
     def _takes_back(self, native: Native) -> bool:
-        return native.format in self._dialect.natives and is_same_model(native.model, self._model)
+        return native.format in self._dialect.natives and is_written_by(native, self._model)
 
     # --- parts
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rubberduck.providers.model_names import asked_as
 from rubberduck.providers.openai import dialects
 from rubberduck.providers.reading import as_dict, as_list, as_name, as_text
 from rubberduck.providers.stream_decoder import StreamDecoder
@@ -100,6 +101,7 @@ class OpenAIStreamDecoder(StreamDecoder):
     def _finished(self, delta: Delta, choice: _ChoiceSoFar, raw: str) -> tuple[Delta, FinishReason]:
         choice.finished = True
         native = choice.sealed.native(self._model) if choice.sealed is not None else None
+        native = asked_as(native, self.asked)
         delta = replace(delta, tool_calls=delta.tool_calls + choice.tools.unsaid(), native=native)
         if self._with_sources and not self._has_annotations:
             self._has_annotations = True

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rubberduck.errors import InvalidRequest
-from rubberduck.providers.model_names import is_same_model
+from rubberduck.providers.model_names import is_written_by
 from rubberduck.providers.openai.dialects import logprobs_of
 from rubberduck.providers.openai.messages import breakpoint_of
 from rubberduck.providers.reading import as_count, as_dict, as_json_text, as_list, as_name, as_text, made_id
@@ -156,7 +156,7 @@ class _Writer:
 
     def _goes_back(self, native: Native, message: Message) -> bool:
         """Whether the server would know these items, and they still say what the message says."""
-        if native.format != FORMAT or not is_same_model(native.model, self._model):
+        if native.format != FORMAT or not is_written_by(native, self._model):
             return False
         if not self._stored and any(_is_only_named(item) for item in native.items):
             return False

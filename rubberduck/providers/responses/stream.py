@@ -13,6 +13,7 @@ from typing import Any
 
 from rubberduck.errors import RubberDuckError
 from rubberduck.providers import failures
+from rubberduck.providers.model_names import asked_as
 from rubberduck.providers.openai.dialects import logprobs_of
 from rubberduck.providers.reading import as_count, as_dict, as_json_text, as_list, as_name, as_text, parse_json
 from rubberduck.providers.responses.items import BETWEEN_THOUGHTS, annotation_of, call_of, native_of
@@ -347,7 +348,7 @@ class ResponsesStreamDecoder(StreamDecoder):
         status = "incomplete" if response.get("status") == "incomplete" else _ENDS[kind]
         reason, raw = finish_of(response, status, refused=self._refused, has_tools=self._tools > 0)
         native = native_of(output or [self._wholes[slot] for slot in sorted(self._wholes)], self._model)
-        return [*chunks, self._chunk(Delta(native=native), None, reason, raw, self.usage)]
+        return [*chunks, self._chunk(Delta(native=asked_as(native, self.asked)), None, reason, raw, self.usage)]
 
     def _chunk(
         self,

@@ -21,6 +21,7 @@ from rubberduck import RubberDuck, telemetry
 from rubberduck.actors import shared_limits
 from rubberduck.errors import ConfigError, RubberDuckError
 from rubberduck.telemetry import names
+from supervision.testing import fault
 
 ROOT = Path(__file__).resolve().parents[2]
 PER_MINUTE = 40
@@ -138,7 +139,7 @@ def test_a_store_that_hangs_holds_up_nobody(
     old_server.stall()
     begun = time.monotonic()
     assert answered(duck, 5, timeout=60.0) == 5
-    assert time.monotonic() - begun < 10.0  # 20 ms is what the store has, 5 s what this machine may stand still
+    assert time.monotonic() - begun < 30.0  # 20 ms is what the store has, the rest for what this machine stands still
     eventually(lambda: told() == ["lost"])
     old_server.go_on()
     eventually(lambda: told() == ["lost", "found"])
@@ -154,15 +155,16 @@ def test_a_duck_starts_and_answers_while_the_store_is_away(start: Any, redis_ser
 @pytest.mark.parametrize("actor", ["shared_limits", "rate_limiter:mock"])
 def test_who_asks_the_store_may_die_over_and_over(start: Any, old_server: Any, actor: str) -> None:
     duck = start(old_server, {"requests_per_min": 2000})
-    ref, kills = duck.actor(actor), 0
-    with ThreadPoolExecutor(1) as pool:
-        calls = pool.submit(answered, duck, 300, 30.0)
-        while not calls.done() and kills < 10:  # each may cost a slice, which is a twentieth of the limit
+    ref, passed = duck.actor(actor), itertools.count(1)
+
+    def strike(_: str) -> None:
+        number = next(passed)
+        if number % 20 == 0 and number <= 200:  # each may cost a slice, which is a twentieth of the limit
             duck.system.kill(ref)
-            kills += 1
-            time.sleep(0.02)
-        assert calls.result() == 300
-    assert kills > 3
+
+    with fault("before_handle", strike, path="rate_limiter:mock"):
+        assert answered(duck, 300, 60.0) == 300
+    assert next(passed) > 200
     assert provider_log(duck)[0] == 300
 
 

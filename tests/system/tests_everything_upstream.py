@@ -249,7 +249,7 @@ class Wild(Provider):
             entry.ended = "refused"
             raise failure_of(how)
         if how in ("hang", "slow"):
-            await asyncio.sleep(30 if how == "hang" else 0.05)
+            await asyncio.sleep(120 if how == "hang" else 0.05)
         for number, word in enumerate(entry.words):
             if number == entry.count // 2:
                 await self._fail_inside(entry)
@@ -265,7 +265,7 @@ class Wild(Provider):
                 usage = None if entry.usage is None else Usage(*entry.usage)
                 raise StreamInterrupted("gone", usage=usage, spent=None)
             case "stall":
-                await asyncio.sleep(30)
+                await asyncio.sleep(120)
             case "bug":
                 raise ValueError("a bug of the provider")
 
@@ -316,7 +316,7 @@ class WildServer:
             reply.reset()
             return
         if entry.fault in ("hang", "slow"):
-            await reply.wait(30 if entry.fault == "hang" else 0.05)
+            await reply.wait(120 if entry.fault == "hang" else 0.05)
         blocks = self._blocks(entry, call)
         kind = "text/event-stream" if entry.is_stream else "application/json"
         await reply.head(200, {"content-type": kind})

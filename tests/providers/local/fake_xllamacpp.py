@@ -32,7 +32,7 @@ class Server:
             print("0.00.001 E load: error loading model: it is broken", file=sys.stderr, flush=True)
             raise RuntimeError("Failed to init server")
         if "slow" in params.model.path:
-            time.sleep(60)
+            time.sleep(300)
         self._server = ThreadingHTTPServer((params.hostnames[0], params.port), _Handler)
         self._server.params = params  # type: ignore[attr-defined]
         threading.Thread(target=self._server.serve_forever, daemon=True).start()

@@ -20,6 +20,7 @@ from rubberduck.providers.local import process as local_process
 from rubberduck.providers.local.process import Endpoint, EngineFailed, EngineProcess, EngineSettings
 
 Story = Callable[[str], EngineSettings]
+PATIENCE_S = 30.0
 
 
 def is_running(pid: int) -> bool:
@@ -28,8 +29,8 @@ def is_running(pid: int) -> bool:
     return bool(status) and not status.startswith("Z")
 
 
-def gone_within(seconds: float, pid: int) -> bool:
-    deadline = time.monotonic() + seconds
+def is_soon_gone(pid: int) -> bool:
+    deadline = time.monotonic() + PATIENCE_S
     while is_running(pid):
         if time.monotonic() > deadline:
             return False
@@ -40,7 +41,7 @@ def gone_within(seconds: float, pid: int) -> bool:
 def ask(endpoint: Endpoint, text: str = "hello", key: str | None = None, **fields: object) -> httpx.Response:
     body = {"messages": [{"role": "user", "content": text}]} | fields
     headers = {"Authorization": f"Bearer {key or endpoint.key}"}
-    return httpx.post(f"{endpoint.base_url}/chat/completions", json=body, headers=headers, timeout=30, trust_env=False)
+    return httpx.post(f"{endpoint.base_url}/chat/completions", json=body, headers=headers, timeout=60, trust_env=False)
 
 
 def test_started_engine_answers_who_has_its_key(fake_engine: Story) -> None:
@@ -118,7 +119,7 @@ def test_cancelled_start_leaves_no_process(fake_engine: Story) -> None:
 def test_engine_that_logs_without_end_is_not_blocked_by_it(fake_engine: Story) -> None:
     async def story() -> None:
         process = EngineProcess(fake_engine("chatty"))
-        endpoint = await process.start(timeout=20)
+        endpoint = await process.start()
         assert (await asyncio.to_thread(ask, endpoint)).status_code == 200
         await process.stop()
 
@@ -131,7 +132,7 @@ def test_death_of_the_engine_is_noticed_and_named(fake_engine: Story) -> None:
         await process.start()
         assert process.pid
         os.kill(process.pid, signal.SIGKILL)
-        code = await asyncio.wait_for(process.wait(), 5)
+        code = await asyncio.wait_for(process.wait(), PATIENCE_S)
         assert "was killed by SIGKILL" in str(process.died(code))
         await process.stop()
 
@@ -160,9 +161,9 @@ async def main():
     await process.start()
     ids = {"engine": process.pid}
     if sys.argv[2] == "fork":
-        ids["fork"] = os.fork() or time.sleep(60)
+        ids["fork"] = os.fork() or time.sleep(300)
     print(json.dumps(ids), flush=True)
-    await asyncio.sleep(60)
+    await asyncio.sleep(300)
 asyncio.run(main())
 """
 
@@ -182,14 +183,14 @@ def killed_parent(settings: EngineSettings, mode: str) -> dict[str, int]:
 
 
 def test_killed_parent_leaves_no_orphan(fake_engine: Story) -> None:
-    assert gone_within(5, killed_parent(fake_engine("good"), "alone")["engine"])
+    assert is_soon_gone(killed_parent(fake_engine("good"), "alone")["engine"])
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_engine_ends_although_a_fork_of_the_parent_holds_its_lifeline(fake_engine: Story) -> None:
     ids = killed_parent(fake_engine("good"), "fork")
     try:
-        assert gone_within(5, ids["engine"])
+        assert is_soon_gone(ids["engine"])
         assert is_running(ids["fork"])
     finally:
         os.kill(ids["fork"], signal.SIGKILL)
@@ -226,4 +227,4 @@ def test_real_engine_names_what_is_wrong_with_a_cut_file(real_engine: EngineSett
 
 @pytest.mark.local_model
 def test_killed_parent_leaves_no_real_engine(real_engine: EngineSettings) -> None:
-    assert gone_within(5, killed_parent(real_engine, "alone")["engine"])
+    assert is_soon_gone(killed_parent(real_engine, "alone")["engine"])

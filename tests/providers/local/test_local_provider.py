@@ -157,7 +157,7 @@ def test_new_life_ends_what_an_abandoned_one_left(provider: LocalProvider) -> No
         first = provider.engine._process
         await provider.engine.start()
         assert first
-        assert await asyncio.wait_for(first.wait(), 5) == -signal.SIGKILL
+        assert await asyncio.wait_for(first.wait(), 30) == -signal.SIGKILL
 
     told(provider, story)
 

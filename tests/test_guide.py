@@ -389,7 +389,7 @@ def test_priorities_of_calls_are_read(start: StartDuck, eventually: Any) -> None
         eventually(lambda: sum(duck.status().queue.depth.values()) == 2)
         server.release()
         for future in futures:
-            future.get(timeout=10)
+            future.get(timeout=60)
         assert [call.json["messages"][0]["content"] for call in server.calls][1:] == ["sooner", "later"]
 
 
@@ -571,7 +571,7 @@ def test_monitoring_sends_to_statsd(start: StartDuck) -> None:
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
-        server.settimeout(5)
+        server.settimeout(30)
         statsd = StatsD(*server.getsockname())
         telemetry.attach("statsd", StatsD.EVENTS, statsd)
         try:
@@ -592,6 +592,7 @@ def test_monitoring_sends_to_statsd(start: StartDuck) -> None:
 def test_a_breaker_that_keeps_opening_is_given_more_patience(start: StartDuck) -> None:
     duck = start(
         {"mock": {"responses": [{"error": "server_error"}]}},
+        clock=ManualClock(),
         circuit_breaker={"failure_threshold": 10, "reset_timeout": 30_000, "success_threshold": 2},
         retry={"max_attempts": 1},
     )
@@ -603,7 +604,7 @@ def test_a_breaker_that_keeps_opening_is_given_more_patience(start: StartDuck) -
     with pytest.raises(NoAvailableProvider) as caught:
         duck.complete(HI)
     assert caught.value.reasons == {"mock/gpt-4": "circuit open"}
-    assert caught.value.retry_after == pytest.approx(30.0, abs=5)
+    assert caught.value.retry_after == pytest.approx(30.0)
 
 
 def test_a_full_queue_refuses(start: StartDuck, eventually: Any) -> None:
@@ -615,7 +616,7 @@ def test_a_full_queue_refuses(start: StartDuck, eventually: Any) -> None:
         with pytest.raises(QueueFull):
             duck.complete(HI)
         server.release()
-        assert [future.get(timeout=10).provider for future in waiting] == ["openai"] * 3
+        assert [future.get(timeout=60).provider for future in waiting] == ["openai"] * 3
 
 
 def test_debug_logging_shows_requests_and_responses_and_no_key(start: StartDuck) -> None:
@@ -634,7 +635,7 @@ def test_debug_logging_shows_requests_and_responses_and_no_key(start: StartDuck)
                   ).complete({**HI, "system": "Hello, my key is sk-very-secret"})  # fmt: skip
     finally:
         structlog.configure(**before)
-    first, second = lines.get(timeout=1), lines.get(timeout=1)
+    first, second = lines.get(timeout=30), lines.get(timeout=30)
     assert (first["event"], second["event"]) == ("LLM Request", "LLM Response")
     assert {"provider", "model", "request_id", "request"} <= set(first)
     assert "Hello, my key is" in str(first)

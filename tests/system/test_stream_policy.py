@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -16,9 +17,10 @@ from rubberduck.config import Config, ProviderConfig
 from rubberduck.errors import ConfigError, InvalidRequest, Overloaded, RubberDuckError, StreamInterrupted
 from rubberduck.providers.anthropic.provider import Anthropic
 from rubberduck.providers.base import Provider
-from rubberduck.testing import Behaviour
+from rubberduck.testing import Behaviour, dialects
 from rubberduck.testing.faults import TEXT, BadChunk, Cut, ErrorInside, NoPrefill, Ok, Stall
 from rubberduck.types import Chunk, Delta, FinishReason, Request, Response, Usage
+from supervision.testing import ManualClock
 
 BREAKS: dict[str, Behaviour] = {
     "cut": Cut(after=4),
@@ -83,13 +85,35 @@ def test_a_break_before_so_many_tokens_are_there_is_nobodys_but_ours(upstreams: 
     assert ("".join(pieces), stream.provider) == (TEXT, "fallback")
 
 
-def test_after_the_time_it_is_held_back_a_stream_goes_on_as_it_comes(upstreams: Upstreams) -> None:
-    pair = upstreams(Ok("quack " * 60, between=0.01))
-    with pair.duck.stream(LONG, stream_policy={"buffer": "100ms"}) as stream:
+class Pauses:
+    """Says its first words, another one, and the rest, as the test lets it go on."""
+
+    def __init__(self) -> None:
+        self.may_go_on = threading.Semaphore(0)
+
+    async def answer(self, call: Any, reply: Any) -> None:
+        events = dialects.events(call.path, "m", TEXT)
+        await reply.head(200, {"content-type": "text/event-stream"})
+        for number, event in enumerate(events):
+            while number in (3, 4) and not self.may_go_on.acquire(blocking=False):
+                await reply.wait(0.001)
+            await reply.body(event)
+        await reply.end()
+
+
+def test_after_the_time_it_is_held_back_a_stream_goes_on_as_it_comes(upstreams: Upstreams, eventually: Any) -> None:
+    clock, upstream = ManualClock(), Pauses()
+    pair = upstreams(upstream, clock=clock, primary={"idle_timeout": "9s"})
+    future = pair.duck.service.ask({"stream": LONG, "stream_policy": {"buffer": "2s"}}, block=False)
+    eventually(lambda: 9.0 in clock.pending())  # something has come: it is waited for the next
+    clock.advance(2)
+    upstream.may_go_on.release()
+    with future.get(timeout=30) as stream:
         first = next(stream)
-        assert stream.response is None
+        upstream.may_go_on.release()
         rest = [chunk.delta.content for chunk in stream]
-    assert first.delta.content + "".join(rest) == "quack " * 60
+    assert first.delta.content + "".join(rest) == TEXT
+    pair.asked.append(stream.response)
 
 
 def test_the_policy_may_be_configured_and_a_call_may_choose_another(upstreams: Upstreams) -> None:
@@ -99,8 +123,11 @@ def test_the_policy_may_be_configured_and_a_call_may_choose_another(upstreams: U
 
 
 def test_a_stream_that_is_held_back_past_its_deadline_closes_its_socket(upstreams: Upstreams) -> None:
-    pair = upstreams(Ok("quack " * 500, between=0.01))
-    future = pair.duck.service.ask({"stream": LONG, "stream_policy": "buffer", "timeout": 0.3}, block=False)
+    clock = ManualClock()
+    pair = upstreams(Ok("quack " * 3000, between=0.02), clock=clock)
+    future = pair.duck.service.ask({"stream": LONG, "stream_policy": "buffer", "timeout": 3}, block=False)
+    pair.primary.wait_for(lambda calls: calls and calls[0].said)
+    clock.advance(3)
     with pytest.raises(RubberDuckError):
         future.get(timeout=30)
     pair.primary.wait_for(lambda calls: calls[0].disconnected_at is not None)

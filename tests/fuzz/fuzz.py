@@ -231,13 +231,13 @@ def _brief(reading: Reading) -> str:
 # --- many tries
 
 
-def run(fuzzer: Fuzzer, seconds: float, most_findings: int = 20) -> tuple[int, list[Finding]]:
-    """How many tries the time was enough for, and what they found."""
+def run(fuzzer: Fuzzer, seconds: float, *, least: int = 0, most_findings: int = 20) -> tuple[int, list[Finding]]:
+    """How many tries the time was enough for, or the `least` where it was not, and what they found."""
     findings: list[Finding] = []
     number, until = 0, time.monotonic() + seconds
     tracemalloc.start()
     try:
-        while time.monotonic() < until and len(findings) < most_findings:
+        while (number < least or time.monotonic() < until) and len(findings) < most_findings:
             if number % 500 == 0:
                 tracemalloc.stop()
                 tracemalloc.start() if number % 5000 == 0 else None

@@ -54,7 +54,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def python(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environ = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}", "HOME": str(site), "NO_COLOR": "1"}
     return subprocess.run(
-        [sys.executable, *words], env=environ, cwd=site, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, *words], env=environ, cwd=site, capture_output=True, text=True, timeout=110, check=False
     )
 
 

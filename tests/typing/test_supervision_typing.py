@@ -182,7 +182,7 @@ def lines_with_errors_of_pyright(file: Path) -> dict[int, str]:
         cwd=file.parent,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=500,
         check=False,
     )
     found = json.loads(done.stdout)["generalDiagnostics"]
@@ -196,6 +196,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.mark.timeout(600)  # a whole check by mypy where its cache is empty, and other work for the processor
 @pytest.mark.parametrize("check", [lines_with_errors_of_mypy, lines_with_errors_of_pyright])
 def test_a_users_program_is_clean_but_for_its_mistakes(check: Callable[[Path], dict[int, str]], program: Path) -> None:
     found = check(program)

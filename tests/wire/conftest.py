@@ -33,10 +33,12 @@ class Answer:
 
 @asynccontextmanager
 async def serving(answer: Answer) -> AsyncIterator[str]:
-    """The URL of a server that gives this answer to everything."""
+    """The URL of a server that gives this answer to everything; at the end it has let go of everybody."""
+    answering: set[asyncio.Task[None] | None] = set()
 
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answer.connections += 1
+        answering.add(asyncio.current_task())
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).lower()
@@ -61,6 +63,9 @@ async def serving(answer: Answer) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
+        for task in filter(None, answering):
+            task.cancel()
+        await asyncio.gather(*filter(None, answering), return_exceptions=True)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Coroutine
 from typing import Any
 
@@ -134,16 +135,16 @@ async def into(so_far: Assembly, chunks: Any) -> None:
 
 
 @vendors
-def test_a_port_where_nobody_listens_was_not_sent_to(module: str, serve: Any, answer: Any) -> None:
+def test_a_port_where_nobody_listens_was_not_sent_to(module: str) -> None:
     async def story() -> None:
-        async with serve(answer(200, JSON, b"{}")) as url:
-            pass
-        provider = provider_at(url, module)
-        for call in (provider.complete(REQUEST), into(Assembly(), provider.stream(REQUEST))):
-            with pytest.raises(errors.ServiceUnavailable) as caught:
-                await call
-            assert (caught.value.phase, caught.value.spent) == ("not_sent", 0)
-        await provider.aclose()
+        with socket.socket() as taken:  # by us, who do not listen: nobody else does
+            taken.bind(("127.0.0.1", 0))
+            provider = provider_at(f"http://127.0.0.1:{taken.getsockname()[1]}", module)
+            for ask in (provider.complete, lambda request: into(Assembly(), provider.stream(request))):
+                with pytest.raises(errors.ServiceUnavailable) as caught:
+                    await ask(REQUEST)
+                assert (caught.value.phase, caught.value.spent) == ("not_sent", 0)
+            await provider.aclose()
 
     run(story())
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests_system_rig import COST_OF_HELLO, HELLO, PRICE, REQUEST, StartDuck, provider_log
+from tests_system_rig import COST_OF_HELLO, HELLO, PRICE, REQUEST, Delays, StartDuck, provider_log
 
 from rubberduck import RubberDuck, telemetry
 from rubberduck.errors import (
@@ -126,24 +126,29 @@ def test_calls_that_are_given_up_keep_or_return_what_was_set_aside(start_duck: S
     assert duck.budgets()[""].spent == 4 * WORST == duck.costs().uncertain
 
 
-def test_a_call_waits_for_money_that_another_one_holds(start_duck: StartDuck) -> None:
+def test_a_call_waits_for_money_that_another_one_holds(start_duck: StartDuck, eventually: Any) -> None:
     tight = {"*": {"limit": str(WORST + COST_OF_HELLO), "per": "day"}}
-    duck = start(start_duck, [{**HELLO, "delay": "50ms"}], budgets=tight)
-    assert kinds(ask_many(duck, 2, max_cost=WORST)) == {"Response": 2}
+    duck = start(start_duck, [{**HELLO, "delay": "1s"}], budgets=tight)
+    delays = Delays(duck)
+    calls = [duck.service.ask({"complete": REQUEST, "max_cost": WORST}, block=False) for _ in range(2)]
+    eventually(lambda: duck.status().calls == 2 and duck.provider("mock").calls)
+    delays.end()
+    assert [call.get(timeout=30).text for call in calls] == ["hello there"] * 2
+    assert duck.budgets()[""].spent == 2 * COST_OF_HELLO
 
 
 # --- who is refused, and how -------------------------------------------------------------------------------------
 
 
 def test_a_refusal_names_the_budget_and_when_it_begins_anew_and_sends_nothing(start_duck: StartDuck) -> None:
-    duck = start(start_duck, budgets={"acme": {"limit": "0.00007", "per": "day"}})
+    duck = start(start_duck, budgets={"acme": {"limit": "0.00007", "per": "month"}})
     spend(duck, "acme")
     with pytest.raises(BudgetExceeded, match=r"budget of 'acme' .* 0.000007 of 0.00007 USD") as caught:
         duck.complete(REQUEST, tenant="acme")
     error = caught.value
     assert (error.tenant, error.limit, error.used) == ("acme", Decimal("0.00007"), COST_OF_HELLO)
     assert error.retry_after is not None
-    assert 0 < error.retry_after <= 86_400
+    assert 0 < error.retry_after <= 31 * 86_400
     assert (error.spent, error.attempts, error.retryable) == (0, (), True)
     assert len(duck.provider("mock").calls) == 1
     for other in ("", "other"):
@@ -269,7 +274,7 @@ def test_what_was_spent_before_a_restart_of_the_whole_is_spent_after_it(start_du
 
 def test_a_durable_job_waits_for_the_next_period(start_duck: StartDuck, tmp_path: Path, eventually: Any) -> None:
     jobs = {"path": str(tmp_path / "jobs.sqlite")}
-    duck = start(start_duck, jobs=jobs, budgets={"*": {"limit": str(WORST), "per": "day"}})
+    duck = start(start_duck, jobs=jobs, budgets={"*": {"limit": str(WORST), "per": "month"}})
     spend(duck)
     told: list[Any] = []
     telemetry.attach(

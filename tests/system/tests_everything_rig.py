@@ -96,6 +96,7 @@ class World:
     hedges: int = 0
     kills: Counter[str] = field(default_factory=Counter)
     crashes: float = 0.0
+    lasted: float = 0.0
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
@@ -201,7 +202,7 @@ class World:
     # -- its callers
 
     async def play(self, duck: RubberDuck, calls: int) -> None:
-        rng, tasks = self.rng, []
+        rng, tasks, began = self.rng, [], time.monotonic()
         for number in range(calls):
             kind = rng.choice(KINDS)
             text = rng.choice(["same", "alike"]) if rng.random() < 0.4 and kind != "job" else f"n{number}"
@@ -209,6 +210,7 @@ class World:
             await asyncio.sleep(rng.choice([0, 0, 0, 0.002, 0.01]))
         async with asyncio.timeout(90):
             await asyncio.gather(*tasks)
+        self.lasted = time.monotonic() - began
 
     def _options(self, kind: str) -> dict[str, Any]:
         rng = self.rng

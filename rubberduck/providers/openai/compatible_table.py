@@ -1,9 +1,16 @@
 """Who speaks OpenAI's chat format, and how each one's differs: a row of facts for each server.
 
-What recordings, official SDKs and the vendors' references show is taken from there. Most lists of fields of Groq,
-Together, vLLM, llama-server, xAI, Perplexity and Gemini have not been held against a server; where even the reference
-was silent a comment says so. A field left out is named in a warning, one too many would be a refused call; `extra`
-sends whatever a row does not know.
+Each list of fields was held against what the vendor says, named above the row:
+
+- request types of the vendor's own SDK, made from its API description: Groq 1.7, Mistral 3.7, OpenRouter 1.3, Together
+  3.1, Perplexity 0.46; xAI's protocol file (of its other API, which has the same names);
+- the server's own source: vLLM (`chat_completion/protocol.py`), llama.cpp (`tools/server`: schema and common);
+- pages and recorded exchanges: OpenAI, Azure, DeepSeek, Gemini.
+
+No list was tried against a live server. Where a source is silent or two differ, a comment says so, and what would
+change the answer is sent: the server's own refusal is a clear answer. A mere hint that is not known to be taken
+(`user`, `metadata`, `service_tier`, `prompt_cache_key`) is left out, and named in a warning, as all is that is known
+not to be taken. `extra` sends whatever a row does not know.
 """
 
 from __future__ import annotations
@@ -50,8 +57,13 @@ class Dialect:
     renamed: Mapping[str, str] = field(default_factory=dict)
     limit: str = "max_tokens"
     """What the bound of an answer's tokens is called."""
-    effort: Literal["reasoning_effort", "reasoning", "thinking"] = "reasoning_effort"
-    """How reasoning is asked for: by OpenAI's word, in an object (OpenRouter), with a switch beside it (DeepSeek)."""
+    most_stops: int | None = None
+    """The most stop sequences it takes, where it is known to refuse more."""
+    effort: Literal["reasoning_effort", "reasoning", "thinking", "enabled", "template", "google"] = "reasoning_effort"
+    """How reasoning is asked for: by OpenAI's word, in an object (OpenRouter), with a switch beside it (DeepSeek) or in
+    place of `none` (Together), as an argument of the chat template (llama-server), in Google's own configuration."""
+    levels: tuple[str, ...] = ()
+    """The efforts that it has beside `none`, from least to most; empty where it has all, or knows best."""
     asks_usage: bool = True
     """Whether a stream tells its usage only if asked, by `stream_options`."""
     has_schemas: bool = True
@@ -103,6 +115,7 @@ OPENAI = Dialect(
     "https://api.openai.com/v1",
     "OPENAI_API_KEY",
     hosts=("api.openai.com",),
+    most_stops=4,
     families=("gpt-", "chatgpt-", "o1", "o3", "o4", "ft:", "text-embedding-"),
     prices="openai",
     limit="max_completion_tokens",
@@ -135,6 +148,7 @@ AZURE = Dialect(
     hosts=("openai.azure.com", "cognitiveservices.azure.com", "services.ai.azure.com"),
     prices="azure",
     limit="max_completion_tokens",
+    most_stops=4,
     reasoning_rules=True,
     has_developer=True,
     has_refusals=True,
@@ -152,13 +166,17 @@ GROQ = Dialect(
     "GROQ_API_KEY",
     hosts=("api.groq.com",),
     prices="groq",
-    # n must be 1; penalties, logprobs and logit_bias are listed, but no model supports them.
+    # n must be 1; penalties, logprobs, logit_bias and metadata are listed as what no model supports, and names as 400.
     fields=frozenset({
         *("temperature", "top_p", "stop", "seed", "parallel_tool_calls", "response_format", "reasoning_effort"),
         *("service_tier", "user"),
     }),
     limit="max_completion_tokens",
+    most_stops=4,
+    levels=("low", "medium", "high"),
     has_names=False,
+    has_embeddings=True,
+    has_base64=True,
 )  # fmt: skip
 MISTRAL = Dialect(
     "mistral",
@@ -170,14 +188,17 @@ MISTRAL = Dialect(
         "labs-",
     ),
     prices="mistral",
-    fields=_COMMON | {"n", "parallel_tool_calls"},
+    fields=_COMMON | {
+        *("n", "top_k", "logprobs", "top_logprobs", "parallel_tool_calls"),
+        *("metadata", "service_tier", "prompt_cache_key"),
+    },
     renamed={"seed": "random_seed", "dimensions": "output_dimension"},
     asks_usage=False,
     has_names=False,
     short_ids=True,
     required="any",
     has_embeddings=True,
-)
+)  # fmt: skip
 DEEPSEEK = Dialect(
     "deepseek",
     "https://api.deepseek.com",
@@ -185,7 +206,10 @@ DEEPSEEK = Dialect(
     hosts=("api.deepseek.com",),
     families=("deepseek-",),
     prices="deepseek",
+    # While it thinks, as most models do by themselves, it refuses a forced tool; logprobs it refused once, and the
+    # newer page is silent of them. Efforts that it has not it takes for the nearest. n and seed: no source.
     fields=(_COMMON - {"seed"}) | {"logprobs", "top_logprobs"},
+    most_stops=16,
     effort="thinking",
     has_schemas=False,
     media=frozenset(),
@@ -197,13 +221,16 @@ OPENROUTER = Dialect(
     "OPENROUTER_API_KEY",
     hosts=("openrouter.ai",),
     prices="openrouter",
-    # service_tier and prompt_cache_key: not verified.
-    fields=(CHAT - {"n", "service_tier", "prompt_cache_key"}) | {"top_k", "reasoning_budget"},
+    # verbosity is in its list of parameters, not in its request type.
+    fields=(CHAT - {"n"}) | {"top_k", "reasoning_budget", "reasoning_summary"},
+    most_stops=4,
     effort="reasoning",
     media=_ALL_MEDIA,
     has_file_urls=True,
     caches="cache_control",
     natives=frozenset({"openrouter"}),
+    has_embeddings=True,
+    has_base64=True,
 )
 TOGETHER = Dialect(
     "together",
@@ -211,10 +238,12 @@ TOGETHER = Dialect(
     "TOGETHER_API_KEY",
     hosts=("api.together.xyz", "api.together.ai"),
     prices="together",
-    # parallel_tool_calls and user: not verified.
-    fields=_COMMON | {"n", "top_k", "logit_bias", "logprobs", "top_logprobs"},
+    # parallel_tool_calls: no source.
+    fields=_COMMON | {"n", "top_k", "logit_bias", "logprobs", "top_logprobs", "parallel_tool_calls"},
+    effort="enabled",
+    levels=("low", "medium", "high"),
     counts_logprobs=True,
-    has_names=False,
+    media=_HEARS,
     has_embeddings=True,
 )
 VLLM = Dialect(
@@ -222,22 +251,30 @@ VLLM = Dialect(
     "http://127.0.0.1:8000/v1",
     "VLLM_API_KEY",
     needs_key=False,
-    fields=_COMMON | {"n", "top_k", "logit_bias", "logprobs", "top_logprobs", "parallel_tool_calls", "user"},
+    # `user` is taken and ignored. A budget needs a reasoning parser, without which it is refused.
+    fields=_COMMON | {
+        *("n", "top_k", "logit_bias", "logprobs", "top_logprobs", "parallel_tool_calls", "user", "reasoning_budget"),
+    },
+    renamed={"reasoning_budget": "thinking_token_budget"},
     media=_HEARS,
     has_embeddings=True,
     has_base64=True,
-)
+)  # fmt: skip
 LLAMA_SERVER = Dialect(
     "llama_server",
     "http://127.0.0.1:8080/v1",
     "LLAMA_API_KEY",
     needs_key=False,
-    # n and reasoning_effort: not verified.
-    fields=_SAMPLING | {"response_format", "top_k", "logit_bias", "logprobs", "top_logprobs", "parallel_tool_calls"},
+    # n: up to its slots, and older ones refuse more than 1; a budget: unless it was started with one.
+    fields=_COMMON | {
+        *("n", "top_k", "logit_bias", "logprobs", "top_logprobs", "parallel_tool_calls", "reasoning_budget"),
+    },
+    renamed={"reasoning_budget": "thinking_budget_tokens"},
+    effort="template",
     media=_HEARS,
     has_named_choice=False,
     has_embeddings=True,
-)
+)  # fmt: skip
 XAI = Dialect(
     "xai",
     "https://api.x.ai/v1",
@@ -245,9 +282,13 @@ XAI = Dialect(
     hosts=("api.x.ai",),
     families=("grok-",),
     prices="x-ai",
-    fields=_COMMON | {"n", "logprobs", "top_logprobs", "parallel_tool_calls", "user"},
+    # Models that reason refuse stop and the penalties, and their names do not tell them. More than 4 or 8 stops are
+    # refused, as one source says or the other. logit_bias: one has it, one has not.
+    fields=_COMMON | {
+        *("n", "logit_bias", "logprobs", "top_logprobs", "parallel_tool_calls", "service_tier", "user"),
+    },
     limit="max_completion_tokens",
-)
+)  # fmt: skip
 PERPLEXITY = Dialect(
     "perplexity",
     "https://api.perplexity.ai",
@@ -255,7 +296,9 @@ PERPLEXITY = Dialect(
     hosts=("api.perplexity.ai",),
     families=("sonar",),
     prices="perplexity",
-    fields=(_COMMON - {"stop", "seed"}) | {"top_k"},
+    # Tools are in its request type, but the server refuses them with every model.
+    fields=(_COMMON - {"seed"}) | {"n", "top_k", "logprobs", "top_logprobs"},
+    levels=("minimal", "low", "medium", "high"),
     asks_usage=False,
     has_names=False,
     has_tools=False,
@@ -267,11 +310,17 @@ GEMINI = Dialect(
     hosts=("generativelanguage.googleapis.com",),
     families=("gemini-", "gemma-", "models/"),
     prices="google",
-    # seed, penalties and logprobs: not verified.
-    fields=frozenset({"temperature", "top_p", "stop", "n", "response_format", "reasoning_effort"}),
+    # It refuses a body with an unknown field: seed and penalties are known to be such. logprobs and
+    # parallel_tool_calls: no source.
+    fields=frozenset({
+        *("temperature", "top_p", "stop", "n", "response_format", "parallel_tool_calls", "logprobs", "top_logprobs"),
+        *("reasoning_effort", "reasoning_budget", "reasoning_summary"),
+    }),
+    effort="google",
+    levels=("minimal", "low", "medium", "high"),
     has_names=False,
     media=_HEARS,
     natives=frozenset({"gemini"}),
     has_embeddings=True,
     embedding_batch=100,
-)
+)  # fmt: skip

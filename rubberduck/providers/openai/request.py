@@ -12,6 +12,8 @@ from rubberduck.providers.http import merge_extra
 from rubberduck.providers.openai.compatible_table import Dialect
 from rubberduck.providers.openai.messages import encode_messages, mark_end, marks_of
 from rubberduck.providers.openai.messages import warnings_for as message_warnings
+from rubberduck.providers.openai.reasoning import encode_reasoning
+from rubberduck.providers.openai.reasoning import warnings_for as reasoning_warnings
 from rubberduck.providers.reading import as_dict
 from rubberduck.providers.tool_choice import name_of, require_tools
 from rubberduck.types import AllowedTools, AnyTool, CacheControl, CustomTool, NamedTool, Request, Tool
@@ -68,7 +70,7 @@ def encode_request(request: Request, extra: dict[str, Any], dialect: Dialect) ->
     if request.max_tokens is not None:
         body[dialect.limit] = request.max_tokens
     if request.stop and "stop" in known and "stop" not in refused:
-        body["stop"] = list(request.stop)
+        body["stop"] = _stops(request.stop, dialect)
     if request.n > 1:
         body["n"] = request.n
     if (request.logprobs or request.top_logprobs is not None) and "logprobs" not in refused:
@@ -79,7 +81,7 @@ def encode_request(request: Request, extra: dict[str, Any], dialect: Dialect) ->
         body |= _tools(request, dialect)
     if request.response_format is not None:
         _hold(body, request.response_format, dialect)
-    body |= _reasoning(request, dialect)
+    body |= encode_reasoning(request, dialect)
     if request.cache_control is not None:
         _cache(body, request.cache_control, dialect)
     if dialect.effort == "reasoning":
@@ -92,6 +94,15 @@ def encode_request(request: Request, extra: dict[str, Any], dialect: Dialect) ->
     return body
 
 
+def _stops(stops: tuple[str, ...], dialect: Dialect) -> list[str]:
+    """Where to stop. Which of too many could be left out, nobody but who asked can know."""
+    if dialect.most_stops is not None and len(stops) > dialect.most_stops:
+        raise InvalidRequest(
+            f"{dialect.word} takes {dialect.most_stops} stop sequences at most, not {len(stops)}", field="stop"
+        )
+    return list(stops)
+
+
 def _logprobs(request: Request, dialect: Dialect) -> dict[str, Any]:
     if "logprobs" not in dialect.fields:
         return {}
@@ -100,21 +111,6 @@ def _logprobs(request: Request, dialect: Dialect) -> dict[str, Any]:
         return {"logprobs": count} if count else {}
     told = {"logprobs": request.logprobs, "top_logprobs": request.top_logprobs}
     return {name: value for name, value in told.items() if value is not None}
-
-
-def _reasoning(request: Request, dialect: Dialect) -> dict[str, Any]:
-    effort, budget = request.reasoning_effort, request.reasoning_budget
-    if effort is None and budget is None:
-        return {}
-    if dialect.effort == "reasoning":  # either, not both: the number says more
-        return {"reasoning": {"effort": effort} if budget is None else {"max_tokens": budget}}
-    if effort is None or "reasoning_effort" not in dialect.fields:
-        return {}
-    if dialect.effort == "thinking" and effort == "none":
-        return {"thinking": {"type": "disabled"}}
-    if dialect.effort == "thinking":
-        return {"thinking": {"type": "enabled"}, "reasoning_effort": effort}
-    return {"reasoning_effort": effort}
 
 
 def _hold(body: dict[str, Any], wanted: dict[str, Any], dialect: Dialect) -> None:
@@ -207,8 +203,8 @@ def warnings_for(request: Request, dialect: Dialect) -> tuple[str, ...]:
     if request.response_format is not None and not dialect.has_schemas:
         if request.response_format.get("type") == "json_schema":
             texts.append(f"response_format is told in a system text: {dialect.word} does not hold answers to a schema")
-    if request.reasoning_effort is not None and dialect.effort == "reasoning" and request.reasoning_budget is not None:
-        texts.append("reasoning_effort is not sent: reasoning_budget is, and one excludes the other")
+    if request.reasoning_effort or dialect.effort in ("thinking", "google"):
+        texts += reasoning_warnings(request, dialect)
     if any(isinstance(tool, Tool) and tool.cache_control is not None for tool in request.tools):
         texts.append(f"tools.cache_control is not sent: {dialect.word} has no such field")
     texts += message_warnings(request.messages, dialect, request.model)

@@ -280,6 +280,40 @@ def test_what_deepseek_does_not_heed_while_it_thinks_is_named(
     assert warnings(make, "deepseek", ask(model, reasoning_effort=effort)) == []
 
 
+# --- spoken answers
+
+IN_2100 = 4_102_444_800
+
+
+@pytest.mark.parametrize("word", ["openai", "azure"])
+def test_a_spoken_answer_goes_back_by_its_id_while_that_is_known(make: Any, ask: Any, word: str) -> None:
+    spoken = {"id": "audio_1", "data": "AAAA", "transcript": "Quack", "expires_at": IN_2100}
+    request = ask("gpt-audio", messages=[{"role": "assistant", "audio": spoken}])
+    turn = made(make, word).encode(request)[2]["messages"][0]
+    assert turn == {"role": "assistant", "content": None, "audio": {"id": "audio_1"}}
+    assert warnings(make, word, request) == []
+
+
+@pytest.mark.parametrize("word", ["openai", "azure"])
+@pytest.mark.parametrize(("text", "expected"), [(None, "Quack"), ("said in writing", "said in writing")])
+def test_a_spoken_answer_whose_id_has_expired_goes_back_as_text(
+    make: Any, ask: Any, word: str, text: str | None, expected: str
+) -> None:
+    spoken = {"id": "audio_1", "data": "AAAA", "transcript": "Quack", "expires_at": 1_700_000_000}
+    request = ask("gpt-audio", messages=[{"role": "assistant", "content": text, "audio": spoken}])
+    turn = made(make, word).encode(request)[2]["messages"][0]
+    assert turn == {"role": "assistant", "content": expected}
+    assert warnings(make, word, request) == ["messages.audio is sent as its transcript: its id has expired"]
+
+
+@pytest.mark.parametrize("expires_at", [IN_2100, 1_700_000_000, None])
+def test_who_did_not_speak_is_told_what_was_said(make: Any, ask: Any, expires_at: int | None) -> None:
+    spoken = {"id": "audio_1", "data": "AAAA", "transcript": "Quack", "expires_at": expires_at}
+    request = ask("m", messages=[{"role": "assistant", "audio": spoken}])
+    assert made(make, "groq").encode(request)[2]["messages"][0] == {"role": "assistant", "content": "Quack"}
+    assert warnings(make, "groq", request) == ["messages.audio is sent as its transcript: groq did not speak it"]
+
+
 # --- vectors
 
 

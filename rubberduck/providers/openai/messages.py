@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from rubberduck.providers.model_names import is_written_by
 from rubberduck.providers.openai.compatible_table import Dialect
 from rubberduck.providers.reading import made_id
 from rubberduck.types import (
+    Audio,
     AudioPart,
     CacheControl,
     FilePart,
@@ -127,7 +129,7 @@ class _Writer:
         if message.refusal is not None:
             self._refuse(turn, message.refusal)
         if message.audio is not None:
-            if self._dialect.has_developer and message.audio.id:  # only who spoke knows the id
+            if _is_known(message.audio, self._dialect):
                 turn["audio"] = {"id": message.audio.id}
             elif not message.text:
                 turn["content"] = message.audio.transcript
@@ -207,6 +209,15 @@ class _Writer:
         return file
 
 
+def _is_known(audio: Audio, dialect: Dialect) -> bool:
+    """Whether the server can be told of a spoken answer by its id: only who spoke knows it, and not forever."""
+    return dialect.has_developer and audio.id != "" and not _has_expired(audio)
+
+
+def _has_expired(audio: Audio) -> bool:
+    return audio.expires_at is not None and audio.expires_at <= time.time()
+
+
 def _mark(control: CacheControl, marks: str) -> dict[str, Any]:
     if marks == "cache_control":
         return {"cache_control": control.model_dump(exclude_none=True)}
@@ -268,7 +279,10 @@ def warnings_for(messages: Sequence[Message], dialect: Dialect, model: str) -> I
         yield f"messages.name is not sent: {dialect.word} has no such field"
     if any(message.is_error for message in messages):
         yield "messages.is_error is not sent: say in the content that the tool failed"
-    if any(message.audio and not (dialect.has_developer and message.audio.id) for message in messages):
+    unknown = [each.audio for each in messages if each.audio and not _is_known(each.audio, dialect)]
+    if dialect.has_developer and any(_has_expired(audio) for audio in unknown):
+        yield "messages.audio is sent as its transcript: its id has expired"
+    elif unknown:
         yield f"messages.audio is sent as its transcript: {dialect.word} did not speak it"
     parts = [part for message in messages if isinstance(message.content, tuple) for part in message.content]
     if not parts:

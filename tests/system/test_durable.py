@@ -110,11 +110,32 @@ def test_without_a_section_for_jobs_it_is_said_what_to_add(start_duck: StartDuck
         start_duck().submit(REQUEST)
 
 
-def test_no_more_than_so_many_are_delivered_at_once(start_duck: StartDuck, eventually: Eventually) -> None:
+@pytest.fixture
+def wait_for_looks(monkeypatch: pytest.MonkeyPatch, eventually: Eventually) -> Callable[[int], None]:
+    """`wait_for_looks(n)`: until the jobs under way have been looked at so many times more."""
+    looks, renew = [0], SqliteJobs.renew
+
+    def counted(self: SqliteJobs, *args: Any) -> Any:
+        renewed = renew(self, *args)
+        looks[0] += 1
+        return renewed
+
+    def wait(count: int) -> None:
+        until = looks[0] + count
+        eventually(lambda: looks[0] >= until)
+
+    monkeypatch.setattr(SqliteJobs, "renew", counted)
+    return wait
+
+
+def test_no_more_than_so_many_are_delivered_at_once(
+    start_duck: StartDuck, eventually: Eventually, wait_for_looks: Callable[[int], None]
+) -> None:
     duck, gate = gated(start_duck, max_running=2)
     jobs = [duck.submit(ask_for(f"{n}")) for n in range(6)]
     eventually(lambda: len(gate.arrived) == 2)
     duck.submit(ask_for("one more"))
+    wait_for_looks(3)
     assert len(gate.arrived) == 2
     gate.open(100)
     assert [duck.result(job, timeout=30).text for job in jobs] == [f"re: {n}" for n in range(6)]
@@ -455,21 +476,16 @@ def test_a_job_that_is_answered_with_an_error_keeps_the_error(server: FaultServe
 
 
 def test_a_jump_of_the_clock_loses_no_delivery_under_way(
-    start_duck: StartDuck, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+    start_duck: StartDuck,
+    monkeypatch: pytest.MonkeyPatch,
+    eventually: Eventually,
+    wait_for_looks: Callable[[int], None],
 ) -> None:
     duck, gate = gated(start_duck)
     job = duck.submit(ask_for("slow"))
     eventually(lambda: gate.arrived == ["slow"])
-    looks = [0]
-    lease = SqliteJobs.lease
-
-    def counted(self: SqliteJobs, *args: Any) -> Any:
-        looks[0] += 1
-        return lease(self, *args)
-
-    monkeypatch.setattr(SqliteJobs, "lease", counted)
     monkeypatch.setattr(keeper, "datetime", InAnHour)
-    eventually(lambda: looks[0] >= 5)
+    wait_for_looks(4)
     gate.open()
     assert duck.result(job, timeout=30).text == "re: slow"
     assert gate.arrived == ["slow"]

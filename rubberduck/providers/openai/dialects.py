@@ -41,6 +41,9 @@ _FINISH = {
     "content_filter": FinishReason.CONTENT_FILTER,
 }
 
+END_OF_THOUGHT = "</thought>"
+"""What Gemini writes between reasoning and text; in a stream at the beginning of the first piece of text."""
+
 
 def finish_reason(raw: str | None, *, has_tools: bool, refused: bool) -> FinishReason:
     """Why an answer ended. `length` stays `length` beside tool calls, because their arguments may be cut."""
@@ -56,10 +59,13 @@ def content_of(said: dict[str, Any]) -> tuple[str, str]:
     """The text and the reasoning of a message or delta.
 
     Reasoning stands in `reasoning_content` (DeepSeek, z.ai, GPUStack), in `reasoning` (Groq, Ollama, OpenRouter),
-    or in an array of `thinking` and `text` parts that takes the place of the text (Mistral).
-    `reasoning_details` repeat it.
+    in an array of `thinking` and `text` parts that takes the place of the text (Mistral), or before the text, between
+    tags (Gemini). `reasoning_details` repeat it.
     """
     content = said.get("content")
+    if "extra_content" in said and is_thought(said):
+        thought, _, answer = as_text(content).removeprefix("<thought>").partition(END_OF_THOUGHT)
+        return answer, thought
     reasoning = as_text(said.get("reasoning_content")) or as_text(said.get("reasoning"))
     if not reasoning and "reasoning_details" in said:
         reasoning = "".join([_readable(as_dict(detail)) for detail in as_list(said["reasoning_details"])])
@@ -72,6 +78,11 @@ def content_of(said: dict[str, Any]) -> tuple[str, str]:
         else:
             text.append(as_text(part.get("text")))
     return "".join(text), reasoning
+
+
+def is_thought(said: dict[str, Any]) -> bool:
+    """Whether the content of a message or delta begins with reasoning (Gemini)."""
+    return as_dict(as_dict(said.get("extra_content")).get("google")).get("thought") is True
 
 
 def _readable(detail: dict[str, Any]) -> str:

@@ -26,6 +26,9 @@ class _ChoiceSoFar:
     role: str | None = None
     refused: bool = False
     begun: bool = False
+    thinks: bool = False
+    is_plain: bool = False
+    """Whether it has begun, and its text is text from the first letter on."""
     finished: bool = False
 
 
@@ -76,7 +79,7 @@ class OpenAIStreamDecoder(StreamDecoder):
             choice = self._choices[index] = _ChoiceSoFar()
         told = as_dict(said.get("delta"))
         raw, logprobs = said.get("finish_reason"), said.get("logprobs")
-        if choice.begun and raw is None and logprobs is None and len(told) == 1:  # nearly all chunks are such
+        if choice.is_plain and raw is None and logprobs is None and len(told) == 1:  # nearly all chunks are such
             text = told.get("content")
             if isinstance(text, str) and text:
                 return Chunk(index, Delta(text), None, None, None, self._id or None, self._model or None)
@@ -95,6 +98,7 @@ class OpenAIStreamDecoder(StreamDecoder):
             return None  # a chunk that is handed on is a sign of progress
         if not choice.begun:
             choice.begun = True
+            choice.is_plain = not choice.thinks
             delta = replace(delta, role=choice.role)
         return self._chunk(index, delta, reason, raw if reason else None, logprobs=logprobs)
 
@@ -110,6 +114,8 @@ class OpenAIStreamDecoder(StreamDecoder):
 
     def _delta(self, said: dict[str, Any], choice: _ChoiceSoFar) -> Delta:
         text, reasoning = dialects.content_of(said)
+        if choice.thinks or "extra_content" in said:
+            text = self._behind_thought(text, said, choice)
         refusal = as_text(said.get("refusal"))
         choice.refused = choice.refused or bool(refusal)
         choice.role = choice.role or as_name(said.get("role"))
@@ -126,6 +132,13 @@ class OpenAIStreamDecoder(StreamDecoder):
             dialects.annotations_of(said) if said.get("annotations") else (),
             dialects.audio_of(said) if said.get("audio") else None,
         )
+
+    @staticmethod
+    def _behind_thought(text: str, said: dict[str, Any], choice: _ChoiceSoFar) -> str:
+        """The text without the mark that ends the reasoning before it (Gemini)."""
+        thought, choice.thinks = choice.thinks, dialects.is_thought(said) and not text
+        choice.is_plain = choice.begun and not choice.thinks
+        return text.removeprefix(dialects.END_OF_THOUGHT) if thought else text
 
     def _calls(self, said: dict[str, Any], choice: _ChoiceSoFar) -> tuple[ToolCallDelta, ...]:
         return tuple([self._call(fragment, choice) for fragment in dialects.tool_calls_of(said)])

@@ -89,7 +89,7 @@ def question(text: str = "What is the weather in Paris?", **fields: Any) -> dict
 
 
 def streamed(duck: RubberDuck, request: dict[str, Any]) -> tuple[list[Delta], Response]:
-    with duck.stream(request, timeout=30) as stream:
+    with duck.stream(request, timeout=90) as stream:
         deltas = [chunk.delta for chunk in stream]
         assert stream.response is not None
         return deltas, stream.response
@@ -98,7 +98,7 @@ def streamed(duck: RubberDuck, request: dict[str, Any]) -> tuple[list[Delta], Re
 def test_a_tool_that_must_be_called_is_called_with_arguments_of_its_types(duck: RubberDuck) -> None:
     request = question(tools=TOOLS[:1], tool_choice="required")
     for _ in range(2):  # the same at each time
-        choice = duck.complete(request, timeout=30).choices[0]
+        choice = duck.complete(request, timeout=90).choices[0]
         (call,) = choice.message.tool_calls
         assert (call.function.name, choice.message.content) == ("get_weather", None)
         assert is_weather(json.loads(call.function.arguments)), call.function.arguments
@@ -110,7 +110,7 @@ def test_a_call_is_streamed_as_it_is_written_and_is_the_same(duck: RubberDuck) -
     request = question(tools=TOOLS[:1], tool_choice="required")
     deltas, response = streamed(duck, request)
     (call,) = response.choices[0].message.tool_calls
-    whole = duck.complete(request, timeout=30).choices[0]
+    whole = duck.complete(request, timeout=90).choices[0]
     assert call.function == whole.message.tool_calls[0].function
     assert response.choices[0].finish_reason is FinishReason.TOOL_CALLS
     assert not any(delta.content for delta in deltas)
@@ -121,7 +121,7 @@ def test_a_call_is_streamed_as_it_is_written_and_is_the_same(duck: RubberDuck) -
 @pytest.mark.parametrize("name", ["get_weather", "get_map", "get_time"])
 def test_a_tool_that_is_named_is_called_and_no_other(duck: RubberDuck, name: str) -> None:
     choice = {"type": "function", "function": {"name": name}}
-    response = duck.complete(question(tools=TOOLS, tool_choice=choice), timeout=30)
+    response = duck.complete(question(tools=TOOLS, tool_choice=choice), timeout=90)
     (call,) = response.choices[0].message.tool_calls
     arguments = json.loads(call.function.arguments)
     assert call.function.name == name
@@ -136,7 +136,7 @@ def test_a_tool_that_is_named_is_called_and_no_other(duck: RubberDuck, name: str
 
 
 def test_of_several_tools_one_is_called(duck: RubberDuck) -> None:
-    response = duck.complete(question("Draw a map of Berlin", tools=TOOLS, tool_choice="required"), timeout=30)
+    response = duck.complete(question("Draw a map of Berlin", tools=TOOLS, tool_choice="required"), timeout=90)
     (call,) = response.choices[0].message.tool_calls
     assert call.function.name in {"get_weather", "get_map", "get_time"}
     assert isinstance(json.loads(call.function.arguments), dict)
@@ -144,16 +144,16 @@ def test_of_several_tools_one_is_called(duck: RubberDuck) -> None:
 
 def test_the_answer_to_a_call_is_read(duck: RubberDuck) -> None:
     request = question(tools=TOOLS[:1], tool_choice="required")
-    asked = duck.complete(request, timeout=30).choices[0].message
+    asked = duck.complete(request, timeout=90).choices[0].message
     result = {"role": "tool", "tool_call_id": asked.tool_calls[0].id, "content": "It is sunny, 20 degrees."}
     messages = [*request["messages"], asked, result]
-    told = duck.complete(question(tools=TOOLS[:1], max_tokens=30) | {"messages": messages}, timeout=30)
+    told = duck.complete(question(tools=TOOLS[:1], max_tokens=30) | {"messages": messages}, timeout=90)
     assert "sunny" in told.text
 
 
 def test_a_cut_call_stays_cut(duck: RubberDuck) -> None:
     request = question(tools=TOOLS[:1], tool_choice="required", max_tokens=25)
-    for response in (duck.complete(request, timeout=30), streamed(duck, request)[1]):
+    for response in (duck.complete(request, timeout=90), streamed(duck, request)[1]):
         (call,) = response.choices[0].message.tool_calls
         assert response.choices[0].finish_reason is FinishReason.LENGTH
         assert call.function.arguments.startswith("{")
@@ -162,7 +162,7 @@ def test_a_cut_call_stays_cut(duck: RubberDuck) -> None:
 def test_an_answer_keeps_to_a_schema_streamed_or_not(duck: RubberDuck) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "capital", "strict": True, "schema": CAPITAL}}
     request = question("Is Rome the capital of Italy?", response_format=form)
-    response = duck.complete(request, timeout=30)
+    response = duck.complete(request, timeout=90)
     said = json.loads(response.text)
     assert said.keys() == {"city", "is_capital"}
     assert isinstance(said["is_capital"], bool)
@@ -182,20 +182,20 @@ def test_an_answer_keeps_to_a_schema_streamed_or_not(duck: RubberDuck) -> None:
 )
 def test_a_count_is_what_an_answer_costs(duck: RubberDuck, fields: dict[str, Any]) -> None:
     request = question(max_tokens=1) | fields
-    count = duck.count_tokens(request, timeout=30)
-    assert (count.tokens, count.estimated) == (duck.complete(request, timeout=30).usage.prompt_tokens, False)
+    count = duck.count_tokens(request, timeout=90)
+    assert (count.tokens, count.estimated) == (duck.complete(request, timeout=90).usage.prompt_tokens, False)
     assert count.tokens > 10
 
 
 def test_a_count_does_not_write_anything(duck: RubberDuck) -> None:
     before = duck.costs().tokens
-    duck.count_tokens(question(), timeout=30)
+    duck.count_tokens(question(), timeout=90)
     assert duck.costs().tokens == before
 
 
 def test_vectors_of_like_texts_are_alike(duck: RubberDuck) -> None:
     texts = ["The cat sat on the mat", "A cat is sitting on a mat", "Quarterly tax forms are due"]
-    answer = duck.embed({"model": "smollm2", "input": texts}, timeout=30)
+    answer = duck.embed({"model": "smollm2", "input": texts}, timeout=90)
     cat, like, other = answer.vectors
     assert len(cat) == len(like) == len(other) == 576
 
@@ -208,14 +208,14 @@ def test_vectors_of_like_texts_are_alike(duck: RubberDuck) -> None:
 
 def test_a_text_that_is_too_long_for_a_vector_is_refused_as_such(duck: RubberDuck) -> None:
     with pytest.raises(ContextLengthExceeded):
-        duck.embed({"model": "smollm2", "input": "word " * 1500}, timeout=30)
+        duck.embed({"model": "smollm2", "input": "word " * 1500}, timeout=90)
 
 
 def test_sampling_and_probabilities_are_the_engines(duck: RubberDuck) -> None:
     fields = {"logprobs": True, "top_logprobs": 2, "seed": 7, "top_k": 5, "presence_penalty": 0.1}
     request = question("Say hello", max_tokens=4, **fields, extra={"local": {"min_p": 0.1}})
-    response = duck.complete(request | {"temperature": 1.0}, timeout=30)
-    again = duck.complete(request | {"temperature": 1.0}, timeout=30)
+    response = duck.complete(request | {"temperature": 1.0}, timeout=90)
+    again = duck.complete(request | {"temperature": 1.0}, timeout=90)
     assert response.text == again.text
     assert response.usage.completion_tokens == 4
     assert response.choices[0].logprobs

@@ -269,11 +269,11 @@ def test_two_processes_keep_to_one_limit(old_server: Any, tmp_path: Path, store:
         one.say("go")
         other.say("go")
         if store == "killed":
-            eventually(lambda: sent() >= 0.1 * limit, timeout=20)
+            eventually(lambda: sent() >= 0.1 * limit, timeout=40)
             old_server.kill()
-            eventually(lambda: sent() >= 0.3 * limit, timeout=20)
+            eventually(lambda: sent() >= 0.3 * limit, timeout=40)
             old_server.start()
-        eventually(lambda: sent() >= (0.9 if store == "there" else 0.4) * limit, timeout=20)
+        eventually(lambda: sent() >= (0.9 if store == "there" else 0.4) * limit, timeout=40)
         before = -1
         while before != (before := sent()):
             time.sleep(0.5)  # until there is no room for more

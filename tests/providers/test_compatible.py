@@ -20,6 +20,12 @@ CLOCK = {"function": {"name": "clock"}}
 IMAGE = {"type": "image_url", "image_url": {"url": "https://x.example/a.png"}}
 AUDIO = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
 FILE = {"type": "file", "file": {"file_data": "data:application/pdf;base64,JVBE", "filename": "a.pdf"}}
+MISTRALS = {
+    "input_audio": {"type": "input_audio", "input_audio": "AAAA"},
+    "file": {
+        "type": "document_url", "document_url": "data:application/pdf;base64,JVBE", "document_name": "a.pdf",
+    },
+}  # fmt: skip
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
 AZURE = "https://me.openai.azure.com"
 
@@ -93,14 +99,15 @@ def test_what_servers_take_beside_text_and_the_rest_is_refused(make: Any, ask: A
     takes = dict.fromkeys(WORDS, "")
     for word in WORDS:
         for part in (IMAGE, AUDIO, FILE):
+            shown = MISTRALS.get(part["type"], part) if word == "mistral" else part
             request = ask("m", messages=asking(part))
             if (field := refused_for(make, word, request)) is not None:
                 assert field == "messages.content"
                 continue
-            assert sent(make, word, request)["messages"][0]["content"] == [part]
+            assert sent(make, word, request)["messages"][0]["content"] == [shown]
             takes[word] += part["type"][0]
     assert takes == {
-        "azure": "iif", "groq": "i", "mistral": "i", "deepseek": "", "openrouter": "iif", "together": "ii",
+        "azure": "iif", "groq": "i", "mistral": "iif", "deepseek": "", "openrouter": "iif", "together": "ii",
         "vllm": "ii", "llama_server": "ii", "xai": "i", "perplexity": "i", "gemini": "ii",
     }  # fmt: skip
 
@@ -275,6 +282,34 @@ def test_openrouter_marks_where_to_cache_up_to_and_fetches_files(make: Any, ask:
     file = {"type": "file", "file": {"file_url": "https://x.example/a.pdf"}}
     shown = sent(make, "openrouter", ask("m", messages=asking(file)))["messages"][0]["content"]
     assert shown == [{"type": "file", "file": {"file_data": "https://x.example/a.pdf"}}]
+
+
+def test_openrouter_is_told_which_tools_to_cache_and_the_others_are_not(make: Any, ask: Any) -> None:
+    request = ask("m", tools=[WEATHER, CLOCK | {"cache_control": {"type": "ephemeral", "ttl": "1h"}}])
+    first, second = sent(make, "openrouter", request)["tools"]
+    assert "cache_control" not in first
+    assert second == {
+        "type": "function",
+        "function": {"name": "clock"},
+        "cache_control": {"type": "ephemeral", "ttl": "1h"},
+    }
+    assert warned(make, "openrouter", request) == []
+    assert warned(make, "groq", request) == ["tools.cache_control"]
+    assert "cache_control" not in sent(make, "groq", request)["tools"][1]
+
+
+@pytest.mark.parametrize(
+    ("file", "shown"),
+    [
+        ({"file_id": "f"}, {"type": "file", "file_id": "f"}),
+        ({"file_url": "https://x.example/a"}, {"type": "document_url", "document_url": "https://x.example/a"}),
+    ],
+)
+def test_mistral_takes_a_file_by_its_id_or_behind_a_url(
+    make: Any, ask: Any, file: dict[str, Any], shown: dict[str, Any]
+) -> None:
+    request = ask("m", messages=asking({"type": "file", "file": file}))
+    assert sent(make, "mistral", request)["messages"][0]["content"] == [shown]
 
 
 def test_together_counts_probabilities(make: Any, ask: Any) -> None:

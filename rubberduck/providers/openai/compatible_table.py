@@ -78,6 +78,8 @@ class Dialect:
     has_refusals: bool = False
     media: frozenset[Medium] = _IMAGES
     has_file_urls: bool = False
+    has_bare_parts: bool = False
+    """Whether a recording is its bare data, and a file an id or a URL (Mistral)."""
     caches: Literal["", "breakpoint", "cache_control"] = ""
     """How a place to cache up to is marked on a part, if at all."""
     natives: frozenset[str] = frozenset()
@@ -195,6 +197,8 @@ MISTRAL = Dialect(
     renamed={"seed": "random_seed", "dimensions": "output_dimension"},
     asks_usage=False,
     has_names=False,
+    media=_ALL_MEDIA,
+    has_bare_parts=True,
     short_ids=True,
     required="any",
     has_embeddings=True,

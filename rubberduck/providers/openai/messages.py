@@ -20,6 +20,7 @@ from rubberduck.types import (
     Audio,
     AudioPart,
     CacheControl,
+    FileData,
     FilePart,
     ImagePart,
     Message,
@@ -192,8 +193,12 @@ class _Writer:
         match part:
             case ImagePart():
                 return {"type": "image_url", "image_url": part.image_url.model_dump(exclude_none=True)}
+            case AudioPart() if self._dialect.has_bare_parts:
+                return {"type": "input_audio", "input_audio": part.input_audio.data}
             case AudioPart():
                 return {"type": "input_audio", "input_audio": part.input_audio.model_dump()}
+            case FilePart() if self._dialect.has_bare_parts:
+                return _bare_file(part.file)
             case FilePart():
                 return {"type": "file", "file": self._file(part)}
 
@@ -207,6 +212,14 @@ class _Writer:
                 )
             file["file_data"] = url
         return file
+
+
+def _bare_file(file: FileData) -> dict[str, Any]:
+    """A file as Mistral takes it: by its id, or as a document behind a URL, which may carry it."""
+    if file.file_id is not None:
+        return {"type": "file", "file_id": file.file_id}
+    document = {"type": "document_url", "document_url": file.file_data or file.file_url}
+    return document if file.filename is None else document | {"document_name": file.filename}
 
 
 def _is_known(audio: Audio, dialect: Dialect) -> bool:

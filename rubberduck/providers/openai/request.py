@@ -151,7 +151,10 @@ def _tools(request: Request, dialect: Dialect) -> dict[str, Any]:
 
 def _tool(tool: AnyTool, dialect: Dialect) -> dict[str, Any]:
     if isinstance(tool, Tool):
-        return {"type": "function", "function": tool.function.model_dump(exclude_none=True)}
+        shown = {"type": "function", "function": tool.function.model_dump(exclude_none=True)}
+        if tool.cache_control is not None and dialect.caches == "cache_control":
+            shown["cache_control"] = tool.cache_control.model_dump(exclude_none=True)
+        return shown
     if dialect.has_custom_tools:
         return {"type": "custom", "custom": tool.custom.model_dump(exclude_none=True)}
     raise InvalidRequest(f"{dialect.word} has no custom tools: give a function with parameters", field="tools")
@@ -205,7 +208,8 @@ def warnings_for(request: Request, dialect: Dialect) -> tuple[str, ...]:
             texts.append(f"response_format is told in a system text: {dialect.word} does not hold answers to a schema")
     if request.reasoning_effort or dialect.effort in ("thinking", "google"):
         texts += reasoning_warnings(request, dialect)
-    if any(isinstance(tool, Tool) and tool.cache_control is not None for tool in request.tools):
+    marked = any(isinstance(tool, Tool) and tool.cache_control is not None for tool in request.tools)
+    if marked and dialect.caches != "cache_control":
         texts.append(f"tools.cache_control is not sent: {dialect.word} has no such field")
     texts += message_warnings(request.messages, dialect, request.model)
     return tuple(texts)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rubberduck import errors
+from rubberduck.actors.circuit_breaker import GetState
+from rubberduck.actors.cost_tracker import Health
 from rubberduck.core.figures import money, span
 from rubberduck.core.ledger import Summary
 from rubberduck.providers.mock import MockCall, Scripted
@@ -54,6 +56,8 @@ class Play:
         self._mocks = {name: duck.provider(name) for name in NAMES}
         for mock in self._mocks.values():
             time.govern(mock)
+        time.heed(duck.actor(f"circuit_breaker:{NAMES[-1]}"), GetState())
+        time.heed(duck.actor("cost_tracker"), Health())
 
     def run(self) -> list[str]:
         unsubscribe = self._duck.system.events.subscribe(self._note_event)
@@ -168,8 +172,6 @@ class Play:
                 self._states[name] = state
 
     def _breaker_state(self, name: str) -> str:
-        from rubberduck.actors.circuit_breaker import GetState
-
         future = self._duck.actor(f"circuit_breaker:{name}").ask(GetState(), block=False)
         return str(self._time.result(future).value).replace("_", "-")
 

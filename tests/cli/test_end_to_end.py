@@ -9,9 +9,11 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,7 @@ import rubberduck
 from rubberduck.cli import main
 from rubberduck.cli.surroundings import Surroundings
 from rubberduck.providers.local import model as local_model
+from rubberduck.storage.sqlite import SqliteLedger
 
 ROOT = Path(rubberduck.__file__).parents[1]
 Eventually = Callable[..., object]
@@ -119,6 +122,24 @@ def test_outage_of_the_demonstration_is_survived(seed: int, capsys: pytest.Captu
     assert "-> closed" in told
     assert "was restarted by its supervisor" in told
     assert "each answered once" in told
+
+
+def test_no_time_of_the_demonstration_passes_while_the_disk_is_busy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where a write took half a second its calls came too late, and the demonstration said that it had failed."""
+    write = SqliteLedger.write
+
+    def slowly(self: SqliteLedger, records: Any) -> list[bool]:
+        time.sleep(0.08)
+        return write(self, records)
+
+    monkeypatch.setattr(SqliteLedger, "write", slowly)
+    code = run("demo", "--fast", "--seed", "2")
+    told = capsys.readouterr().out
+    assert code == 0, told
+    ended_at = float(told.splitlines()[-1].split()[0])
+    assert ended_at < 20, told  # 15 s on a quick disk, 40 s if each write made time pass
 
 
 # --- with the local model

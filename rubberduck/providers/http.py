@@ -200,6 +200,7 @@ class HTTPProvider(Provider):
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
         warnings = self._warn(self.embedding_warnings(request))
         given = await self._asked(request.model, self.encode_embedding, self.decode_embedding, request)
+        warnings += self._warn(_unheeded(request, given))
         return replace(given, warnings=warnings) if warnings else given
 
     async def count(self, request: Request) -> TokenCount:
@@ -386,6 +387,14 @@ def merge_extra(body: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
 
 def _with_stream(request: Request, stream: bool) -> Request:
     return request if request.stream is stream else request.model_copy(update={"stream": stream})
+
+
+def _unheeded(request: EmbeddingRequest, given: Embeddings) -> tuple[str, ...]:
+    """What vectors show of a length that was asked for: a server that cannot shorten them may well say nothing."""
+    length = len(given.vectors[0]) if given.vectors else None
+    if request.dimensions in (None, length):
+        return ()
+    return (f"dimensions is not heeded: the vectors have {length} numbers, not {request.dimensions}",)
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))

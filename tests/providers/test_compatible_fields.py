@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import pytest
 
 from rubberduck import errors
@@ -337,3 +338,19 @@ def test_vectors_are_asked_for_with_the_fields_that_a_server_has(
     assert body == {"model": "m", "input": ["a"]} | expected
     said = ["user is not sent: " + word + " has no such field"] if "user" not in expected else []
     assert list(made(make, word).embedding_warnings(request)) == said
+
+
+@pytest.mark.parametrize("word", ["together", "llama_server", "ollama"])
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [(2, []), (None, []), (3, ["dimensions is not heeded: the vectors have 2 numbers, not 3"])],
+)
+def test_vectors_of_another_length_than_was_asked_for_are_not_passed_over(
+    make: Any, vendor: Any, run: Any, word: str, asked: int | None, said: list[str]
+) -> None:
+    """No server tells that it ignores the field, and a store of vectors would find out much later."""
+    body = {"model": "m", "data": [{"index": 0, "embedding": [0.5, -1.0]}], "usage": {"prompt_tokens": 1}}
+    body |= {"embeddings": [[0.5, -1.0]], "prompt_eval_count": 1}
+    request = EmbeddingRequest.parse({"model": "m", "input": ["a"], "dimensions": asked})
+    given = run(make(word, vendor(httpx.Response(200, json=body))).embed(request))
+    assert (given.vectors, list(given.warnings)) == (((0.5, -1.0),), said)

@@ -108,16 +108,23 @@ def test_calls_one_by_one_are_asked_for_where_that_is_possible(make: Any, ask: A
     assert warnings(make, word, request) == []
 
 
+NAMED: dict[str, set[str]] = {word: {"system", "user", "assistant", "tool"} for word in SENT}
+NAMED |= {"groq": set(), "mistral": {"tool"}, "xai": {"user"}, "perplexity": set(), "gemini": set()}
+
+
+@pytest.mark.parametrize("role", ["system", "user", "assistant", "tool"])
 @pytest.mark.parametrize("word", SENT)
-def test_a_participants_name_is_sent_where_that_is_known_to_be_taken(make: Any, ask: Any, word: str) -> None:
-    request = ask("m", messages=[{"role": "user", "content": "Hi", "name": "ann"}])
+def test_a_participants_name_is_sent_where_it_is_known_to_be_taken(make: Any, ask: Any, word: str, role: str) -> None:
+    message = {"role": role, "content": "Hi", "name": "ann"} | ({"tool_call_id": "abcdefghi"} if role == "tool" else {})
+    request = ask("m", messages=[message])
     turn = made(make, word).encode(request)[2]["messages"][0]
     said = warnings(make, word, request)
-    if word in ("groq", "mistral", "perplexity", "gemini"):
-        assert turn == {"role": "user", "content": "Hi"}
-        assert said == [f"messages.name is not sent: {word} has no such field"]
-    else:
-        assert (turn, said) == ({"role": "user", "content": "Hi", "name": "ann"}, [])
+    if role in NAMED[word]:
+        assert (turn, said) == (message, [])
+        return
+    assert turn == {name: value for name, value in message.items() if name != "name"}
+    beside = f" beside role {role}" if NAMED[word] else ""
+    assert said == [f"messages.name is not sent: {word} has no such field{beside}"]
 
 
 # --- where to stop

@@ -34,6 +34,8 @@ _COMMON = _SAMPLING | {"response_format", "reasoning_effort"}
 _ALL_MEDIA: frozenset[Medium] = frozenset({"image_url", "input_audio", "file"})
 _IMAGES: frozenset[Medium] = frozenset({"image_url"})
 _HEARS: frozenset[Medium] = frozenset({"image_url", "input_audio"})
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+_NOBODY: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ class Dialect:
     """Whether OpenAI's reasoning models are behind it, which take no sampling parameters."""
 
     has_developer: bool = False
-    has_names: bool = True
+    named: frozenset[str] = _ROLES
+    """Whose messages can bear a name."""
     has_refusals: bool = False
     media: frozenset[Medium] = _IMAGES
     has_file_urls: bool = False
@@ -176,7 +179,7 @@ GROQ = Dialect(
     limit="max_completion_tokens",
     most_stops=4,
     levels=("low", "medium", "high"),
-    has_names=False,
+    named=_NOBODY,
     has_embeddings=True,
     has_base64=True,
 )  # fmt: skip
@@ -196,7 +199,7 @@ MISTRAL = Dialect(
     },
     renamed={"seed": "random_seed", "dimensions": "output_dimension"},
     asks_usage=False,
-    has_names=False,
+    named=frozenset({"tool"}),
     media=_ALL_MEDIA,
     has_bare_parts=True,
     short_ids=True,
@@ -292,6 +295,7 @@ XAI = Dialect(
         *("n", "logit_bias", "logprobs", "top_logprobs", "parallel_tool_calls", "service_tier", "user"),
     },
     limit="max_completion_tokens",
+    named=frozenset({"user"}),
 )  # fmt: skip
 PERPLEXITY = Dialect(
     "perplexity",
@@ -304,7 +308,7 @@ PERPLEXITY = Dialect(
     fields=(_COMMON - {"seed"}) | {"n", "top_k", "logprobs", "top_logprobs"},
     levels=("minimal", "low", "medium", "high"),
     asks_usage=False,
-    has_names=False,
+    named=_NOBODY,
     has_tools=False,
 )
 GEMINI = Dialect(
@@ -322,7 +326,7 @@ GEMINI = Dialect(
     }),
     effort="google",
     levels=("minimal", "low", "medium", "high"),
-    has_names=False,
+    named=_NOBODY,
     media=_HEARS,
     natives=frozenset({"gemini"}),
     has_embeddings=True,

@@ -88,7 +88,7 @@ class _Writer:
                 return self._named(message, {"role": role, "content": self._content(message)})
 
     def _named(self, message: Message, turn: dict[str, Any]) -> dict[str, Any]:
-        if message.name is not None and (self._dialect.has_names or message.role == "function"):
+        if message.name is not None and (message.role in self._dialect.named or message.role == "function"):
             turn["name"] = message.name
         return turn
 
@@ -288,8 +288,10 @@ def _add_native(turn: dict[str, Any], native: Native) -> None:
 
 def warnings_for(messages: Sequence[Message], dialect: Dialect, model: str) -> Iterator[str]:
     """What of a conversation is not sent, though it is answered all the same."""
-    if not dialect.has_names and any(message.name and message.role != "function" for message in messages):
-        yield f"messages.name is not sent: {dialect.word} has no such field"
+    unnamed = {message.role for message in messages if message.name} - dialect.named - {"function"}
+    if unnamed:
+        beside = f" beside role {', '.join(sorted(unnamed))}" if dialect.named else ""
+        yield f"messages.name is not sent: {dialect.word} has no such field{beside}"
     if any(message.is_error for message in messages):
         yield "messages.is_error is not sent: say in the content that the tool failed"
     unknown = [each.audio for each in messages if each.audio and not _is_known(each.audio, dialect)]

@@ -108,6 +108,14 @@ def test_calls_one_by_one_are_asked_for_where_that_is_possible(make: Any, ask: A
     assert warnings(make, word, request) == []
 
 
+@pytest.mark.parametrize("word", SENT)
+def test_a_stream_is_asked_for_its_usage_where_it_has_to_be_asked(make: Any, ask: Any, word: str) -> None:
+    body = sent(make, word, ask("m", stream=True, extra={"stream_options": {"include_obfuscation": False}}))
+    asked = {} if word in ("mistral", "perplexity") else {"include_usage": True}
+    assert body["stream_options"] == {"include_obfuscation": False} | asked
+    assert "stream_options" not in sent(make, word, ask("m"))
+
+
 NAMED: dict[str, set[str]] = {word: {"system", "user", "assistant", "tool"} for word in SENT}
 NAMED |= {"groq": set(), "mistral": {"tool"}, "xai": {"user"}, "perplexity": set(), "gemini": set()}
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from rubberduck.errors import InvalidRequest
 from rubberduck.providers.reading import is_whole_json, made_id
+from rubberduck.providers.tool_choice import names_in
 from rubberduck.types import (
     AllowedTools,
     Choice,
@@ -21,7 +22,6 @@ from rubberduck.types import (
     Delta,
     FinishReason,
     FunctionCall,
-    NamedTool,
     Request,
     Response,
     Tool,
@@ -45,7 +45,7 @@ def must_call(request: Request) -> bool:
 
 def usable(request: Request) -> tuple[Tool, ...]:
     """The tools that may be called now. Raises InvalidRequest where one is none that the engine knows."""
-    names = _named(request)
+    names = names_in(request.tool_choice)
     tools = []
     for tool in request.tools:
         if not isinstance(tool, Tool):
@@ -55,16 +55,6 @@ def usable(request: Request) -> tuple[Tool, ...]:
     if request.tools and not tools:
         raise InvalidRequest("tool_choice names none of the tools", field="tool_choice")
     return tuple(tools)
-
-
-def _named(request: Request) -> tuple[str, ...] | None:
-    match request.tool_choice:
-        case NamedTool(function=function):
-            return (function.name,)
-        case AllowedTools(names=names):
-            return names
-        case _:
-            return None
 
 
 def held_to_a_call(request: Request) -> Request:

@@ -21,7 +21,7 @@ def config(openai_url: str, anthropic_url: str) -> dict[str, Any]:
             "fallback": {"module": "anthropic", "base_url": anthropic_url, "api_key": "sk-2", "priority": 2},
         },
         "models": {"smart": ["primary/gpt-4o", "fallback/claude-sonnet-4-5"]},
-        "circuit_breaker": {"failure_threshold": 2, "reset_timeout": "300ms", "success_threshold": 1},
+        "circuit_breaker": {"failure_threshold": 2, "reset_timeout": "3s", "success_threshold": 1},
         "retry": {"base_delay": "10ms"},
         "ledger": {"path": ":memory:"},
     }
@@ -43,7 +43,7 @@ def show(duck: RubberDuck, openai: FaultServer) -> None:
     openai.play(faults.Ok("The primary is back."))
     print("\nThe vendor is well again; after its reset_timeout the breaker lets one call through.")
     while ask(duck, number := number + 1) != "primary":
-        time.sleep(0.1)
+        time.sleep(1)
     print(f"breaker of primary: {duck.status().providers['primary'].state}")
 
 

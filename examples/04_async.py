@@ -11,8 +11,9 @@ from typing import Any
 
 from rubberduck import RubberDuck
 
+ANSWER = {"content": "Quack, quack, quack.", "delay": "100ms"}
 CONFIG = {
-    "providers": {"mock": {"responses": [{"content": "Quack, quack, quack.", "delay": "100ms"}]}},
+    "providers": {"mock": {"responses": [ANSWER] * 51 + [{"content": "Too late.", "delay": "60s"}]}},
     "ledger": {"path": ":memory:"},
 }
 
@@ -21,7 +22,12 @@ def request(text: str) -> dict[str, Any]:
     return {"model": "any", "messages": [{"role": "user", "content": text}]}
 
 
-async def talk(duck: RubberDuck) -> None:
+def wait_until_asked(mock: Any, times: int) -> None:
+    while len(mock.calls) < times:
+        time.sleep(0.01)
+
+
+async def talk(duck: RubberDuck, mock: Any) -> None:
     begun = time.monotonic()
     answers = await asyncio.gather(*(duck.acomplete(request(f"question {number}")) for number in range(50)))
     print(f"{len(answers)} answers of 0.1 s each, in {time.monotonic() - begun:.2f} s")
@@ -32,7 +38,7 @@ async def talk(duck: RubberDuck) -> None:
     print()
 
     task = asyncio.create_task(duck.acomplete(request("never mind")))
-    await asyncio.sleep(0.02)
+    await asyncio.to_thread(wait_until_asked, mock, 52)
     task.cancel()  # reaches the provider: the request is taken back, or its socket closed
     await asyncio.gather(task, return_exceptions=True)
 
@@ -45,7 +51,7 @@ async def talk(duck: RubberDuck) -> None:
 def main() -> None:
     with RubberDuck.start(CONFIG) as duck:
         mock = duck.provider("mock")
-        asyncio.run(talk(duck))
+        asyncio.run(talk(duck, mock))
     print("the provider's log ends with:", [call.outcome for call in mock.calls[-2:]])
 
 

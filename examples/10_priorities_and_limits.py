@@ -1,6 +1,7 @@
 """Who goes first, who is turned away, and how much a provider is sent.
 
-One slot at the provider makes the order visible: the urgent call overtakes those that wait already.
+One slot at the provider makes the order visible: the urgent call overtakes those that wait already. The provider is a
+fault server, which holds its first answer back until all others wait.
 """
 
 from __future__ import annotations
@@ -10,33 +11,37 @@ from typing import Any
 
 from rubberduck import RubberDuck
 from rubberduck.errors import RubberDuckError
-
-CONFIG = {
-    "providers": {"mock": {"responses": [{"content": "Quack.", "delay": "50ms"}]}},
-    "rate_limits": {"mock": {"max_concurrency": 1}},
-    "max_queue_size": 4,
-    "ledger": {"path": ":memory:"},
-}
+from rubberduck.testing import FaultServer, faults
 
 
 def request(text: str) -> dict[str, Any]:
     return {"model": "any", "messages": [{"role": "user", "content": text}]}
 
 
+def config_with(server: FaultServer) -> dict[str, Any]:
+    """One call at a time, and room for four that wait."""
+    return {
+        "providers": {"openai": {"base_url": server.base_url, "api_key": "sk-1"}},
+        "rate_limits": {"openai": {"max_concurrency": 1}},
+        "max_queue_size": 4,
+        "ledger": {"path": ":memory:"},
+    }
+
+
 def priorities() -> None:
-    with RubberDuck.start(CONFIG) as duck:
+    with FaultServer(faults.Hold()) as server, RubberDuck.start(config_with(server)) as duck:
         futures = [duck.service.ask({"complete": request("in flight")}, block=False)]
-        while not duck.provider("mock").calls:
-            time.sleep(0.005)
+        server.wait_for(lambda calls: calls)
         for text, priority in (("later", "low"), ("later still", "low"), ("patient", "low"), ("urgent", "high")):
             futures.append(duck.service.ask({"complete": request(text), "priority": priority}, block=False))
         try:
             duck.complete(request("one too many"))
         except RubberDuckError as error:
             print(f"{type(error).__name__}: {error}; try again in {error.retry_after or 0:.1f} s")
+        server.release()
         for future in futures:
             future.get(timeout=10)
-        print("order at the provider:", [call.request.messages[-1].text for call in duck.provider("mock").calls])
+        print("order at the provider:", [call.json["messages"][-1]["content"] for call in server.calls])
 
 
 def limits() -> None:

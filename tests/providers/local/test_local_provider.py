@@ -231,7 +231,8 @@ def test_engine_is_sent_what_it_knows_and_the_rest_is_named(provider: LocalProvi
     assert known.items() <= sent(provider, **known, extra={"min_p": 0.1}).items()
     assert sent(provider, extra={"local": {"min_p": 0.1}})["min_p"] == 0.1
     assert provider.warnings(request(**known)) == ()
-    unknown = {"verbosity": "low", "user": "u", "metadata": {"a": "b"}, "reasoning_effort": "low"}
+    assert sent(provider, reasoning_effort="low")["chat_template_kwargs"] == {"reasoning_effort": "low"}
+    unknown = {"verbosity": "low", "user": "u", "metadata": {"a": "b"}}
     assert {text.split()[0] for text in provider.warnings(request(**unknown))} == unknown.keys()
     assert not unknown.keys() & sent(provider, **unknown).keys()
     form = {"type": "json_object"}

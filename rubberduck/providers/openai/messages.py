@@ -311,3 +311,13 @@ def warnings_for(messages: Sequence[Message], dialect: Dialect, model: str) -> I
     for name in ("title", "context", "citations"):
         if any(isinstance(part, FilePart) and getattr(part, name) is not None for part in parts):
             yield f"messages.content.{name} is not sent: {dialect.word} has no such field"
+    if dialect.has_bare_parts:
+        yield from _bare_warnings(parts, dialect)
+
+
+def _bare_warnings(parts: Sequence[Part], dialect: Dialect) -> Iterator[str]:
+    if any(isinstance(part, AudioPart) for part in parts):
+        yield f"messages.content.input_audio.format is not sent: {dialect.word} reads it from the recording"
+    files = [part.file for part in parts if isinstance(part, FilePart)]
+    if any(file.file_id is not None and file.filename is not None for file in files):
+        yield f"messages.content.file.filename is not sent beside file_id: {dialect.word} has the file's own"

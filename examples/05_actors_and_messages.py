@@ -22,7 +22,7 @@ def main() -> None:
     with RubberDuck.start(CONFIG) as duck:
         print("service:", duck.service.ask({"complete": REQUEST}).text)
         future = duck.service.ask({"complete": REQUEST, "priority": "high", "timeout": 30}, block=False)
-        print("service, later:", future.get(timeout=5).text)
+        print("service, later:", future.get(timeout=30).text)
 
         breaker = duck.actor("circuit_breaker:mock")
         print("breaker:", breaker.ask(circuit_breaker.GetState()))

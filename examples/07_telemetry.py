@@ -37,7 +37,7 @@ def tell(event: tuple[str, ...], measurements: Mapping[str, Any], metadata: Mapp
 def main() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:  # in place of a StatsD server
         server.bind(("127.0.0.1", 0))
-        server.settimeout(5)
+        server.settimeout(30)
         statsd = StatsD(*server.getsockname())
         telemetry.attach("print", [REQUEST_START, REQUEST_STOP, REQUEST_EXCEPTION, COST], tell)
         telemetry.attach("statsd", StatsD.EVENTS, statsd)

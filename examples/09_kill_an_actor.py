@@ -40,7 +40,7 @@ def main() -> None:
                 while not any(call.outcome == "pending" for call in mock.calls):
                     time.sleep(0.002)
                 duck.system.kill(duck.actor(victim))
-                answers = [each.result(timeout=10) for each in asked]
+                answers = [each.result(timeout=30) for each in asked]
                 print(f"{victim:<22} killed; 8 calls answered: {sorted(set(answers))}")
             print()
             print(duck.tree())

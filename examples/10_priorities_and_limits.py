@@ -40,7 +40,7 @@ def priorities() -> None:
             print(f"{type(error).__name__}: {error}; try again in {error.retry_after or 0:.1f} s")
         server.release()
         for future in futures:
-            future.get(timeout=10)
+            future.get(timeout=30)
         print("order at the provider:", [call.json["messages"][-1]["content"] for call in server.calls])
 
 
@@ -55,7 +55,7 @@ def limits() -> None:
         begun = time.monotonic()
         futures = [duck.service.ask({"complete": request(str(number))}, block=False) for number in range(12)]
         for future in futures:
-            future.get(timeout=10)
+            future.get(timeout=30)
         print(f"12 calls through a bucket of 3 that refills at 20/s took {time.monotonic() - begun:.2f} s; none failed")
 
 

@@ -77,25 +77,25 @@ def main() -> None:
         print("\nA crash. For 0.2 s nobody lives there; messages wait, and the ref stays good.")
         database.tell("this is no number")
         later = database.ask(1, block=False)
-        is_down.wait(5)
+        is_down.wait(30)
         print(system.tree())
-        print(f"count after a crash: {later.get(timeout=5)} - the same ref, a new incarnation, its snapshot")
-        slow_is_back.wait(5)
+        print(f"count after a crash: {later.get(timeout=30)} - the same ref, a new incarnation, its snapshot")
+        slow_is_back.wait(30)
 
         print("\nA handler that hangs. After max_handle_time it is left behind, and replaced.")
         slow_is_back.clear()
         try:
-            system.whereis("slow").ask("hang", timeout=5)
+            system.whereis("slow").ask("hang", timeout=30)
         except sup.ActorStuck as error:
             print(f"asked: {error}")
-        slow_is_back.wait(5)
+        slow_is_back.wait(30)
         print(f"its successor: {system.whereis('slow').ask('well')}")
         print(system.tree())
 
         print("\nMore than 3 restarts in 60 s: the supervisor stops repeating itself and gives up.")
         for _ in range(2):  # 2 of the 3 are used up
             database.tell("again")
-        print(f"the root ended: {tree.ended.get(timeout=5).reason}")
+        print(f"the root ended: {tree.ended.get(timeout=30).reason}")
         try:
             database.ask(1)
         except sup.ActorDeadError as error:

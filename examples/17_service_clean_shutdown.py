@@ -34,7 +34,7 @@ def main() -> None:
     wanted.wait()
     print("SIGTERM: stopping, within 30 s")
     is_clean = duck.stop(timeout=30)
-    print("the call in flight:", in_flight.get(timeout=1).text)
+    print("the call in flight:", in_flight.get(timeout=30).text)
     try:
         duck.complete(REQUEST)
     except CallInterrupted as error:

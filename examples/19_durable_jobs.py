@@ -49,9 +49,9 @@ def main() -> None:
             os.kill(process.pid, signal.SIGKILL)
         print("accepted two jobs, then killed")
         with RubberDuck.start(config(folder, "0s")) as duck:
-            print(f"second: {duck.result(second, timeout=20).text}")
+            print(f"second: {duck.result(second, timeout=30).text}")
             try:
-                print(f"first: {duck.result(first, timeout=20).text}")
+                print(f"first: {duck.result(first, timeout=30).text}")
             except CallInterrupted as error:
                 print(f"first: {error}")
             print(f"submitted again: {duck.submit(QUESTION, key='second') == second}")

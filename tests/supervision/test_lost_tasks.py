@@ -45,7 +45,7 @@ def test_who_began_a_task_that_blocks_the_loop_may_answer_for_it(eventually: Cal
         assert lost.reasons == [sup.Abandoned("scheduler")]
     finally:
         gate.set()
-        eventually(lambda: not system.zombies)
+        eventually(lambda: not system.unstopped_report())
         assert system.stop()
 
 
@@ -63,7 +63,7 @@ def test_it_hears_of_a_task_whose_reply_has_been_given_already(eventually: Calla
         eventually(lambda: lost.reasons == [sup.Abandoned("scheduler")])
     finally:
         gate.set()
-        eventually(lambda: not system.zombies)
+        eventually(lambda: not system.unstopped_report())
         assert system.stop()
 
 
@@ -106,5 +106,5 @@ def test_one_that_fails_keeps_nobody_else_from_being_answered(eventually: Callab
                 call.get(timeout=10)
     finally:
         gate.set()
-        eventually(lambda: not system.zombies)
+        eventually(lambda: not system.unstopped_report())
         assert system.stop()

@@ -79,7 +79,7 @@ class ForceOpen(sup.Ask[None]):
 
 @dataclass(frozen=True, slots=True)
 class OpenFor(sup.Ask[None]):
-    """Open for exactly `duration` seconds."""
+    """Open for `duration` seconds; what is open for longer stays so."""
 
     duration: float
     model: str | None = None

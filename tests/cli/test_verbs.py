@@ -166,6 +166,24 @@ def test_models_of_a_configuration_are_its_routes(command: Command, tmp_path: Pa
     assert names == ["smart", "pond/carp", "pond/mock"]
 
 
+def test_a_model_is_offered_at_the_price_that_the_configuration_says(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "providers: {house: {module: openai, api_key: k, base_url: 'http://127.0.0.1:9/v1', models: [own]}}\n"
+        "prices: {house/own: {input: 0.5, output: 1.5}}\n"
+    )
+    offers = {each["name"]: each for each in json.loads(command("models", "-c", "a.yaml", "--json").out)}
+    assert (offers["house/own"]["input"], offers["house/own"]["output"]) == ("0.5", "1.5")
+
+
+def test_a_model_that_writes_no_text_has_no_price_of_output(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "providers: {openai: {module: openai, api_key: k, models: [text-embedding-3-small]}}\n"
+    )
+    [offer] = [each for each in json.loads(command("models", "-c", "a.yaml", "--json").out) if "embed" in each["name"]]
+    assert (offer["input"], offer["output"]) == ("0.02", None)
+    assert "$0.02 in per million" in command("models", "-c", "a.yaml").out
+
+
 def test_mistyped_verb_is_a_usage_error_with_the_nearest(command: Command) -> None:
     told = command("chta")
     assert told.code == 2

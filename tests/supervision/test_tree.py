@@ -22,7 +22,7 @@ def block(entered, gate):
     return lambda actor: entered.set() or gate.wait()
 
 
-def test_the_tree_shows_who_is_there_and_what_they_do(timed, clock, gate, crash):
+def test_the_tree_shows_who_is_there_and_what_they_do(timed, clock, gate, crash, eventually):
     timed.supervise(
         sup.supervisor("mid", sup.ChildSpec("stuck", ObedientThread), max_restarts=5),
         sup.ChildSpec("idle", Obedient),
@@ -38,6 +38,7 @@ def test_the_tree_shows_who_is_there_and_what_they_do(timed, clock, gate, crash)
     stuck.tell("waiting")
     timed.whereis("waits").tell(crash)
     wait_for_timer(clock, 9.0)
+    eventually(lambda: timed.dead_letters == 1)
     clock.advance(3.0)
     tree = timed.tree()
     (root,) = tree.children
